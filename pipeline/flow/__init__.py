@@ -1,0 +1,1 @@
+"""Optical-flow estimators behind one protocol; `base` holds the protocol and the registry."""

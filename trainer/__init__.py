@@ -1,0 +1,1 @@
+"""Stage 2: shards in, a feature decoder out. Never imports pipeline."""
