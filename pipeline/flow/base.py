@@ -9,6 +9,7 @@ Shape legend: K neighbours, S side of the flow square, C = 2 channels (dx right,
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -77,7 +78,9 @@ class EstimatorOptions:
 _REGISTRY: dict[str, Callable[[EstimatorOptions], FlowEstimator]] = {}
 
 
-def register(name: str) -> Callable[[Callable[[EstimatorOptions], FlowEstimator]], Callable[[EstimatorOptions], FlowEstimator]]:
+def register(
+    name: str,
+) -> Callable[[Callable[[EstimatorOptions], FlowEstimator]], Callable[[EstimatorOptions], FlowEstimator]]:
     """Decorator for a factory `options -> estimator`. The factory may import heavy packages; registration must not."""
 
     def add(factory: Callable[[EstimatorOptions], FlowEstimator]) -> Callable[[EstimatorOptions], FlowEstimator]:
@@ -101,3 +104,13 @@ def create(name: str, options: EstimatorOptions | None = None) -> FlowEstimator:
         hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(available())}"
         raise ValueError(f"no flow estimator is called {name!r}; {hint}")
     return _REGISTRY[name](options or EstimatorOptions())
+
+
+# Modules that register estimators; imported only when a name must be resolved, so that commands start fast.
+_MODULES = ("pipeline.flow.dis", "pipeline.flow.truth")
+
+
+def load_all() -> None:
+    """Import every module that registers an estimator."""
+    for module in _MODULES:
+        importlib.import_module(module)

@@ -1,0 +1,247 @@
+"""A shard set on disk → samples, by index and offset, or as a plain webdataset stream.
+
+Where data comes from: the directory that stage 1 wrote. Where it goes: the training loop. The index is
+authoritative: every member is read by offset and checked against its CRC before it is decoded, so damage
+becomes a SampleError that names the sample, never a wrong picture or a wrong flow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import simplejpeg
+from numpy.typing import NDArray
+
+from shards import schema
+from shards.codec import FlowCodecError, decode_flow
+from shards.schema import Manifest, SampleError, ShardSetError, read_manifest
+
+__all__ = ["Sample", "SampleError", "ShardSet", "ShardSetError", "stream"]
+
+
+class Sample(NamedTuple):
+    """image_hwc: [S, S, 3] uint8 RGB anchor. flow_chw: [2, F, F] int16; pixels of the flow grid = flow_chw * quantum_px.
+
+    offset: signed nominal distance of the neighbour that the flow points to.
+    """
+
+    key: str
+    image_hwc: NDArray[np.uint8]
+    flow_chw: NDArray[np.int16]
+    quantum_px: float
+    offset: int
+
+
+def _read_table(root: Path, name: str, manifest: Manifest) -> pa.Table:
+    path = root / name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ShardSetError(
+            f"{path} cannot be read ({error.strerror}); rerun the extraction command to rebuild it"
+        ) from error
+    expected = manifest.files.get(name, {}).get("sha256")
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise ShardSetError(
+            f"{path} does not match the manifest: the set is being written, or the file is damaged; "
+            "wait for the extraction, or rerun its command to rebuild the file"
+        )
+    return pq.read_table(io.BytesIO(data))
+
+
+def _list_column(table: pa.Table, name: str, width: int) -> NDArray[Any]:
+    column = table.column(name).combine_chunks()
+    flat = column.flatten() if len(column) else pa.array([], column.type.value_type)
+    if pa.types.is_integer(flat.type):
+        flat = flat.fill_null(0)
+    return flat.to_numpy(zero_copy_only=False).reshape(-1, width)
+
+
+class ShardSet:
+    """Random access to the samples of a set.
+
+    root: directory of the set. allow_partial: open a set in which chunks are still missing. Raises ShardSetError when
+    the set is missing, incomplete, damaged, or of another format version.
+
+    keys[i], video[i]: names; pass_index[i]: pass; status[i, k], quantum_exponent[i, k], std_px[i, k, 2]: the neighbours.
+    Safe to hand to other processes: files are opened per process, on first use.
+    """
+
+    def __init__(self, root: Path | str, *, allow_partial: bool = False) -> None:
+        self.root = Path(root)
+        self.manifest = read_manifest(self.root)
+        if not self.manifest.complete and not allow_partial:
+            have, want = len(self.manifest.shards), self.manifest.chunks * self.manifest.passes
+            raise ShardSetError(
+                f"the set at {self.root} has {have} of {want} shards: it is being written or was interrupted; "
+                "rerun the extraction command to finish it, or open it with allow_partial"
+            )
+        table = _read_table(self.root, schema.INDEX, self.manifest)
+        self.offsets = self.manifest.settings.offsets
+        width = len(self.offsets)
+        self.keys: list[str] = table.column("key").to_pylist()
+        self.video: list[str] = table.column("video").to_pylist()
+        self.pass_index: NDArray[np.int16] = table.column("pass").to_numpy()
+        self.frame: NDArray[np.int32] = table.column("frame").to_numpy()
+        shard = table.column("shard").combine_chunks().dictionary_encode()
+        self.shards: list[str] = shard.dictionary.to_pylist()
+        self._shard: NDArray[np.int32] = shard.indices.to_numpy()
+        self._image = np.stack([table.column(f"image_{c}").to_numpy() for c in ("offset", "size", "crc32")], axis=1)
+        self._json = np.stack([table.column(f"json_{c}").to_numpy() for c in ("offset", "size", "crc32")], axis=1)
+        self._flow = np.stack(
+            [_list_column(table, f"flow_{c}", width).astype(np.int64) for c in ("offset", "size", "crc32")], axis=2
+        )
+        self.status = _list_column(table, "status", width)
+        self.quantum_exponent = _list_column(table, "quantum_exponent", width)
+        self.std_px = np.stack([_list_column(table, f"std_{c}_px", width) for c in ("dx", "dy")], axis=2)
+        self.trainable_mask: NDArray[np.bool_] = self.status == schema.STORED
+        self._handles: dict[int, int] = {}
+        self._pid = os.getpid()
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        for info in self.manifest.shards:
+            path = self.root / info.path
+            found = path.stat().st_size if path.is_file() else None
+            if found != info.bytes:
+                what = (
+                    "is missing"
+                    if found is None
+                    else f"has {found} bytes, {info.bytes} expected: it is truncated or was replaced"
+                )
+                raise ShardSetError(
+                    f"shard {path} {what}; delete {self.root / schema.RECORDS / info.path.replace('.tar', '.parquet')} "
+                    "and rerun the extraction command to redo it"
+                )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handles": {}}
+
+    def __del__(self) -> None:
+        if getattr(self, "_pid", None) == os.getpid():
+            for handle in self._handles.values():
+                os.close(handle)
+
+    def trainable(self, i: int) -> tuple[int, ...]:
+        """Positions in `offsets` whose flow is stored and above the noise floor."""
+        return tuple(np.flatnonzero(self.trainable_mask[i]).tolist())
+
+    def _handle(self, shard: int) -> int:
+        if (
+            self._pid != os.getpid()
+        ):  # after a fork: file positions are not shared by pread, but descriptors are not ours to close
+            self._handles, self._pid = {}, os.getpid()
+        if shard not in self._handles:
+            if len(self._handles) >= 256:
+                os.close(self._handles.pop(next(iter(self._handles))))
+            self._handles[shard] = os.open(self.root / self.shards[shard], os.O_RDONLY)
+        return self._handles[shard]
+
+    def _member(self, i: int, what: str, offset: int, size: int, crc32: int) -> bytes:
+        shard = int(self._shard[i])
+        try:
+            data = os.pread(self._handle(shard), size, offset)
+        except OSError as error:
+            raise SampleError(f"{self.keys[i]}.{what} in {self.shards[shard]}: {error.strerror}") from error
+        if len(data) != size or zlib.crc32(data) != crc32:
+            found = f"{len(data)} of {size} bytes" if len(data) != size else "its CRC-32 does not match the index"
+            raise SampleError(f"{self.keys[i]}.{what} in {self.shards[shard]} is damaged: {found}")
+        return data
+
+    def image_bytes(self, i: int) -> bytes:
+        """The anchor's JPEG, checked."""
+        return self._member(i, "jpg", *self._image[i].tolist())
+
+    def json(self, i: int) -> dict[str, Any]:
+        """The sample's `.json` member, checked."""
+        parsed: dict[str, Any] = json.loads(self._member(i, "json", *self._json[i].tolist()))
+        return parsed
+
+    def flow_bytes(self, i: int, k: int) -> bytes:
+        """The `.flow` member of neighbour k, checked. Raises SampleError when that pair was not stored."""
+        offset, size, crc32 = self._flow[i, k].tolist()
+        if size == 0:
+            raise SampleError(f"{self.keys[i]} holds no flow for offset {self.offsets[k]}: {self.status[i, k]}")
+        return self._member(i, f"{schema.offset_label(self.offsets[k])}.flow", offset, size, crc32)
+
+    def read(
+        self, i: int, k: int, image_out: NDArray[np.uint8] | None = None, flow_out: NDArray[np.int16] | None = None
+    ) -> Sample:
+        """Sample i with the flow to neighbour k, decoded into the given buffers where there are any.
+
+        Raises SampleError naming the member and its shard on any damage, IndexError when i or k is out of range.
+        """
+        settings = self.manifest.settings
+        side = settings.image_size
+        try:
+            image = decode_image(self.image_bytes(i), side, image_out)
+            flow = decode_flow(self.flow_bytes(i, k), (settings.flow_size, settings.flow_size), flow_out)
+        except (FlowCodecError, ValueError) as error:
+            if isinstance(error, SampleError):
+                raise
+            raise SampleError(f"{self.keys[i]} in {self.shards[int(self._shard[i])]}: {error}") from error
+        return Sample(self.keys[i], image, flow.values_chw, flow.quantum_px, self.offsets[k])
+
+
+def decode_image(data: bytes, side: int, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """[side, side, 3] uint8 RGB from JPEG bytes. Raises ValueError when damaged or of another size (checked before decoding)."""
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    if (height, width) != (side, side):
+        raise ValueError(f"image is {height}x{width}, the set says {side}x{side}")
+    if out is None:
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
+    simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+    return out
+
+
+def stream(root: Path | str, urls: Sequence[str] | None = None, shuffle_shards: bool | int = False) -> Iterator[Sample]:
+    """Samples in tar order through `webdataset`, every stored neighbour in turn; for remote or sequential storage.
+
+    urls: anything webdataset opens (default: every shard of the set at root); only the small manifest is read from
+    `root`. Members are checked against the CRCs in the sample's own `.json`. Raises SampleError on damage.
+    """
+    import webdataset as wds
+
+    manifest = read_manifest(Path(root))
+    settings = manifest.settings
+    sources = list(urls) if urls is not None else [str(Path(root) / s.path) for s in manifest.shards]
+    for raw in wds.WebDataset(sources, shardshuffle=shuffle_shards, empty_check=False):
+        yield from _stream_sample(raw, settings.image_size, settings.flow_size)
+
+
+def _stream_sample(raw: Mapping[str, Any], image_size: int, flow_size: int) -> Iterator[Sample]:
+    key = raw["__key__"]
+    try:
+        note = json.loads(raw["json"])
+        image = decode_image(_checked(raw, "jpg", note["image_crc32"]), image_size)
+        for label, neighbour in note["neighbours"].items():
+            if neighbour["crc32"] is not None:
+                data = _checked(raw, f"{label}.flow", neighbour["crc32"])
+                flow = decode_flow(data, (flow_size, flow_size))
+                yield Sample(key, image, flow.values_chw, flow.quantum_px, neighbour["offset"])
+    except (KeyError, ValueError) as error:
+        if isinstance(error, SampleError):
+            raise
+        raise SampleError(f"{key} in {raw.get('__url__')}: {error}") from error
+
+
+def _checked(raw: Mapping[str, Any], member: str, crc32: int) -> bytes:
+    data: bytes = raw[member]
+    if zlib.crc32(data) != crc32:
+        raise SampleError(
+            f"{raw['__key__']}.{member} in {raw.get('__url__')} is damaged: its CRC-32 does not match its .json"
+        )
+    return data

@@ -1,0 +1,256 @@
+"""Names, columns and the manifest of a shard set: everything about format 1 that is not bytes of a flow.
+
+The writer fills these, the reader and `verify` check against them. Normative text: shards/README.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+FORMAT = "flowfeat-shards"
+VERSION = 1
+MANIFEST = "manifest.json"
+INDEX = "index.parquet"
+VIDEOS = "videos.parquet"
+RECORDS = "records"
+NOISE_FLOOR_PX = 0.02
+
+# What became of one neighbour of one sample. Only STORED flows are trained on.
+STORED, STILL, NON_FINITE, OUT_OF_RANGE = "stored", "still", "non_finite", "out_of_range"
+PAIR_STATUS = (STORED, STILL, NON_FINITE, OUT_OF_RANGE)
+
+OK, REJECTED = "ok", "rejected"
+
+
+class ShardSetError(ValueError):
+    """A shard set that is missing, incomplete, damaged or of another format."""
+
+
+class SampleError(ValueError):
+    """One sample that cannot be trusted; the message names key, shard and what is wrong."""
+
+
+def offset_label(offset: int) -> str:
+    """Member name of a neighbour: -2 → "m2", +1 → "p1". Raises ValueError for 0."""
+    if offset == 0:
+        raise ValueError("offset 0 is the anchor itself; offsets are non-zero, for example -2,-1,1,2")
+    return f"{'p' if offset > 0 else 'm'}{abs(offset)}"
+
+
+def shard_path(chunk: int, pass_index: int) -> str:
+    """Path of a shard inside its set, posix style."""
+    return f"pass-{pass_index:02d}/{chunk:06d}.tar"
+
+
+def record_path(chunk: int, pass_index: int) -> str:
+    """Path of the commit record of a shard inside its set, posix style."""
+    return f"{RECORDS}/pass-{pass_index:02d}/{chunk:06d}.parquet"
+
+
+def sample_key(chunk: int, pass_index: int, position: int) -> str:
+    """Key of the sample of the position-th video of a chunk in a pass; holds no dot, as webdataset needs."""
+    return f"{chunk:06d}-{pass_index:02d}-{position:04d}"
+
+
+def _member(prefix: str) -> list[pa.Field]:
+    return [
+        pa.field(f"{prefix}_offset", pa.int64()),
+        pa.field(f"{prefix}_size", pa.int32()),
+        pa.field(f"{prefix}_crc32", pa.uint32()),
+    ]
+
+
+def index_schema(n_offsets: int) -> pa.Schema:
+    """Columns of index.parquet: one row per sample; fixed-size lists run over the manifest's offsets, in its order."""
+
+    def per_offset(name: str, kind: pa.DataType) -> pa.Field:
+        return pa.field(name, pa.list_(kind, n_offsets))
+
+    member = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int32()), ("crc32", pa.uint32())])
+    return pa.schema(
+        [
+            pa.field("key", pa.string()),
+            pa.field("pass", pa.int16()),
+            pa.field("shard", pa.string()),
+            pa.field("video", pa.string()),
+            pa.field("frame", pa.int32()),
+            pa.field("time_s", pa.float64()),
+            *_member("json"),
+            *_member("image"),
+            per_offset("neighbour_frame", pa.int32()),
+            per_offset("neighbour_time_s", pa.float64()),
+            per_offset("status", pa.string()),
+            per_offset("flow_offset", pa.int64()),
+            per_offset("flow_size", pa.int32()),
+            per_offset("flow_crc32", pa.uint32()),
+            per_offset("quantum_exponent", pa.int8()),
+            per_offset("mean_dx_px", pa.float32()),
+            per_offset("mean_dy_px", pa.float32()),
+            per_offset("std_dx_px", pa.float32()),
+            per_offset("std_dy_px", pa.float32()),
+            per_offset("max_px", pa.float32()),
+            per_offset("confidence", pa.float32()),
+            pa.field("optional_members", pa.list_(member)),
+        ]
+    )
+
+
+VIDEOS_SCHEMA = pa.schema(
+    [
+        pa.field("video", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("chunk", pa.int32()),
+        pa.field("position", pa.int32()),
+        pa.field("status", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("detail", pa.string()),
+        pa.field("frames", pa.int32()),
+        pa.field("fps", pa.float64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("engine", pa.string()),
+        pa.field("anchors", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that shapes the content of a set. Extending a set with other settings is refused.
+
+    offsets: signed neighbour offsets in nominal frames. image_size, flow_size: side of the stored square image and
+    of the flow grid, pixels. estimator: its name and what it says about itself (weights, iterations, ...).
+    """
+
+    dataset: str
+    estimator: Mapping[str, Any]
+    seed: int = 0
+    offsets: tuple[int, ...] = (-2, -1, 1, 2)
+    image_size: int = 448
+    flow_size: int = 224
+    jpeg_quality: int = 90
+    chunk_videos: int = 256
+    noise_floor_px: float = NOISE_FLOOR_PX
+    keep_neighbours: bool = False
+    keep_confidence: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "offsets": list(self.offsets), "estimator": dict(self.estimator)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Settings:
+        return Settings(**{**data, "offsets": tuple(data["offsets"])})
+
+    def differences(self, other: Settings) -> list[str]:
+        """One "name: mine, not theirs" line per setting that differs."""
+        mine, theirs = _flat(self.to_json()), _flat(other.to_json())
+        names = sorted(mine.keys() | theirs.keys())
+        return [
+            f"{n}: {theirs.get(n)!r} in the set, {mine.get(n)!r} asked for"
+            for n in names
+            if mine.get(n) != theirs.get(n)
+        ]
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+    return flat
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One tar file of a set."""
+
+    path: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json. `complete` is False while chunks or passes are missing."""
+
+    settings: Settings
+    complete: bool
+    passes: int
+    chunks: int
+    counts: Mapping[str, Any]
+    shards: Sequence[ShardInfo]
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON with a digest of itself, so that a flipped bit in the manifest is found as well."""
+        body = {
+            "format": FORMAT,
+            "version": VERSION,
+            "complete": self.complete,
+            "settings": self.settings.to_json(),
+            "passes": self.passes,
+            "chunks": self.chunks,
+            "counts": dict(self.counts),
+            "files": {k: dict(v) for k, v in self.files.items()},
+            "shards": [s.__dict__ for s in self.shards],
+        }
+        body["self_sha256"] = self_digest(body)
+        return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
+
+    @staticmethod
+    def from_bytes(data: bytes, where: Path) -> Manifest:
+        """Parse and check. Raises ShardSetError: not JSON, another format or version, or a digest that does not match."""
+        try:
+            body = json.loads(data)
+        except ValueError as error:
+            raise ShardSetError(
+                f"{where} is not readable JSON ({error}); restore it or rerun the extraction command"
+            ) from error
+        if not isinstance(body, dict) or body.get("format") != FORMAT:
+            raise ShardSetError(f'{where} is not the manifest of a shard set (no "format": "{FORMAT}")')
+        if body.get("version") != VERSION:
+            raise ShardSetError(
+                f"{where} has format version {body.get('version')!r}; this program reads version {VERSION}"
+            )
+        if body.get("self_sha256") != self_digest(body):
+            raise ShardSetError(
+                f"{where} does not match its own digest: it is damaged or was edited; rerun the extraction command"
+            )
+        return Manifest(
+            settings=Settings.from_json(body["settings"]),
+            complete=body["complete"],
+            passes=body["passes"],
+            chunks=body["chunks"],
+            counts=body["counts"],
+            shards=[ShardInfo(**s) for s in body["shards"]],
+            files=body["files"],
+        )
+
+
+def self_digest(body: Mapping[str, Any]) -> str:
+    """SHA-256 of the manifest's canonical JSON without its `self_sha256` entry."""
+    rest = {k: v for k, v in body.items() if k != "self_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def read_manifest(root: Path) -> Manifest:
+    """The manifest of the set at `root`. Raises ShardSetError when there is none or it cannot be trusted."""
+    path = root / MANIFEST
+    if not root.is_dir():
+        raise ShardSetError(f"no shard set at {root}: the directory does not exist (make extract-flow creates one)")
+    if not path.is_file():
+        started = (root / RECORDS).is_dir() or (root / ".lock").exists()
+        hint = (
+            "extraction has begun but no chunk has landed yet; wait, or rerun it"
+            if started
+            else "make extract-flow creates one"
+        )
+        raise ShardSetError(f"no {MANIFEST} in {root}: {hint}")
+    return Manifest.from_bytes(path.read_bytes(), path)

@@ -1,0 +1,156 @@
+"""A shard set → the list of everything wrong with it.
+
+Hashes every file against the manifest; where a shard differs, walks its members to say which samples are
+damaged. `deep` also decodes every member and recomputes its statistics, which finds a writer's mistake that
+hashing cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shards import schema
+from shards.codec import channel_std_px, decode_flow
+from shards.reader import ShardSet, _read_table, decode_image
+from shards.schema import Manifest, SampleError, ShardSetError, read_manifest
+
+
+@dataclass(frozen=True)
+class Problem:
+    """where: file or sample; what: one line."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def verify(root: Path, *, deep: bool = False, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
+    """Everything wrong with the set at root; empty means that every byte is as it was written.
+
+    deep: decode all members as well. progress(done, total) is called per shard. Raises ShardSetError only when
+    there is no manifest to check against.
+    """
+    manifest = read_manifest(root)
+    problems: list[Problem] = []
+    if not manifest.complete:
+        want = manifest.chunks * manifest.passes
+        problems.append(
+            Problem(schema.MANIFEST, f"{len(manifest.shards)} of {want} shards: rerun the extraction command to finish")
+        )
+    for name in (schema.INDEX, schema.VIDEOS):
+        try:
+            _read_table(root, name, manifest)
+        except ShardSetError as error:
+            problems.append(Problem(name, str(error)))
+    damaged = []
+    for done, info in enumerate(manifest.shards):
+        path = root / info.path
+        if not path.is_file():
+            problems.append(Problem(info.path, "missing"))
+        elif path.stat().st_size != info.bytes or file_sha256(path) != info.sha256:
+            problems.append(
+                Problem(
+                    info.path,
+                    f"SHA-256 or size ({path.stat().st_size} of {info.bytes} bytes) differs from the manifest",
+                )
+            )
+            damaged.append(info.path)
+        if progress:
+            progress(done + 1, len(manifest.shards))
+    problems += _stray_shards(root, manifest)
+    intact = not any(p.where in (schema.INDEX,) or p.what == "missing" for p in problems)
+    sizes_ok = all((root / i.path).is_file() and (root / i.path).stat().st_size == i.bytes for i in manifest.shards)
+    if intact and sizes_ok and (deep or damaged):
+        problems += _verify_samples(root, None if deep else set(damaged))
+    return problems
+
+
+def _stray_shards(root: Path, manifest: Manifest) -> list[Problem]:
+    known = {info.path for info in manifest.shards}
+    found = {p.relative_to(root).as_posix() for p in root.glob("pass-*/*.tar")}
+    return [
+        Problem(path, "not in the manifest: an interrupted run left it; rerun the extraction command")
+        for path in sorted(found - known)
+    ]
+
+
+def _verify_samples(root: Path, only: set[str] | None) -> list[Problem]:
+    """Check members sample by sample; only: shards to look at, None for all (then statistics and tar names too)."""
+    data = ShardSet(root, allow_partial=True)
+    problems: list[Problem] = []
+    for i in range(len(data)):
+        shard = data.shards[int(data._shard[i])]
+        if only is not None and shard not in only:
+            continue
+        problems += _verify_sample(data, i, shard)
+    if only is None:
+        for shard in data.shards:
+            problems += _verify_tar(data, shard)
+    return problems
+
+
+def _verify_sample(data: ShardSet, i: int, shard: str) -> list[Problem]:
+    problems: list[Problem] = []
+    settings = data.manifest.settings
+    size = (settings.flow_size, settings.flow_size)
+    try:
+        data.json(i)
+        decode_image(data.image_bytes(i), settings.image_size)
+    except (SampleError, ValueError) as error:
+        problems.append(Problem(f"{shard} {data.keys[i]}", str(error)))
+    for k, offset in enumerate(data.offsets):
+        if data.status[i, k] not in (schema.STORED, schema.STILL):
+            continue
+        try:
+            flow = decode_flow(data.flow_bytes(i, k), size)
+        except (SampleError, ValueError) as error:
+            problems.append(Problem(f"{shard} {data.keys[i]}", str(error)))
+            continue
+        std = channel_std_px(flow.values_chw * np.float32(flow.quantum_px))
+        # Rounding to a step q moves a standard deviation by at most q/2, the largest possible error of a value.
+        if (
+            flow.quantum_px != 2.0 ** data.quantum_exponent[i, k]
+            or np.abs(std - data.std_px[i, k]).max() > flow.quantum_px / 2
+        ):
+            problems.append(
+                Problem(f"{shard} {data.keys[i]}", f"flow of offset {offset} is not the one that the index describes")
+            )
+    return problems
+
+
+def _verify_tar(data: ShardSet, shard: str) -> list[Problem]:
+    """The tar's own names and offsets must be those of the index, or plain tar tools would read other samples."""
+    mine = [i for i in range(len(data)) if data.shards[int(data._shard[i])] == shard]
+    try:
+        with tarfile.open(data.root / shard) as tar:
+            found = {m.name: (m.offset_data, m.size) for m in tar}
+    except tarfile.TarError as error:
+        return [Problem(shard, f"is not a readable tar: {error}")]
+    problems = []
+    for i in mine:
+        expected = {
+            f"{data.keys[i]}.jpg": tuple(data._image[i, :2].tolist()),
+            f"{data.keys[i]}.json": tuple(data._json[i, :2].tolist()),
+        }
+        for k, offset in enumerate(data.offsets):
+            if data._flow[i, k, 1]:
+                expected[f"{data.keys[i]}.{schema.offset_label(offset)}.flow"] = tuple(data._flow[i, k, :2].tolist())
+        problems += [
+            Problem(shard, f"{name} is not where the index says")
+            for name, where in expected.items()
+            if found.get(name) != where
+        ]
+    return problems

@@ -1,0 +1,295 @@
+"""Samples → tar shards → a committed chunk → manifest, index and video table.
+
+Where data comes from: stage 1, one encoded sample at a time. Where it goes: the directory of a set.
+
+    ChunkWriter   .tmp/<chunk>-<pid>/pass-00.tar …   written and hashed in one go
+      .commit()   fsync → rename to pass-00/<chunk>.tar … → rename of records/pass-00/<chunk>.parquet
+    finalize()    all records → index.parquet, videos.parquet, manifest.json
+
+The record is the commit: a shard without one does not exist for anybody and is overwritten by the next run.
+Nothing in a set depends on time, machine, process or the order in which chunks land, so equal inputs give
+equal bytes and sets can be compared by hash.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from shards import schema
+from shards.schema import Manifest, Settings, ShardInfo, ShardSetError
+
+_BLOCK = tarfile.BLOCKSIZE
+_RECORD = tarfile.RECORDSIZE
+
+
+def fsync_dir(path: Path) -> None:
+    """Make renames inside a directory durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """The one way to write a file that must survive: temporary name → fsync → rename.
+
+    On an error the temporary file is removed and whatever was at `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_dir(path.parent)
+
+
+@dataclass(frozen=True)
+class MemberRef:
+    """Where a member's data lies inside its tar, and the CRC-32 of that data."""
+
+    offset: int
+    size: int
+    crc32: int
+
+
+class TarWriter:
+    """A USTAR file with fixed owner, mode and time stamps, hashed while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stream = open(path, "wb")
+        self._sha256 = hashlib.sha256()
+        self._position = 0
+
+    def _write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._sha256.update(data)
+        self._position += len(data)
+
+    def add(self, name: str, data: bytes) -> MemberRef:
+        info = tarfile.TarInfo(name)
+        info.size, info.mtime, info.mode = len(data), 0, 0o644
+        self._write(info.tobuf(tarfile.USTAR_FORMAT))
+        reference = MemberRef(self._position, len(data), zlib.crc32(data))
+        self._write(data)
+        self._write(b"\0" * (-len(data) % _BLOCK))
+        return reference
+
+    def close(self) -> tuple[int, str]:
+        """End the archive and flush it to disk; returns its size in bytes and SHA-256."""
+        end = self._position + 2 * _BLOCK
+        self._write(b"\0" * (2 * _BLOCK + -end % _RECORD))
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        return self._position, self._sha256.hexdigest()
+
+    def abort(self) -> None:
+        self._stream.close()
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """One sample ready for its shard.
+
+    image: JPEG bytes. flows: per offset the `.flow` member or None when the pair is not stored. pair_columns: per
+    index column of the neighbours (neighbour_frame, status, std_dx_px, ...) one value per offset. optional: extra
+    members by suffix, for example {"p1.jpg": bytes}.
+    """
+
+    video: str
+    frame: int
+    time_s: float
+    image: bytes
+    flows: Sequence[bytes | None]
+    pair_columns: Mapping[str, Sequence[Any]]
+    optional: Mapping[str, bytes]
+
+
+class ChunkWriter:
+    """The shards of one chunk: one per pass, invisible until `commit`, gone after `abort`."""
+
+    def __init__(self, root: Path, settings: Settings, chunk: int, passes: Sequence[int]) -> None:
+        self.root, self.settings, self.chunk = root, settings, chunk
+        self.directory = root / ".tmp" / f"{chunk:06d}-{os.getpid()}"
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        self._tars = {p: TarWriter(self.directory / f"pass-{p:02d}.tar") for p in passes}
+        self._rows: dict[int, list[dict[str, Any]]] = {p: [] for p in passes}
+
+    def add(self, pass_index: int, position: int, sample: EncodedSample) -> None:
+        """Append the sample of the position-th video of the chunk to the shard of a pass."""
+        tar, offsets = self._tars[pass_index], self.settings.offsets
+        key = schema.sample_key(self.chunk, pass_index, position)
+        row: dict[str, Any] = {"key": key, "pass": pass_index, "shard": schema.shard_path(self.chunk, pass_index)}
+        row |= {"video": sample.video, "frame": sample.frame, "time_s": sample.time_s, **sample.pair_columns}
+        row |= _prefixed("image", tar.add(f"{key}.jpg", sample.image))
+        references: list[MemberRef | None] = []
+        for offset, data in zip(offsets, sample.flows, strict=True):
+            name = f"{key}.{schema.offset_label(offset)}.flow"
+            references.append(None if data is None else tar.add(name, data))
+        row["flow_offset"] = [r.offset if r else None for r in references]
+        row["flow_size"] = [r.size if r else None for r in references]
+        row["flow_crc32"] = [r.crc32 if r else None for r in references]
+        optional = {suffix: tar.add(f"{key}.{suffix}", data) for suffix, data in sorted(sample.optional.items())}
+        row["optional_members"] = [{"name": suffix, **ref.__dict__} for suffix, ref in optional.items()]
+        row |= _prefixed("json", tar.add(f"{key}.json", sample_json(row, offsets)))
+        self._rows[pass_index].append(row)
+
+    def commit(self, videos: Sequence[Mapping[str, Any]]) -> list[ShardInfo]:
+        """Make the chunk part of the set. videos: one row of videos.parquet per video of the chunk."""
+        index = schema.index_schema(len(self.settings.offsets))
+        infos: list[ShardInfo] = []
+        records: list[tuple[Path, Path]] = []
+        for pass_index, tar in self._tars.items():
+            size, digest = tar.close()
+            path = schema.shard_path(self.chunk, pass_index)
+            info = ShardInfo(path, len(self._rows[pass_index]), size, digest)
+            table = pa.Table.from_pylist(self._rows[pass_index], schema=index)
+            note = json.dumps({"shard": info.__dict__, "videos": list(videos)}, sort_keys=True)
+            record = self.directory / f"pass-{pass_index:02d}.parquet"
+            with atomic_file(record) as stream:
+                pq.write_table(table.replace_schema_metadata({"flowfeat": note}), stream)
+            (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(tar.path, self.root / path)
+            fsync_dir((self.root / path).parent)
+            records.append((record, self.root / schema.record_path(self.chunk, pass_index)))
+            infos.append(info)
+        for source, target in records:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, target)
+            fsync_dir(target.parent)
+        shutil.rmtree(self.directory)
+        return infos
+
+    def abort(self) -> None:
+        """Drop everything written; the set is as if the chunk had never begun."""
+        for tar in self._tars.values():
+            tar.abort()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _prefixed(prefix: str, reference: MemberRef) -> dict[str, int]:
+    return {f"{prefix}_{name}": value for name, value in reference.__dict__.items()}
+
+
+def sample_json(row: Mapping[str, Any], offsets: Sequence[int]) -> bytes:
+    """The `.json` member: what a reader without the index needs, CRCs of the other members included."""
+    neighbours = {}
+    for k, offset in enumerate(offsets):
+        entry = {"offset": offset, "frame": row["neighbour_frame"][k], "time_s": row["neighbour_time_s"][k]}
+        entry |= {"status": row["status"][k], "crc32": row["flow_crc32"][k]}
+        neighbours[schema.offset_label(offset)] = entry
+    optional = {m["name"]: m["crc32"] for m in row["optional_members"]}
+    body = {"key": row["key"], "video": row["video"], "frame": row["frame"], "time_s": row["time_s"]}
+    body |= {"image_crc32": row["image_crc32"], "neighbours": neighbours, "optional_crc32": optional}
+    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+
+
+def committed(root: Path) -> set[tuple[int, int]]:
+    """(chunk, pass) of every shard that has landed."""
+    return {(int(p.stem), int(p.parent.name[5:])) for p in (root / schema.RECORDS).glob("pass-*/*.parquet")}
+
+
+def finalize(root: Path, settings: Settings, chunks: int, passes: int, plan: Iterable[Mapping[str, Any]]) -> Manifest:
+    """Merge all commit records into index.parquet, videos.parquet and manifest.json.
+
+    plan: (video, path, chunk, position) of every video of the set, landed or not. `complete` in the manifest says
+    whether every chunk has every pass. Raises ShardSetError when a record cannot be read.
+    """
+    tables, infos = [], []
+    outcome: dict[str, dict[str, Any]] = {}
+    landed = sorted(committed(root), key=lambda cp: (cp[1], cp[0]))
+    for chunk, pass_index in landed:
+        table, note = _read_record(root / schema.record_path(chunk, pass_index))
+        tables.append(table)
+        infos.append(ShardInfo(**note["shard"]))
+        sampled = set(table.column("video").to_pylist())
+        for video in note["videos"]:
+            _merge_video(outcome, video, video["video"] in sampled)
+    index = pa.concat_tables(tables) if tables else schema.index_schema(len(settings.offsets)).empty_table()
+    videos = [{**dict(p), **outcome[p["video"]]} for p in plan if p["video"] in outcome]
+    files = {
+        schema.INDEX: _write_table(root / schema.INDEX, index.replace_schema_metadata(None)),
+        schema.VIDEOS: _write_table(root / schema.VIDEOS, pa.Table.from_pylist(videos, schema=schema.VIDEOS_SCHEMA)),
+    }
+    manifest = Manifest(
+        settings=settings,
+        complete=len(landed) == chunks * passes,
+        passes=passes,
+        chunks=chunks,
+        counts=_counts(index, videos),
+        shards=infos,
+        files=files,
+    )
+    with atomic_file(root / schema.MANIFEST) as stream:
+        stream.write(manifest.to_bytes())
+    return manifest
+
+
+def _read_record(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    try:
+        table = pq.read_table(path)
+        return table, json.loads(table.schema.metadata[b"flowfeat"])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise ShardSetError(
+            f"commit record {path} is damaged ({error}); delete it and rerun to redo its shard"
+        ) from error
+
+
+def _merge_video(outcome: dict[str, dict[str, Any]], row: Mapping[str, Any], sampled: bool) -> None:
+    """A video is ok when any pass took it; `anchors` counts the passes that did."""
+    seen = outcome.get(row["video"])
+    if seen is None or (seen["status"] == schema.REJECTED and row["status"] == schema.OK):
+        seen = outcome[row["video"]] = {**row, "anchors": seen["anchors"] if seen else 0}
+    seen["anchors"] += sampled
+
+
+def _write_table(path: Path, table: pa.Table) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    data = buffer.getvalue()
+    with atomic_file(path) as stream:
+        stream.write(data)
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "rows": table.num_rows}
+
+
+def _counts(index: pa.Table, videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    pairs = dict.fromkeys(schema.PAIR_STATUS, 0)
+    for statuses in index.column("status").to_pylist():
+        for status in statuses:
+            pairs[status] += 1
+    rejected: dict[str, int] = {}
+    for video in videos:
+        if video["status"] == schema.REJECTED:
+            rejected[video["reason"]] = rejected.get(video["reason"], 0) + 1
+    ok = len(videos) - sum(rejected.values())
+    return {"videos": len(videos), "ok": ok, "rejected": rejected, "samples": index.num_rows, "pairs": pairs}
+
+
+def full_disk(error: OSError) -> bool:
+    """Whether an OSError says that the device or quota is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

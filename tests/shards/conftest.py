@@ -1,0 +1,17 @@
+"""Fixture of the shard tests; the set itself is made in small_set."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from small_set import write_set
+
+
+@pytest.fixture
+def shard_set(tmp_path: Path) -> Path:
+    return write_set(tmp_path / "set")

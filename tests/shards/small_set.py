@@ -1,0 +1,79 @@
+"""A small real shard set, written by the writer, for every test of this package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from shards import schema
+from shards.codec import channel_std_px, encode_flow, pair_exponent
+from shards.schema import Settings
+from shards.writer import ChunkWriter, EncodedSample, finalize
+
+SETTINGS = Settings(dataset="folder", estimator={"name": "none"}, image_size=32, flow_size=16, chunk_videos=3)
+CHUNKS, PASSES = 2, 2
+
+
+def flow_of(chunk: int, pass_index: int, position: int, k: int) -> np.ndarray:
+    """The flow that the set stores for one pair: smooth, a few pixels, different for every pair."""
+    generator = np.random.default_rng([chunk, pass_index, position, k])
+    y, x = np.mgrid[0:16, 0:16] / 16
+    a, b, c, d = generator.normal(size=4)
+    return np.stack([3 * a * x + b * y, np.sin(3 * c * x) + 2 * d * y]).astype(np.float32)
+
+
+def image_of(chunk: int, pass_index: int, position: int) -> np.ndarray:
+    return np.random.default_rng([7, chunk, pass_index, position]).integers(0, 255, (32, 32, 3), np.uint8)
+
+
+def encoded(chunk: int, pass_index: int, position: int) -> EncodedSample:
+    flows = [flow_of(chunk, pass_index, position, k) for k in range(4)]
+    std = np.stack([channel_std_px(f) for f in flows])
+    mean = np.stack([f.reshape(2, -1).mean(axis=1) for f in flows])
+    columns = {
+        "neighbour_frame": [8, 9, 11, 12],
+        "neighbour_time_s": [0.8, 0.9, 1.1, 1.2],
+        "status": [schema.STORED] * 4,
+        "quantum_exponent": [pair_exponent(f) for f in flows],
+        "mean_dx_px": mean[:, 0].tolist(),
+        "mean_dy_px": mean[:, 1].tolist(),
+        "std_dx_px": std[:, 0].tolist(),
+        "std_dy_px": std[:, 1].tolist(),
+        "max_px": [float(np.hypot(*f).max()) for f in flows],
+        "confidence": [None] * 4,
+    }
+    data: list[bytes | None] = [encode_flow(f) for f in flows]
+    if position == 1:  # one pair of one video in each shard was not stored
+        columns["status"] = [schema.NON_FINITE, schema.STILL, schema.STORED, schema.STORED]
+        data[0] = None
+    image = simplejpeg.encode_jpeg(image_of(chunk, pass_index, position), quality=90, colorspace="RGB")
+    return EncodedSample(f"video-{chunk}-{position}", 10, 1.0, image, data, columns, {})
+
+
+def write_set(root: Path, chunks: int = CHUNKS, passes: int = PASSES, landed: int | None = None) -> Path:
+    plan = []
+    for chunk in range(chunks):
+        names = [f"video-{chunk}-{i}" for i in range(SETTINGS.chunk_videos)]
+        plan += [{"video": n, "path": f"{n}.mp4", "chunk": chunk, "position": i} for i, n in enumerate(names)]
+        if landed is not None and chunk >= landed:
+            continue
+        writer = ChunkWriter(root, SETTINGS, chunk, range(passes))
+        for pass_index in range(passes):
+            for position in range(2):  # the third video of every chunk is rejected
+                writer.add(pass_index, position, encoded(chunk, pass_index, position))
+        ok = {
+            "status": "ok",
+            "reason": "",
+            "detail": "",
+            "frames": 20,
+            "fps": 10.0,
+            "width": 64,
+            "height": 48,
+            "engine": "test",
+        }
+        bad = {"status": "rejected", "reason": "corrupt", "detail": "made up"}
+        writer.commit([{"video": names[0], **ok}, {"video": names[1], **ok}, {"video": names[2], **bad}])
+    finalize(root, SETTINGS, chunks, passes, plan)
+    return root
