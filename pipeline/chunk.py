@@ -81,7 +81,7 @@ def extract_chunk(
             except Reject as reject:
                 # Earlier videos first: rows and members follow the plan's order whatever the batch size is.
                 _flush(job, waiting, estimator, writer, rows, report)
-                rows.append(_rejected_row(planned, reject.reason, reject.detail))
+                rows.append(_rejected_row(planned, reject.reason, _portable(planned, reject.detail)))
                 report(
                     VideoReport(
                         planned.video.id, schema.REJECTED, reject.reason, reject.detail, time.perf_counter() - began, {}
@@ -158,6 +158,11 @@ def _store(
         "engine": info.engine,
     }
     return {"video": planned.video.id, "status": schema.OK, "reason": "", "detail": "", **frame_info}
+
+
+def _portable(planned: PlannedVideo, detail: str) -> str:
+    """The detail as the set keeps it: a set must not depend on where the videos were mounted."""
+    return detail.replace(str(planned.video.path), planned.path)
 
 
 def _rejected_row(planned: PlannedVideo, reason: str, detail: str) -> dict[str, Any]:

@@ -65,6 +65,13 @@ def _offsets(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
     return offsets
 
 
+def _pairs(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    for text in texts:
+        if "=" not in text:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE")
+    return tuple((text.partition("=")[0], text.partition("=")[2]) for text in texts)
+
+
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         [
@@ -86,6 +93,14 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--keep-neighbours", is_flag=True, help="Also store the neighbour frames."),
             click.option(
                 "--keep-confidence", is_flag=True, help="Also store confidence maps, where the estimator gives them."
+            ),
+            click.option(
+                "--flow-option",
+                "flow_options",
+                multiple=True,
+                callback=_pairs,
+                metavar="KEY=VALUE",
+                help="An option of the estimator.",
             ),
             click.option("--device", default="cpu", help="Where the flow network runs: cpu, cuda, cuda:1."),
             click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16", "fp16"])),
@@ -110,15 +125,15 @@ def _request(kw: dict[str, Any]) -> Request:
     for name in ("image_size", "flow_size"):
         if not 16 <= content[name] <= 4096:
             raise ValueError(f"--{name.replace('_', '-')} is {content[name]}; it must be 16..4096")
-    extra = {"image_size": content["image_size"]}
-    options = EstimatorOptions(kw.pop("weights"), kw.pop("device"), kw.pop("precision"), extra)
+    extra = dict(kw.pop("flow_options"))
+    options = EstimatorOptions(kw.pop("weights"), kw.pop("device"), kw.pop("precision"), content["image_size"], extra)
     return Request(content=content, options=options, **kw)
 
 
 @main.command()
 @_source_options
 @click.option(
-    "--workers", default=lambda: os.cpu_count() or 1, show_default="number of cores", help="Worker processes."
+    "--workers", type=int, default=lambda: os.cpu_count() or 1, show_default="number of cores", help="Worker processes."
 )
 @click.option("--batch", default=16, help="Windows per call of the flow estimator.")
 @click.option("--deadline", "deadline_s", default=120.0, help="Seconds that decoding one video may take.")

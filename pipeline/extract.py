@@ -12,7 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,9 +125,13 @@ def extract(
         ]
         try:
             _run(request, jobs, plan, tally, on_event)
-        finally:
-            manifest = _finalize(request.out, plan)
-    return manifest
+        except BaseException:
+            # What stopped the run is what the user must hear of; on a full disk the manifest cannot be written either,
+            # and the next run makes it from the records.
+            with suppress(OSError):
+                _finalize(request.out, plan)
+            raise
+        return _finalize(request.out, plan)
 
 
 def _finalize(out: Path, plan: Plan) -> Manifest:

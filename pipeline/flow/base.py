@@ -67,11 +67,16 @@ class FlowEstimator(Protocol):
 
 @dataclass(frozen=True)
 class EstimatorOptions:
-    """What the command line can say about any estimator; an estimator refuses what it has no use for."""
+    """What the command line can say about any estimator; an estimator refuses what it has no use for.
+
+    image_size: side of the centre square that the flow square was resized from, pixels (not a user's choice here).
+    extra: options of one estimator, by name.
+    """
 
     weights: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    image_size: int = 448
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

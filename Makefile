@@ -1,0 +1,89 @@
+# One command per stage; every target sets up .venv by itself. `make help` lists them.
+#
+# Torch: pip takes the build that the platform's index offers (CUDA on Linux with the default index). For a CPU build,
+# or a certain CUDA version, say where from:  make demo TORCH_ARGS="--index-url <index of the wanted build>"
+
+PYTHON     ?= python3
+TORCH_ARGS ?=
+VENV       := .venv
+PY         := $(VENV)/bin/python
+READY      := $(VENV)/.ready
+
+# extract-flow
+DATASET ?= kinetics
+ROOT    ?= data/videos/$(DATASET)
+FLOW    ?= dis
+PASSES  ?= 8
+SHARDS  ?= data/shards/$(DATASET)
+EXTRACT ?=
+# train, probe
+CONFIG  ?= configs/ytvos.toml
+RUN     ?= runs/$(DATASET)
+TRAIN   ?=
+DAVIS   ?= data/davis
+PROBE   ?=
+# demo
+DEMO    ?= runs/demo
+SEED    ?= 0
+
+.PHONY: help demo test lint extract-flow train probe probe-all report verify bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo            synthetic videos -> flow -> training -> probe -> $(DEMO)/report/index.html (minutes, CPU)"
+	@echo "make test            the test suite"
+	@echo "make lint            ruff and mypy"
+	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=dis] [PASSES=8] [SHARDS=dir] [EXTRACT='...']"
+	@echo "make verify          SHARDS=dir: check every byte of a shard set"
+	@echo "make train           SHARDS=dir CONFIG=file RUN=dir [TRAIN='key=value ...']; continues a run that was stopped"
+	@echo "make probe           RUN=dir DAVIS=dir [PROBE='...']: the VOS linear probe"
+	@echo "make probe-all       RUN=dir DAVIS=dir: every probe that has data"
+	@echo "make report          RUN=dir: build the report's pages again"
+	@echo "make bench           measure, and append to bench/results.csv"
+	@echo "make clean           remove caches and $(VENV); data/ and runs/ stay"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet $(TORCH_ARGS) --constraint constraints.txt torch
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(PY) -m pipeline synth --out data/demo-$(SEED) --seed $(SEED) --videos 64 --davis-sequences 6
+	$(PY) -m pipeline extract --dataset synthetic --root data/demo-$(SEED)/videos --out data/shards/demo-$(SEED) --flow dis --passes 4 --seed $(SEED) --chunk-videos 32
+	$(PY) -m trainer train --config configs/demo.toml --shards data/shards/demo-$(SEED) --out $(DEMO) --resume seed=$(SEED)
+	$(PY) -m probes vos --model $(DEMO)/flowfeat.safetensors --davis data/demo-$(SEED)/davis --out $(DEMO)/report --height 224
+
+test: $(READY)
+	$(PY) -m pytest
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+extract-flow: $(READY)
+	$(PY) -m pipeline extract --dataset $(DATASET) --root $(ROOT) --out $(SHARDS) --flow $(FLOW) --passes $(PASSES) $(EXTRACT)
+
+verify: $(READY)
+	$(PY) -m pipeline verify $(SHARDS)
+
+train: $(READY)
+	$(PY) -m trainer train --config $(CONFIG) --shards $(SHARDS) --out $(RUN) --resume $(TRAIN)
+
+probe: $(READY)
+	$(PY) -m probes vos --model $(RUN)/flowfeat.safetensors --davis $(DAVIS) --out $(RUN)/report $(PROBE)
+
+probe-all: $(READY)
+	$(PY) -m probes all --model $(RUN)/flowfeat.safetensors --davis $(DAVIS) --out $(RUN)/report $(PROBE)
+
+report: $(READY)
+	$(PY) -m probes report --out $(RUN)/report
+
+bench: $(READY)
+	$(PY) bench/all.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,59 @@
+"""Append measured figures to bench/results.csv: date, commit, machine, command, figure. One row per figure.
+
+    from record import record
+    record("codec", "decode_flows_per_s_core", 3300, "1/s", "thread CPU time, best of 7")
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results.csv")
+COLUMNS = ("date", "commit", "machine", "command", "bench", "figure", "value", "unit", "note")
+
+
+def machine() -> str:
+    """Processor or GPU, core count, torch: what a figure depends on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    return f"{cpu}, {os.cpu_count()} cores"
+
+
+def commit() -> str:
+    """Short hash of HEAD, with "+" when the working tree differs from it; BENCH_COMMIT where there is no git."""
+    if "BENCH_COMMIT" in os.environ:
+        return os.environ["BENCH_COMMIT"]
+    here = Path(__file__).parent
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
+    dirty = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True)
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def record(bench: str, figure: str, value: float, unit: str, note: str = "", *, device: str | None = None) -> None:
+    """Print a figure and append it to results.csv. device: name of the accelerator, where one was used."""
+    fresh = not RESULTS.exists()
+    row = [datetime.date.today().isoformat(), commit(), device or machine(), shlex.join(["python", *_command()])]
+    row += [bench, figure, f"{value:.6g}", unit, note]
+    with open(RESULTS, "a", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        if fresh:
+            writer.writerow(COLUMNS)
+        writer.writerow(row)
+    print(f"{bench:12s} {figure:44s} {value:12.5g} {unit:10s} {note}", flush=True)
+
+
+def _command() -> list[str]:
+    """The command line with file arguments reduced to their last two parts: no path of this machine is recorded."""
+    script, *arguments = sys.argv
+    short = ["/".join(Path(a).parts[-2:]) if os.sep in a else a for a in arguments]
+    return [f"bench/{Path(script).name}", *short]

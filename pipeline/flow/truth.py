@@ -1,0 +1,85 @@
+"""Exact flow of synthetic videos: no estimation, the scene that drew the video is asked.
+
+A window comes in; the scene record beside its video (`<name>.scene.json`, or `scene.json` in or beside a frame
+folder) rebuilds the scene, and the window's frame indices say which flow is wanted, on the very square that the
+window was cut to. The pixels of the window are not looked at, so compression of the video does not matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.flow.base import EstimatorOptions, Window, WindowFlow, register
+from pipeline.synth.scene import GENERATOR_VERSION, Scene, square_grid
+
+_SCENES_KEPT = 8  # windows of one video arrive together
+
+
+def scene_path(video: Path) -> Path:
+    """The scene record of a video file or frame folder. Raises ValueError naming the places that were looked at."""
+    beside = video.with_name(f"{video.stem if video.is_file() else video.name}.scene.json")
+    candidates = [video / "scene.json", beside] if video.is_dir() else [beside]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    looked = " or ".join(str(c) for c in candidates)
+    raise ValueError(
+        f"{video}: exact flow exists only for synthetic videos, and there is no {looked}; "
+        "choose another flow estimator, or make videos with `python -m pipeline synth`"
+    )
+
+
+def load_scene(video: Path) -> Scene:
+    """The scene that drew a video. Raises ValueError when there is no record or it cannot be used."""
+    path = scene_path(video)
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: the scene record cannot be read ({error}); generate the video again") from error
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"{path}: a scene record is a JSON object, this is a {type(record).__name__}; generate the video again"
+        )
+    try:
+        return Scene.from_record(record)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+class TruthEstimator:
+    """`flow_kchw` of every window from its scene. image_size: side of the centre square that the flow square was resized from."""
+
+    name = "truth"
+
+    def __init__(self, image_size: int = 448) -> None:
+        self.image_size = image_size
+        self._scene_of = lru_cache(maxsize=_SCENES_KEPT)(load_scene)
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"weights": None, "image_size": self.image_size, "generator_version": GENERATOR_VERSION}
+
+    def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
+        """Exact flow in pixels of each window's square. Raises ValueError for a video without a usable scene record."""
+        return [self._exact(window) for window in windows]
+
+    def _exact(self, window: Window) -> WindowFlow:
+        scene = self._scene_of(window.path)
+        for index in (window.anchor_index, *window.neighbour_indices):
+            if not 0 <= index < scene.frames:
+                raise ValueError(
+                    f"{window.path}: frame {index} is asked for, its scene has {scene.frames}; the video and its record do not match"
+                )
+        grid = square_grid(scene.width, scene.height, self.image_size, window.anchor_hwc.shape[0])
+        return WindowFlow(scene.flows(window.anchor_index, window.neighbour_indices, grid))
+
+
+@register("truth")
+def create_truth(options: EstimatorOptions) -> TruthEstimator:
+    """Raises ValueError for options that exact flow has no use for."""
+    if options.extra:
+        raise ValueError(f"the truth estimator has no options, got {', '.join(sorted(options.extra))}; leave them out")
+    return TruthEstimator(options.image_size)

@@ -1,0 +1,154 @@
+"""Which weight files exist, where they live here, and what `--weights` may say.
+
+Nothing is downloaded unless asked for (`python -m pipeline weights get NAME`). Files live in
+`$FLOWFEAT_CACHE/flow` (default `~/.cache/flowfeat/flow`); fill that directory by hand and no
+network is ever needed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+_TORCHVISION = "https://download.pytorch.org/models/"
+_RAFT_ZIP = "https://dl.dropboxusercontent.com/s/4j4z58wuv8o0mfz/models.zip"
+_HUB = "https://huggingface.co/MemorySlices/{}/resolve/main/model.safetensors"
+_SMURF = "https://console.cloud.google.com/storage/browser/gresearch/smurf"
+_UNSTATED = "none stated for the weights (code: {})"
+
+
+@dataclass(frozen=True)
+class KnownWeights:
+    """A published file. sha256_prefix: as much of the hash as its publisher tells. member: path inside a zip archive.
+
+    url is None for files that the user makes (`make_from` says where from). about_mb: rounded, for the reader.
+    """
+
+    name: str
+    network: str
+    file: str
+    url: str | None
+    licence: str
+    about_mb: float
+    trained_on: str
+    sha256_prefix: str | None = None
+    member: str | None = None
+    make_from: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, or would be."""
+        return cache_dir() / self.file
+
+
+def _torchvision(name: str, network: str, file: str, mb: float, trained_on: str) -> KnownWeights:
+    prefix = file.rsplit("-", 1)[1].removesuffix(".pth")
+    licence = _UNSTATED.format("BSD-3-Clause")
+    return KnownWeights(name, network, file, _TORCHVISION + file, licence, mb, trained_on, prefix)
+
+
+def _official(name: str, network: str, mb: float, trained_on: str) -> KnownWeights:
+    file = f"{name.removesuffix('-official')}.pth"
+    licence = _UNSTATED.format("BSD-3-Clause")
+    return KnownWeights(name, network, file, _RAFT_ZIP, licence, mb, trained_on, member=f"models/{file}")
+
+
+def _hub(name: str, network: str, repository: str, mb: float, trained_on: str) -> KnownWeights:
+    return KnownWeights(
+        name, network, f"{repository}.safetensors", _HUB.format(repository), "BSD-3-Clause", mb, trained_on
+    )
+
+
+def _smurf(which: str) -> KnownWeights:
+    licence = _UNSTATED.format("Apache-2.0")
+    where = f"{_SMURF} → {which}-smurf, then: python -m pipeline weights convert-smurf CHECKPOINT OUT.pt"
+    name = f"smurf-{which}"
+    return KnownWeights(name, "smurf", f"{name}.pt", None, licence, 21.0, f"{which}, self-supervised", make_from=where)
+
+
+# The first entry of a network is what it uses when `--weights` says nothing.
+KNOWN = (
+    _hub("sea-raft-m-spring", "sea-raft-m", "Tartan-C-T-TSKH-spring540x960-M", 78.8, "Tartan, C, T, TSKH, Spring"),
+    _hub("sea-raft-m-sintel", "sea-raft-m", "Tartan-C-T-TSKH432x960-M", 78.8, "Tartan, C, T, TSKH"),
+    _hub("sea-raft-m-kitti", "sea-raft-m", "Tartan-C-T-TSKH-kitti432x960-M", 78.8, "Tartan, C, T, TSKH, KITTI"),
+    _hub("sea-raft-m-things", "sea-raft-m", "Tartan-C-T432x960-M", 78.8, "Tartan, C, T"),
+    _hub("sea-raft-m-tartan", "sea-raft-m", "Tartan480x640-M", 78.8, "Tartan"),
+    _hub("sea-raft-s-spring", "sea-raft-s", "Tartan-C-T-TSKH-spring540x960-S", 35.6, "Tartan, C, T, TSKH, Spring"),
+    _torchvision("raft-sintel", "raft", "raft_large_C_T_SKHT_V1-0b8c9e55.pth", 21.1, "C, T, Sintel+KITTI+HD1K+T"),
+    _torchvision("raft-things", "raft", "raft_large_C_T_V1-22a6c225.pth", 21.1, "C, T"),
+    _torchvision("raft-kitti", "raft", "raft_large_C_T_SKHT_K_V1-4a6a5039.pth", 21.1, "C, T, SKHT, KITTI"),
+    _official("raft-chairs-official", "raft", 21.1, "C"),
+    _official("raft-things-official", "raft", 21.1, "C, T"),
+    _official("raft-sintel-official", "raft", 21.1, "C, T, Sintel+KITTI+HD1K+T"),
+    _official("raft-kitti-official", "raft", 21.1, "C, T, SKHT, KITTI"),
+    _torchvision("raft-small-things", "raft-small", "raft_small_C_T_V1-ad48884c.pth", 4.0, "C, T"),
+    _official("raft-small-official", "raft-small", 4.0, "C, T"),
+    _smurf("kitti"),
+    _smurf("sintel"),
+    _smurf("chairs"),
+)
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Either a file or the seed of random weights."""
+
+    path: Path | None = None
+    seed: int | None = None
+
+
+def cache_dir() -> Path:
+    """`$FLOWFEAT_CACHE/flow`, by default `~/.cache/flowfeat/flow`. Not created here."""
+    root = os.environ.get("FLOWFEAT_CACHE")
+    return (Path(root).expanduser() if root else Path.home() / ".cache" / "flowfeat") / "flow"
+
+
+def find(name: str) -> KnownWeights:
+    """The entry of that name. Raises ValueError with the nearest names."""
+    for entry in KNOWN:
+        if entry.name == name:
+            return entry
+    near = get_close_matches(name, [entry.name for entry in KNOWN], n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`python -m pipeline weights` lists what there is"
+    raise ValueError(f"no weights are called {name!r}; {hint}")
+
+
+def resolve(network: str, wanted: str | None) -> WeightSource:
+    """What `--weights` means for a network: nothing (its first known file that is here), `random:SEED`, a path or a name.
+
+    Raises ValueError saying how to get the file when it is not there.
+    """
+    if wanted is None:
+        entries = [entry for entry in KNOWN if entry.network == network]
+        present = next((entry for entry in entries if entry.path.is_file()), None)
+        return WeightSource(path=(present or _missing(entries[0])).path)
+    if re.match(r"random\b", wanted):
+        return WeightSource(seed=_seed(wanted))
+    path = Path(wanted).expanduser()
+    if path.is_file():
+        return WeightSource(path=path)
+    if any(separator in wanted for separator in "/\\") or path.suffix in {".pth", ".pt", ".safetensors"}:
+        raise ValueError(f"no weights file at {wanted}")
+    entry = find(wanted)
+    if entry.network != network:
+        raise ValueError(f"weights {wanted!r} are for {entry.network}, not for {network}")
+    return WeightSource(path=(entry if entry.path.is_file() else _missing(entry)).path)
+
+
+def _seed(wanted: str) -> int:
+    match = re.fullmatch(r"random:(\d{1,9})", wanted)
+    if match is None:
+        raise ValueError(f"random weights are asked for as random:SEED, such as random:0, not {wanted!r}")
+    return int(match[1])
+
+
+def _missing(entry: KnownWeights) -> KnownWeights:
+    """Never returns; typed so that it can stand where an entry is expected."""
+    how = entry.make_from or f"fetch it with `python -m pipeline weights get {entry.name}`"
+    raise ValueError(
+        f"no weights for {entry.network} at {entry.path}: {how}; "
+        f"or give --weights PATH (or random:SEED for a dry run without meaning)"
+    )

@@ -1,0 +1,79 @@
+"""List files: which entries a text file names, and which files of a Kinetics tree they mean.
+
+Comes in: a text file (UTF-8, one entry per line, blank lines and lines that begin with # skipped) or a Kinetics annotation CSV
+(its first line names the columns, among them youtube_id). Goes out: entries, and for Kinetics the files that match them
+together with the entries that match none.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+CLIP_NAME = re.compile(r"(?P<youtube_id>[\w-]{11})_\d{6}_\d{6}")
+CLASS_NUMBER = re.compile(r"\s+-?\d+$")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """present: files that an entry names, each once. missing: entries that name no file."""
+
+    present: list[Path]
+    missing: list[str]
+
+
+def read_list(list_file: Path) -> list[str]:
+    """The entries of a list file. Raises ValueError for a file that is not UTF-8 text or lists nothing."""
+    try:
+        text = Path(list_file).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the list file {list_file} is not UTF-8 text (byte {error.start})") from error
+    lines = [line.strip() for line in text.splitlines()]
+    entries = [line for line in lines if line and not line.startswith("#")]
+    if entries and "youtube_id" in entries[0].split(","):
+        entries = [_clip_name(row) for row in csv.DictReader(entries)]
+    if not entries:
+        raise ValueError(f"the list file {list_file} lists nothing")
+    return entries
+
+
+def _clip_name(row: Mapping[str, str]) -> str:
+    """Kinetics' own naming of a clip: <youtube id>_<start s, 6 digits>_<end s, 6 digits>."""
+    start, end = row.get("time_start"), row.get("time_end")
+    if start is None or end is None:
+        return row["youtube_id"]
+    return f"{row['youtube_id']}_{int(float(start)):06d}_{int(float(end)):06d}"
+
+
+def select_kinetics(entries: Sequence[str], relative: Mapping[Path, str]) -> Selection:
+    """Match entries with files, given each file's path relative to the root.
+
+    An entry may be that path, with or without the extension; a file name, with or without the extension; an absolute path; a YouTube id,
+    which means every clip cut from that video; or a clip's full name where the mirror named the file by the YouTube id
+    alone. A class number behind the entry, as some toolboxes write, is ignored.
+    """
+    files_of: dict[str, list[Path]] = {}
+    for path, name in relative.items():
+        pure = PurePosixPath(name)
+        clip = CLIP_NAME.fullmatch(pure.stem)
+        keys = {str(path), name, str(pure.with_suffix("")), pure.name, pure.stem} | (
+            {clip["youtube_id"]} if clip else set()
+        )
+        for key in keys:
+            files_of.setdefault(key, []).append(path)
+
+    present: dict[Path, None] = {}
+    missing: dict[str, None] = {}
+    for entry in entries:
+        bare = CLASS_NUMBER.sub("", entry)
+        matches = files_of.get(entry) or files_of.get(bare) or []
+        clip = CLIP_NAME.fullmatch(bare)
+        if not matches and clip:
+            matches = [path for path in files_of.get(clip["youtube_id"], []) if path.stem == clip["youtube_id"]]
+        present.update(dict.fromkeys(matches))
+        if not matches:
+            missing[bare] = None
+    return Selection(list(present), list(missing))

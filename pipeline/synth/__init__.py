@@ -1,0 +1,18 @@
+"""Synthetic videos with exact flow, masks and depth: `Scene` is the model, `generate` writes files."""
+
+from pipeline.synth.compose import CLASSES, Style
+from pipeline.synth.scene import GENERATOR_VERSION, Grid, Scene, square_grid
+from pipeline.synth.write import DEPTH_SCALE, generate, write_davis, write_videos
+
+__all__ = [
+    "CLASSES",
+    "DEPTH_SCALE",
+    "GENERATOR_VERSION",
+    "Grid",
+    "Scene",
+    "Style",
+    "generate",
+    "square_grid",
+    "write_davis",
+    "write_videos",
+]

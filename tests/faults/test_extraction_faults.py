@@ -1,0 +1,189 @@
+"""Extraction under kill -9, dying workers, full disks and long runs."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from extraction import digests, make_videos
+
+from shards.verify import verify
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLS = 20
+
+
+def command(videos: Path, out: Path, *more: str) -> list[str]:
+    base = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "extract",
+        "--dataset",
+        "folder",
+        "--root",
+        str(videos),
+        "--out",
+        str(out),
+    ]
+    return [
+        *base,
+        "--image-size",
+        "64",
+        "--flow-size",
+        "32",
+        "--chunk-videos",
+        "2",
+        "--passes",
+        "2",
+        "--workers",
+        "2",
+        *more,
+    ]
+
+
+def start(args: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def finish(args: list[str]) -> str:
+    done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_videos(tmp_path_factory.mktemp("videos"), 12)
+
+
+@pytest.fixture(scope="module")
+def whole(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
+    out = tmp_path_factory.mktemp("whole") / "set"
+    began = time.monotonic()
+    finish(command(videos, out))
+    return digests(out), time.monotonic() - began
+
+
+def descendants(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_kill_at_random_moments_then_rerun_gives_the_same_bytes(
+    videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path
+) -> None:
+    """kill -9 of the parent at 20 moments spread over the run; whatever is there afterwards is continued, never repaired by hand."""
+    expected, seconds = whole
+    generator = random.Random(1)
+    out = tmp_path / "set"
+    interrupted = 0
+    for _ in range(KILLS):
+        if out.exists() and digests(out) == expected:
+            shutil.rmtree(out)  # a run got through: begin again, so that every kill hits work in progress
+        process = start(command(videos, out))
+        time.sleep(generator.uniform(0.1, 1.0) * seconds)
+        children = descendants(process)
+        interrupted += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert not alive, f"{len(alive)} workers outlived their parent"
+    finish(command(videos, out))
+    assert interrupted >= KILLS // 2, f"only {interrupted} of {KILLS} kills hit a running extraction"
+    assert digests(out) == expected and verify(out) == []
+    assert not list((out / ".tmp").glob("*"))
+
+
+def test_a_killed_worker_costs_one_try(videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    process = start(command(videos, out))
+    victim = None
+    while victim is None and process.poll() is None:
+        workers = [c for c in descendants(process) if "spawn_main" in " ".join(c.cmdline())]
+        if workers and list(out.glob(".tmp/*")):  # at work
+            victim = workers[0]
+        time.sleep(0.01)
+    assert victim is not None
+    victim.kill()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert digests(out) == whole[0]
+
+
+def test_interrupt_keeps_what_has_landed(videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    process = start(command(videos, out, "--workers", "1"))
+    while len(list(out.glob("records/pass-*/*.parquet"))) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"run the same command again" in output, output
+    assert b"Traceback" not in output
+    assert (out / "manifest.json").is_file()
+    finish(command(videos, out))
+    assert digests(out) == whole[0]
+
+
+def test_a_full_disk_is_one_line_and_a_rerun_continues(
+    videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path
+) -> None:
+    mount = tmp_path / "small-disk"
+    mount.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(mount)], capture_output=True
+        ).returncode
+    ):
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        out = mount / "set"
+        done = subprocess.run(
+            command(videos, out, "--passes", "4"), cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "no space left" in done.stderr.lower() and "rerun" in done.stderr and "Traceback" not in done.stderr, (
+            done.stderr
+        )
+        subprocess.run(["mount", "-o", "remount,size=64m", str(mount)], check=True)
+        finish(command(videos, out, "--passes", "4"))
+        assert verify(out, deep=True) == []
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_memory_stays_flat_over_300_videos(videos: Path, tmp_path: Path) -> None:
+    """Resident memory of parent, worker and decoder together: the last third of the run holds no more than the first, plus 5 %."""
+    many = tmp_path / "many"
+    many.mkdir()
+    clips = sorted(videos.glob("*.mp4"))
+    for i in range(300):
+        os.link(clips[i % len(clips)], many / f"{i:03d}.mp4")
+    process = start(command(many, tmp_path / "set", "--workers", "1", "--chunk-videos", "256", "--passes", "1"))
+    samples: list[int] = []
+    while process.poll() is None:
+        family = [psutil.Process(process.pid), *descendants(process)] if psutil.pid_exists(process.pid) else []
+        total = 0
+        for member in family:
+            try:
+                total += member.memory_info().rss
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        samples.append(total)
+        time.sleep(0.05)
+    assert process.returncode == 0
+    working = samples[len(samples) // 5 : -2]  # start-up and shut-down aside
+    third = len(working) // 3
+    assert third > 5
+    assert max(working[-third:]) <= 1.05 * max(working[:third]), (max(working[:third]), max(working[-third:]))
