@@ -30,7 +30,7 @@ from shards.reader import ShardSet
 from trainer.config import Config, load_config
 from trainer.data import Loader, Plan
 from trainer.feed import Views, cut_views, on_device
-from trainer.learner import Learner, check_sizes, pick_device
+from trainer.learner import Learner, check_sizes, keep_freed_memory, pick_device
 from trainer.logs import peak_memory_mb
 from trainer.order import SampleOrder, draw_boxes
 
@@ -120,6 +120,8 @@ def main(
     threads: int,
 ) -> None:
     """Rates of the training step."""
+    if pick_device(device).type == "cpu":
+        keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     base = load_config(

@@ -135,21 +135,32 @@ class DecordFrames:
         raise EngineFailure(f"the container lists {len(raw_s)} frames and {count} come out of the decoder")
 
     def fetch(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """As FrameSource.fetch. Raises EngineFailure when decoding fails, RepeatedFrames past the last real frame."""
+        """As FrameSource.fetch. Raises EngineFailure when decoding fails, RepeatedFrames past the last real frame.
+
+        Unless that takes a long jump, the file is read to its end even when the last window lies before it: whether a damaged or cut
+        file is refused must not depend on which passes are asked for.
+        """
         reader, position = self._reader or self._open(), 0
         self._reader = None
+        last = len(self.times_s) - 1
         try:
             for index in indices:
-                self._advance(reader, position, index)
-                frame = reader.next()
-                if len(frame.shape) != 3:
-                    raise RepeatedFrames(f"no frame {index} comes out of the decoder")
+                frame = self._read(reader, position, index)
                 position = index + 1
                 yield index, without_padding(frame.asnumpy())
+            if not self.counted and position <= last < position + LONG_JUMP_FRAMES:
+                self._read(reader, position, last)
         except decord.DECORDLimitReachedError as error:
             raise RepeatedFrames(first_line(error)) from error
         except (decord.DECORDError, RuntimeError) as error:
             raise EngineFailure(first_line(error)) from error
+
+    def _read(self, reader: Any, position: int, index: int) -> Any:
+        self._advance(reader, position, index)
+        frame = reader.next()
+        if len(frame.shape) != 3:
+            raise RepeatedFrames(f"no frame {index} comes out of the decoder")
+        return frame
 
     def _advance(self, reader: Any, position: int, target: int) -> None:
         """Move from frame `position` to `target` without letting decord skip across a key frame, which makes it seek.

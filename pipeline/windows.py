@@ -62,12 +62,12 @@ def _second_engine(path: Path, head: bytes, failure: EngineFailure) -> FrameSour
 def explain_decord(path: Path, head: bytes, message: str) -> tuple[str, str]:
     """(reason, detail) for a failure of decord alone. FFmpeg's error codes: 'STR' (stream not found) and 'DEC' (decoder not found)."""
     detail = f"{path}: {message}"
+    if not is_container(head):
+        return "not_a_video", detail
     if "-1381258232" in message:
         return "no_video_stream", detail
-    if any(sign in message for sign in ("-1128613112", "duration/frame-count", "loses count")) and is_container(head):
+    if any(sign in message for sign in ("-1128613112", "duration/frame-count", "loses count")):
         return "unsupported_codec", f"{detail} (PyAV may read it: pip install av)"
-    if message.startswith("Error reading") and not is_container(head):
-        return "not_a_video", detail
     return "corrupt", detail
 
 

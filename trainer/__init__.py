@@ -1,1 +1,31 @@
-"""Stage 2: shards in, a feature decoder out. Never imports pipeline."""
+"""Stage 2: shards in, a feature decoder out. Never imports pipeline.
+
+Other code needs `from trainer import FlowFeat`. Names are resolved at first use, so that `import trainer` stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.decoder import DPTDecoder
+    from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
+    from trainer.flowfeat import Encoded, FlowFeat
+
+__all__ = ["ENCODERS", "DPTDecoder", "Encoded", "EncoderSpec", "FlowFeat", "FrozenViT"]
+
+_HOMES = {
+    "DPTDecoder": "trainer.decoder",
+    "ENCODERS": "trainer.encoder",
+    "Encoded": "trainer.flowfeat",
+    "EncoderSpec": "trainer.encoder",
+    "FlowFeat": "trainer.flowfeat",
+    "FrozenViT": "trainer.encoder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trainer' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,117 @@
+"""A real shard set small enough to train on in a test, and a source that counts, fails or hangs on demand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from shards import schema
+from shards.codec import channel_std_px, encode_flow, pair_exponent
+from shards.schema import SampleError, Settings
+from shards.writer import ChunkWriter, EncodedSample, finalize
+
+IMAGE, FLOW = 64, 32
+SETTINGS = Settings(
+    dataset="folder", estimator={"name": "truth"}, image_size=IMAGE, flow_size=FLOW, offsets=(-1, 1, 2), chunk_videos=6
+)
+
+
+def sample(number: int) -> EncodedSample:
+    """A bright square moves over a dark background; flow to three neighbours, of which some samples lack one."""
+    draw = np.random.default_rng(number)
+    y, x = np.mgrid[0:IMAGE, 0:IMAGE]
+    top, left = draw.integers(8, 28, size=2)
+    inside = (y >= top) & (y < top + 24) & (x >= left) & (x < left + 24)
+    picture = np.where(inside[..., None], draw.integers(150, 255, 3), draw.integers(0, 90, 3))
+    picture = (picture + draw.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8)
+    motion, camera = draw.normal(0, 3, 2), draw.normal(0, 1, 2)
+    flows = []
+    for offset in SETTINGS.offsets:
+        flow = np.where(inside[::2, ::2], motion[:, None, None], camera[:, None, None]) * offset / 2
+        flows.append((flow + draw.normal(0, 0.02, flow.shape)).astype(np.float32))
+    data: list[bytes | None] = [encode_flow(flow) for flow in flows]
+    std = np.stack([channel_std_px(flow) for flow in flows])
+    mean = np.stack([flow.reshape(2, -1).mean(axis=1) for flow in flows])
+    status = [schema.STORED] * 3
+    if number % 3 == 0:
+        status[0], data[0] = schema.NON_FINITE, None
+    columns = {
+        "neighbour_frame": [9, 11, 12],
+        "neighbour_time_s": [0.9, 1.1, 1.2],
+        "status": status,
+        "quantum_exponent": [pair_exponent(flow) for flow in flows],
+        "mean_dx_px": mean[:, 0].tolist(),
+        "mean_dy_px": mean[:, 1].tolist(),
+        "std_dx_px": std[:, 0].tolist(),
+        "std_dy_px": std[:, 1].tolist(),
+        "max_px": [float(np.hypot(*flow).max()) for flow in flows],
+        "confidence": [None] * 3,
+    }
+    jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=90, colorspace="RGB")
+    return EncodedSample(f"v{number}", 10, 1.0, jpeg, data, columns, {})
+
+
+def write_training_set(root: Path, samples: int = 10, complete: bool = True) -> Path:
+    """One pass of chunks of six videos; `complete` false leaves the last chunk out."""
+    ok = {"status": "ok", "reason": "", "detail": "", "frames": 20, "fps": 10.0, "width": 64, "height": 64}
+    chunks = -(-samples // SETTINGS.chunk_videos)
+    plan = []
+    for chunk in range(chunks):
+        numbers = range(chunk * SETTINGS.chunk_videos, min(samples, (chunk + 1) * SETTINGS.chunk_videos))
+        plan += [{"video": f"v{n}", "path": f"v{n}.mp4", "chunk": chunk, "position": i} for i, n in enumerate(numbers)]
+        if chunk == chunks - 1 and not complete:
+            continue
+        writer = ChunkWriter(root, SETTINGS, chunk, [0])
+        for position, number in enumerate(numbers):
+            writer.add(0, position, sample(number))
+        writer.commit([{"video": f"v{n}", "engine": "test", **ok} for n in numbers])
+    finalize(root, SETTINGS, chunks, 1, plan)
+    return root
+
+
+def flip_image_byte(root: Path, row: int) -> str:
+    """Damage the picture of one sample in place; returns its key."""
+    from shards.reader import ShardSet
+
+    shards = ShardSet(root)
+    path = root / shards.shards[int(shards._shard[row])]
+    with open(path, "r+b") as file:
+        file.seek(int(shards._image[row, 0]) + 100)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 0x10]))
+    return shards.keys[row]
+
+
+@dataclass(frozen=True)
+class Read:
+    quantum_px: float
+
+
+@dataclass
+class FakeSource:
+    """Stands in for a ShardSet: sample i's frame is filled with i, its flow with k. Listed samples fail or hang."""
+
+    bad: Iterable[int] = ()
+    hang: Iterable[int] = ()
+    delay_s: float = 0.0
+    crash: Iterable[int] = ()
+    reads: list[tuple[int, int]] = field(default_factory=list)
+
+    def read(self, i: int, k: int, image_out: np.ndarray, flow_out: np.ndarray, /) -> Read:
+        self.reads.append((i, k))
+        if i in self.hang:
+            time.sleep(3600)
+        if i in self.crash:
+            raise ZeroDivisionError("a defect in the reader")
+        if i in self.bad:
+            raise SampleError(f"sample-{i} in some shard is damaged")
+        time.sleep(self.delay_s)
+        image_out[:] = i % 256
+        flow_out[:] = k
+        return Read(2.0**-k)

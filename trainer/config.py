@@ -1,0 +1,295 @@
+"""A TOML file and `key=value` overrides in, one frozen, fully checked Config out.
+
+Defaults are the paper's. Nothing is ignored: an unknown key, a wrong type or a value out of range is an error that names
+the key, the value, the file and the nearest keys that exist. `to_toml` writes the resolved config beside the run, from
+which the same run can be started again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+
+def _setting(default: Any, *, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
+    """A field whose number must satisfy low <= value <= high, value > above (each element of a tuple)."""
+    return field(default=default, metadata={"low": low, "high": high, "above": above})
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The frozen ViT. `init` "random" needs no file; "pretrained" reads `weights`, or fetches the published file."""
+
+    variant: str = "dinov2_vits14"
+    init: Literal["pretrained", "random"] = "pretrained"
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The shard set and how it is read. `offsets` empty: every stored neighbour. `source_size` 0: twice the view
+    size, at most what is stored (the paper crops 224 out of 448). `allow_partial`: accept a set that is still growing."""
+
+    shards: str = ""
+    offsets: tuple[int, ...] = ()
+    source_size: int = _setting(0, low=0)
+    workers: int = _setting(2, low=0, high=512)
+    prefetch_batches: int = _setting(4, low=1, high=64)
+    timeout_s: float = _setting(300.0, above=0)
+    max_failed_share: float = _setting(0.5, low=0, high=1)
+    allow_partial: bool = False
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """Two square views per frame: side in pixels and the range their share of the source is drawn from."""
+
+    image_size: int = _setting(224, low=16, high=4096)
+    crop_scale: tuple[float, float] = _setting((0.5, 0.75), above=0, high=1)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Ridge strength alpha (with the Gram matrix divided by N), focal sigma, weights of the two terms."""
+
+    alpha: float = _setting(1.0, above=0)
+    sigma: float = _setting(0.1, above=0)
+    flow_weight: float = _setting(0.1, low=0)
+    grad_weight: float = _setting(1.0, low=0)
+    flow_kind: Literal["l1", "l2", "smooth_l1", "huber"] = "l1"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`precision`: "float32"; "tf32" lets convolutions use TF32; "bf16" runs both networks in bfloat16 autocast (CUDA).
+    `accumulate` splits a batch into equal parts (same gradient, less memory). `max_minutes` 0: no limit."""
+
+    seed: int = _setting(0, low=0, high=2**31 - 1)
+    steps: int = _setting(115_300, low=1)
+    batch_size: int = _setting(128, low=1)
+    accumulate: int = _setting(1, low=1)
+    lr: float = _setting(1e-4, above=0)
+    betas: tuple[float, float] = _setting((0.9, 0.999), low=0, high=0.9999999)
+    weight_decay: float = _setting(0.0, low=0)
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    compile: bool = False
+    device: str = "auto"
+    threads: int = _setting(0, low=0, high=1024)
+    max_minutes: float = _setting(0.0, low=0)
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The EMA's cap and how many optimiser steps lie between its updates."""
+
+    max_decay: float = _setting(0.999, low=0, high=1)
+    every: int = _setting(5, low=1)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Steps between log lines, pictures (0: never) and snapshots; how many snapshots stay; TensorBoard on or off."""
+
+    every: int = _setting(10, low=1)
+    pictures_every: int = _setting(1000, low=0)
+    snapshot_every: int = _setting(1000, low=1)
+    keep_snapshots: int = _setting(2, low=1)
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        low, high = self.views.crop_scale
+        if low > high:
+            raise ValueError(f"views.crop_scale = [{low}, {high}]: the first number must not exceed the second")
+        if self.train.batch_size % self.train.accumulate:
+            raise ValueError(
+                f"train.accumulate = {self.train.accumulate} does not divide train.batch_size = {self.train.batch_size}"
+            )
+        if self.encoder.weights and self.encoder.init == "random":
+            raise ValueError(
+                f'encoder.init = "random" and encoder.weights = {self.encoder.weights!r} exclude each other: '
+                'for weights from a file leave encoder.init at "pretrained"'
+            )
+        if not (self.loss.flow_weight or self.loss.grad_weight):
+            raise ValueError("loss.flow_weight and loss.grad_weight are both 0: there is nothing to train on")
+
+
+# Settings that may change between a run and its continuation: they alter speed, length or logging, never the samples
+# that are seen or the arithmetic done on them.
+FREE_ON_RESUME = frozenset(
+    {
+        *("data.shards", "data.workers", "data.prefetch_batches", "data.timeout_s", "data.max_failed_share", "data.allow_partial"),
+        *("train.steps", "train.max_minutes", "train.device", "train.threads", "train.compile", "encoder.weights"),
+        *(f"log.{f.name}" for f in dataclasses.fields(LogConfig)),
+    }
+)
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read `path` (None: the defaults), then apply overrides such as "train.steps=500". ValueError on anything odd."""
+    table: dict[str, Any] = {}
+    where = "the command line"
+    if path is not None:
+        where = str(path)
+        if not path.is_file():
+            raise ValueError(f"config file {path} does not exist")
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"config file {path} is not valid TOML: {error}") from error
+    config: Config = _build(Config, table, "", where)
+    for override in overrides:
+        config = _override(config, override)
+    return config
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """{"section.key": value} of every setting, in order."""
+    return dict(_walk(config, ""))
+
+
+def to_toml(config: Config) -> str:
+    """The resolved config as TOML that `load_config` reads back to an equal Config."""
+    lines: list[str] = []
+    for section in dataclasses.fields(config):
+        lines += ["", f"[{section.name}]"]
+        values = getattr(config, section.name)
+        lines += [f"{f.name} = {_toml_value(getattr(values, f.name))}" for f in dataclasses.fields(values)]
+    return "\n".join(lines[1:]) + "\n"
+
+
+def changed_settings(old: Config, new: Config) -> list[str]:
+    """Lines "key: old -> new" of the settings that a continued run must not change but does."""
+    before, after = flatten(old), flatten(new)
+    return [
+        f"{key}: {before[key]!r} -> {after[key]!r}"
+        for key in before
+        if before[key] != after[key] and key not in FREE_ON_RESUME
+    ]
+
+
+def _walk(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for f in dataclasses.fields(value):
+        inner, name = getattr(value, f.name), f"{prefix}{f.name}"
+        if dataclasses.is_dataclass(inner):
+            yield from _walk(inner, f"{name}.")
+        else:
+            yield name, inner
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    return json.dumps(value)  # JSON strings, numbers and booleans are TOML's
+
+
+def _unknown_key(name: str, where: str) -> ValueError:
+    known = [*flatten(Config()), *(f.name for f in dataclasses.fields(Config))]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    last = name.rsplit(".", 1)[-1]
+    near += [key for key in known if key.rsplit(".", 1)[-1] == last and key not in near]
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; sections are {', '.join(known[-7:])}"
+    return ValueError(f"{where}: unknown setting {name!r}{hint}")
+
+
+def _build(kind: Any, table: dict[str, Any], prefix: str, where: str) -> Any:
+    hints, fields = get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, raw in table.items():
+        name = f"{prefix}{key}"
+        if key not in fields:
+            raise _unknown_key(name, where)
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(raw, dict):
+                raise ValueError(f"{where}: {name} = {raw!r} must be a section of settings, written [{name}]")
+            values[key] = _build(hints[key], raw, f"{name}.", where)
+        else:
+            values[key] = _checked(raw, hints[key], fields[key], name, where)
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _checked(raw: Any, kind: Any, spec: dataclasses.Field[Any], name: str, where: str) -> Any:
+    value = _converted(raw, kind)
+    if value is None:
+        raise ValueError(f"{where}: {name} = {raw!r} must be {_words(kind)}")
+    low, high, above = (spec.metadata.get(bound) for bound in ("low", "high", "above"))
+    for number in value if isinstance(value, tuple) else (value,):
+        if low is not None and not number >= low:
+            raise ValueError(f"{where}: {name} = {raw!r} must be at least {low}")
+        if above is not None and not number > above:
+            raise ValueError(f"{where}: {name} = {raw!r} must be greater than {above}")
+        if high is not None and not number <= high:
+            raise ValueError(f"{where}: {name} = {raw!r} must be at most {high}")
+    return value
+
+
+def _converted(raw: Any, kind: Any) -> Any:
+    """`raw` as `kind`, or None where it is of another type. Whole numbers are accepted for floats, nothing else."""
+    if get_origin(kind) is Literal:
+        return raw if isinstance(raw, str) and raw in get_args(kind) else None
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        if not isinstance(raw, (list, tuple)) or (inner[-1] is not Ellipsis and len(raw) != len(inner)):
+            return None
+        values = tuple(_converted(item, inner[0]) for item in raw)
+        return None if any(v is None for v in values) else values
+    if kind is float:
+        ok = isinstance(raw, (int, float)) and not isinstance(raw, bool) and abs(raw) != float("inf") and raw == raw
+        return float(raw) if ok else None
+    if kind is int:
+        return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
+    assert kind in (bool, str) and get_origin(kind) not in (Union, types.UnionType), kind
+    return raw if isinstance(raw, kind) else None
+
+
+def _words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(json.dumps(choice) for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        count = "a list of" if inner[-1] is Ellipsis else f"a list of {len(inner)}"
+        return f"{count} {'whole numbers' if inner[0] is int else 'numbers'}"
+    return {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text in quotes"}[kind]
+
+
+def _override(config: Config, text: str) -> Config:
+    name, equals, written = text.partition("=")
+    name, written = name.strip(), written.strip()
+    if not equals or not name:
+        raise ValueError(f"{text!r} is not of the form section.key=value")
+    section, _, key = name.partition(".")
+    if name not in flatten(config):
+        raise _unknown_key(name, "the command line")
+    values = getattr(config, section)
+    kind = get_type_hints(type(values))[key]
+    try:
+        raw = tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        raw = written
+    if (kind is str or get_origin(kind) is Literal) and not isinstance(raw, str):
+        raw = written  # a bare word that happens to read as another type, such as a directory called 2024
+    spec = next(f for f in dataclasses.fields(values) if f.name == key)
+    changed = dataclasses.replace(values, **{key: _checked(raw, kind, spec, name, "the command line")})
+    return dataclasses.replace(config, **{section: changed})

@@ -1,0 +1,312 @@
+"""Batches of decoded samples: worker processes fill preallocated shared slots, the training process looks at them.
+
+A slot holds one batch (uint8 frames, int16 flow, quanta). It lives in anonymous shared memory made before the workers
+are forked, so no array ever passes through a pipe, nothing is left behind in /dev/shm, and pages are touched once per
+run. The training process sends a worker two integers (slot, step); the worker derives from them which samples to read
+(`trainer.order`), decodes its rows of the batch in place and answers. Every worker has a pipe of its own and there are
+no locks: a worker that is killed cannot take one with it, and its death is seen at once. A worker whose parent is gone
+reads end-of-file and leaves.
+
+A sample that cannot be read is replaced by the next one in order, so the batch is the same for any number of workers; it
+comes back in `Batch.failures`, for the log.
+"""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.reader import SampleError
+from trainer.order import Ints, SampleOrder, batch_positions
+
+MAX_REPLACEMENTS = 16  # unreadable samples in a row before a position is given up
+MIN_READS_TO_JUDGE = 32
+
+
+class LoaderError(RuntimeError):
+    """A worker died, stopped answering or failed in a way that is no fault of a single sample."""
+
+
+class ReadSample(Protocol):
+    """What a source returns about the sample it has just decoded."""
+
+    @property
+    def quantum_px(self) -> float: ...
+
+
+class SampleSource(Protocol):
+    """The part of `shards.reader.ShardSet` used here: decode sample i's frame, uint8 [S, S, 3], and its flow to neighbour
+    k, int16 [2, s, s] in units of the returned quantum, into the given buffers. SampleError where it is damaged."""
+
+    def read(
+        self, i: int, k: int, image_out: NDArray[np.uint8], flow_out: NDArray[np.int16], /
+    ) -> ReadSample: ...
+
+
+class Failure(NamedTuple):
+    """A sample that could not be read: where in the run, row in the index, neighbour, and why."""
+
+    position: int
+    sample: int
+    neighbour: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What makes the batches: the order, the (global) batch size and this rank's share, the sizes in the set."""
+
+    order: SampleOrder
+    batch_size: int
+    image_size: int
+    flow_size: int
+    rank: int = 0
+    ranks: int = 1
+
+    def positions(self, step: int) -> Ints:
+        """Positions of the samples of batch `step` on this rank."""
+        return batch_positions(step, self.batch_size, rank=self.rank, ranks=self.ranks)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch, as views into a slot: valid until the loader is asked for the next one.
+
+    images_bhwc uint8 [b, S, S, 3]; flow_b2hw int16 [b, 2, s, s] in units of quantum_px float32 [b]; sample and neighbour
+    int64 [b] are rows of the index and columns of the offsets; positions int64 [b] count samples over the run.
+    """
+
+    step: int
+    positions: Ints
+    sample: Ints
+    neighbour: Ints
+    images_bhwc: NDArray[np.uint8]
+    flow_b2hw: NDArray[np.int16]
+    quantum_px: NDArray[np.float32]
+    failures: list[Failure] = field(default_factory=list)
+
+
+class Slots:
+    """Shared memory for `count` batches. Copy-free across fork; freed by the system when the last process ends."""
+
+    def __init__(self, plan: Plan, count: int) -> None:
+        b = plan.batch_size // plan.ranks
+        big, small = plan.image_size, plan.flow_size
+        layout: dict[str, tuple[tuple[int, ...], Any]] = {
+            "images_bhwc": ((count, b, big, big, 3), np.uint8),
+            "flow_b2hw": ((count, b, 2, small, small), np.int16),
+            "sample": ((count, b), np.int64),
+            "neighbour": ((count, b), np.int64),
+            "quantum_px": ((count, b), np.float32),
+        }
+        sizes = {name: int(np.prod(shape)) * np.dtype(kind).itemsize for name, (shape, kind) in layout.items()}
+        starts = np.cumsum([0, *(-(-size // 4096) * 4096 for size in sizes.values())])
+        self.memory = mmap.mmap(-1, int(starts[-1]))
+        self.count = count
+        self.arrays: dict[str, NDArray[Any]] = {
+            name: np.frombuffer(self.memory, kind, int(np.prod(shape)), int(start)).reshape(shape)
+            for (name, (shape, kind)), start in zip(layout.items(), starts, strict=False)
+        }
+
+    def batch(self, slot: int, step: int, positions: Ints, failures: list[Failure]) -> Batch:
+        return Batch(step, positions, failures=failures, **{name: a[slot] for name, a in self.arrays.items()})
+
+
+def fill_rows(source: SampleSource, plan: Plan, batch: Batch, rows: slice) -> list[Failure]:
+    """Read the samples of `rows` of a batch into its arrays; returns what had to be replaced."""
+    failures: list[Failure] = []
+    visits = plan.order.visits(batch.positions[rows])
+    for row, sample, neighbour in zip(range(len(batch.positions))[rows], *visits, strict=True):
+        position = int(batch.positions[row])
+        for attempt in range(1, MAX_REPLACEMENTS + 1):
+            try:
+                read = source.read(int(sample), int(neighbour), batch.images_bhwc[row], batch.flow_b2hw[row])
+                break
+            except SampleError as error:
+                failures.append(Failure(position, int(sample), int(neighbour), str(error)))
+                substitute = plan.order.visits(np.array([position + attempt]))
+                sample, neighbour = substitute.sample[0], substitute.neighbour[0]
+        else:
+            raise LoaderError(f"{MAX_REPLACEMENTS} samples in a row could not be read; the last: {failures[-1].reason}")
+        batch.quantum_px[row], batch.sample[row], batch.neighbour[row] = read.quantum_px, sample, neighbour
+    return failures
+
+
+def _work(
+    pipe: Connection, inherited: list[Connection], source: SampleSource, plan: Plan, slots: Slots, rows: slice
+) -> None:
+    for end in inherited:  # or this process would keep its siblings' pipes open after the parent has died
+        end.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while True:
+        try:
+            slot, step = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: Any = fill_rows(source, plan, slots.batch(slot, step, plan.positions(step), []), rows)
+        except (LoaderError, OSError) as error:
+            answer = str(error)
+        except Exception:  # a defect: its traceback is wanted where it can be read
+            answer = traceback.format_exc()
+        try:
+            pipe.send((step, answer))
+        except OSError:
+            return
+
+
+class Loader:
+    """Iterate `batches(first_step)`. `workers` 0 reads in this process. Use as a context manager, or `close()`.
+
+    `wait_s` is the time spent waiting for data so far, `reads` and `failed` count samples read and unreadable ones.
+    """
+
+    def __init__(
+        self,
+        source: SampleSource,
+        plan: Plan,
+        *,
+        workers: int = 2,
+        prefetch_batches: int = 4,
+        timeout_s: float = 300.0,
+        max_failed_share: float = 0.5,
+    ) -> None:
+        if not len(plan.order):
+            raise ValueError("no sample of this set may be trained on: check data.offsets against what the set stores")
+        if workers and "fork" not in multiprocessing.get_all_start_methods():
+            raise ValueError(f"loader workers need fork, which {sys.platform} lacks: set data.workers=0")
+        self.source, self.plan = source, plan
+        self.timeout_s, self.max_failed_share = timeout_s, max_failed_share
+        self.wait_s, self.reads, self.failed = 0.0, 0, 0
+        self.slots = Slots(plan, prefetch_batches + 1 if workers else 1)  # one more: the batch being looked at
+        self.processes: list[Any] = []
+        self._pipes: list[Connection] = []
+        self._start_workers(min(workers, plan.batch_size // plan.ranks))
+
+    def _start_workers(self, count: int) -> None:
+        context = multiprocessing.get_context("fork") if count else None
+        for number in range(count):
+            assert context is not None
+            ours, theirs = context.Pipe()
+            args = (theirs, [*self._pipes, ours], self.source, self.plan, self.slots, slice(number, None, count))
+            process = context.Process(target=_work, args=args, name=f"loader-{number}", daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self.processes.append(process)
+
+    def batches(self, first_step: int = 0) -> Iterator[Batch]:
+        """Batches first_step, first_step + 1, ... without end. Call once per loader."""
+        if not self.processes:
+            for step in _count_from(first_step):
+                batch = self.slots.batch(0, step, self.plan.positions(step), [])
+                started = time.perf_counter()
+                batch.failures.extend(fill_rows(self.source, self.plan, batch, slice(None)))
+                self.wait_s += time.perf_counter() - started
+                yield self._judged(batch)
+        pending: dict[int, list[Any]] = {}  # answers by step: a quick worker may be batches ahead of a slow one
+        for step in range(first_step, first_step + self.slots.count - 1):
+            self._order(step, pending)
+        for step in _count_from(first_step):
+            self._order(step + self.slots.count - 1, pending)
+            started = time.perf_counter()
+            self._await(step, pending)
+            self.wait_s += time.perf_counter() - started
+            failures = sorted(f for answer in pending.pop(step) for f in answer)
+            yield self._judged(
+                self.slots.batch(step % self.slots.count, step, self.plan.positions(step), failures)
+            )
+
+    def _order(self, step: int, pending: dict[int, list[Any]]) -> None:
+        assert self._pipes, "the loader was closed"
+        pending[step] = []
+        for number, pipe in enumerate(self._pipes):
+            try:
+                pipe.send((step % self.slots.count, step))
+            except OSError:
+                self._lost(number, step)
+
+    def _await(self, step: int, pending: dict[int, list[Any]]) -> None:
+        """Return once every worker has answered for `step`; raise if one is gone, failed or silent for too long."""
+        deadline = time.monotonic() + self.timeout_s
+        while len(pending[step]) < len(self.processes):
+            handles = [*self._pipes, *(p.sentinel for p in self.processes)]
+            ready = wait(handles, timeout=max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise LoaderError(
+                    f"batch {step}: no answer from the loader's workers for {self.timeout_s:g} s "
+                    "(storage that hangs? data.timeout_s sets the limit)"
+                )
+            for number, (pipe, process) in enumerate(zip(self._pipes, self.processes, strict=True)):
+                if pipe in ready:
+                    self._receive(number, pipe, step, pending)
+                elif process.sentinel in ready:
+                    self._lost(number, step)
+
+    def _receive(self, number: int, pipe: Connection, step: int, pending: dict[int, list[Any]]) -> None:
+        try:
+            answered_step, answer = pipe.recv()
+        except (EOFError, OSError):
+            self._lost(number, step)
+        if isinstance(answer, str):
+            raise LoaderError(f"batch {answered_step}, loader worker {number}: {answer}")
+        pending[answered_step].append(answer)
+
+    def _lost(self, number: int, step: int) -> None:
+        process = self.processes[number]
+        process.join(5)
+        code = process.exitcode
+        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        raise LoaderError(
+            f"loader worker {number} (pid {process.pid}) {how}{hint} while batch {step} was being read; "
+            "continue the run with --resume"
+        )
+
+    def _judged(self, batch: Batch) -> Batch:
+        self.failed += len(batch.failures)
+        self.reads += len(batch.positions) + len(batch.failures)
+        if self.reads >= MIN_READS_TO_JUDGE and self.failed > self.max_failed_share * self.reads:
+            raise LoaderError(
+                f"{self.failed} of {self.reads} samples could not be read, more than data.max_failed_share = "
+                f"{self.max_failed_share:g}; the last: {batch.failures[-1].reason if batch.failures else 'earlier'}"
+            )
+        return batch
+
+    def close(self) -> None:
+        """End the workers. Safe to call twice."""
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self.processes:
+            process.join(0.2)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self._pipes, self.processes = [], []
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _count_from(first: int) -> Iterator[int]:
+    while True:
+        yield first
+        first += 1

@@ -1,0 +1,137 @@
+"""What a run leaves behind while it trains: log.jsonl, TensorBoard scalars and pictures, a progress line.
+
+One JSON object per line, each with "event" and "time": start, step (means since the last such line), skipped (a sample
+that could not be read), snapshot, pictures, stop, error. Lines are written whole, so a killed run leaves a readable log; a
+resumed run appends, and steps after the snapshot it continues from appear twice (the later line counts).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from trainer.pictures import Picture
+
+
+class RunLog:
+    """The log of one run; a context manager. `console` false silences the terminal (tests)."""
+
+    def __init__(
+        self, run_dir: Path, *, steps: int, first_step: int, tensorboard: bool = True, console: bool = True
+    ) -> None:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.run_dir, self.steps = run_dir, steps
+        self._file = open(run_dir / "log.jsonl", "a", encoding="utf-8")
+        self._board: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step)
+        self._console = Console(stderr=True, quiet=not console, highlight=False)
+        self._progress: Progress | None = None
+        if self._console.is_terminal and console:
+            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, TextColumn("{task.description}"), console=self._console)
+            self._task = self._progress.add_task("", total=steps, completed=first_step)
+            self._progress.start()
+
+    def event(self, event: str, **facts: Any) -> None:
+        """Append one line. Numbers that JSON cannot hold are written as text."""
+        line = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
+        self._file.write(json.dumps({key: _plain(value) for key, value in line.items()}, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def say(self, text: str) -> None:
+        """A line for whoever is watching."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def step(self, step: int, facts: dict[str, Any]) -> None:
+        """Means over the steps since the last call."""
+        self.event("step", step=step, **facts)
+        if self._board is not None:
+            for key, value in facts.items():
+                if isinstance(value, (int, float)) and math.isfinite(value):
+                    self._board.add_scalar(key, value, step)
+        text = (
+            f"loss {facts['loss']:.4f} (grad {facts['loss_grad']:.4f}, flow {facts['loss_flow']:.4f})  "
+            f"{facts['samples_per_s']:.1f} samples/s, {100 * facts['data_wait_share']:.0f}% waiting for data"
+            + (f", {facts['skipped']} unreadable" if facts["skipped"] else "")
+        )
+        if self._progress is None:
+            self.say(f"step {step}/{self.steps}  {text}")
+        else:
+            self._progress.update(self._task, completed=step, description=text)
+
+    def picture(self, step: int, name: str, picture: Picture) -> None:
+        """Keep a picture as PNG under pictures/ and in TensorBoard."""
+        from PIL import Image
+
+        path = self.run_dir / "pictures" / f"{name}-{step:07d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(path)
+        self.event("pictures", step=step, file=str(path.relative_to(self.run_dir)))
+        if self._board is not None:
+            self._board.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        if self._board is not None:
+            self._board.close()
+        self._file.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.event("error", kind=type(error).__name__, message=str(error))
+        self.close()
+
+
+class Window:
+    """Means of what happened since the last log line."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.started, self.wait_s = time.perf_counter(), wait_s
+        self.samples = self.steps = 0
+        self.sums: dict[str, float] = {}
+
+    def add(self, samples: int, **values: float) -> None:
+        self.samples += samples
+        self.steps += 1
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+
+    def facts(self, wait_s: float) -> dict[str, float]:
+        """Means of the added values, samples per second, and the share of time spent waiting for data."""
+        elapsed = max(time.perf_counter() - self.started, 1e-9)
+        means = {key: total / self.steps for key, total in self.sums.items()}
+        rate = {"samples_per_s": self.samples / elapsed, "data_wait_share": (wait_s - self.wait_s) / elapsed}
+        return {**means, **{key: round(value, 4) for key, value in rate.items()}}
+
+
+def peak_memory_mb() -> float:
+    """Most resident memory this process has had, MB (2^20)."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

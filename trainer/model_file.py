@@ -1,0 +1,175 @@
+"""Whole models as files: any published, exported or snapshot layout in, the two distributed forms out.
+
+`read_model_file` strips nesting, prefixes and what only training needs, finds the variant that the shapes fit, and says
+which keys do not. `export_model` writes the official flat `.pth`, or `.safetensors` with its variant, spec and provenance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.checkpoint import DIGEST_KEY, atomic_write, content_digest, first_line, read_tensor_file, save_tensors
+from trainer.encoder import ENCODERS, LICENCES, EncoderSpec, spec_of
+from trainer.flowfeat import FlowFeat
+
+# What a training snapshot holds beside the model: teacher, probes, running norms. The published files were cut this way.
+SNAPSHOT_ONLY = ("bases", "layer_norm", "decoder_ema", "mlp_head_err")
+TEACHER = "decoder_ema.ema_model."
+EXPORT_FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file understood: the variant and spec its shapes fit, tensors under official keys, metadata as found."""
+
+    variant: str
+    spec: EncoderSpec
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def read_model_file(path: Path, *, variant: str | None = None, teacher: bool = False) -> ModelFile:
+    """Read a whole model (see `FlowFeat.from_pretrained`). Raises ValueError naming the keys or shapes that do not fit."""
+    payload, metadata = read_tensor_file(path)
+    tensors = unwrap(payload)
+    if teacher:
+        tensors = _with_teacher(tensors, path)
+    tensors = {key: value for key, value in tensors.items() if not key.startswith(SNAPSHOT_ONLY)}
+    if not any(key.startswith("encoder.") for key in tensors):
+        hint = "an encoder file? Then FlowFeat.create(variant, init=path)" if "pos_embed" in tensors else "another model?"
+        raise ValueError(f"{path} holds no encoder.* keys (first: {', '.join(list(tensors)[:3]) or 'none'}): is it {hint}")
+    name, spec = _identify(tensors, metadata, variant, path)
+    differences = compare(tensors, expected_shapes(spec))
+    if differences:
+        raise ValueError(f"{path} does not fit {name}: {differences}")
+    return ModelFile(name, spec, tensors, metadata)
+
+
+def unwrap(payload: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors of a flat dict or of the one under "model", without the "module." of data-parallel training."""
+    inner = payload.get("model")
+    entries = inner if isinstance(inner, Mapping) else payload
+    return {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
+
+
+def compare(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """Empty if keys and shapes agree; otherwise one line: how many are missing, unexpected, misshapen, and the first three of each."""
+    missing = [key for key in expected if key not in found]
+    unexpected = [key for key in found if key not in expected]
+    shaped = [
+        f"{key} is {list(found[key].shape)}, not {list(shape)}"
+        for key, shape in expected.items()
+        if key in found and tuple(found[key].shape) != shape
+    ]
+    groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", shaped))
+    return "; ".join(f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})" for what, keys in groups if keys)
+
+
+def expected_shapes(spec: EncoderSpec) -> dict[str, tuple[int, ...]]:
+    """Official keys of a whole model and their shapes."""
+    with torch.device("meta"):
+        return {key: tuple(value.shape) for key, value in FlowFeat(spec).state_dict().items()}
+
+
+def encoder_facts(tensors: Mapping[str, Tensor]) -> tuple[bool, int, int, int]:
+    """(has LayerScale, dim, depth, patch) of an encoder's tensors (no prefix). Raises KeyError if it is no such ViT."""
+    patch_dchw = tensors["patch_embed.proj.weight"]
+    depth = sum(key.startswith("blocks.") and key.endswith(".norm1.weight") for key in tensors)
+    return "blocks.0.ls1.gamma" in tensors, int(patch_dchw.shape[0]), depth, int(patch_dchw.shape[-1])
+
+
+def facts_of(spec: EncoderSpec) -> tuple[bool, int, int, int]:
+    """What `encoder_facts` would find in a file of this spec."""
+    return spec.family == "dinov2", spec.dim, spec.depth, spec.patch
+
+
+def _identify(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], variant: str | None, path: Path
+) -> tuple[str, EncoderSpec]:
+    """Name and spec: as asked, as our metadata says, or as the shapes fit (then feature width and MAE's grid are read off too)."""
+    if variant is None and "spec" in metadata:
+        return metadata.get("variant", "custom"), _spec_from_json(metadata["spec"], path)
+    name = variant or _fitting_variant(tensors, path)
+    spec = spec_of(name)
+    if "decoder.norm.norm.weight" in tensors:
+        spec = replace(spec, feature_dim=len(tensors["decoder.norm.norm.weight"]))
+    side = isqrt(tensors["encoder.pos_embed"].shape[1] - 1) if "encoder.pos_embed" in tensors else 0
+    if spec.family == "mae" and side:  # the official MAE model stores the grid it was trained with; the others a fixed one
+        spec = replace(spec, grid=(side, side))
+    return name, spec
+
+
+def _fitting_variant(tensors: Mapping[str, Tensor], path: Path) -> str:
+    """Shapes tell variants apart: MAE from DINO by the decoder's level widths, DINOv2 by LayerScale."""
+    inner = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
+    try:
+        facts = encoder_facts(inner)
+        widths = tuple(len(tensors[f"decoder.act_postprocess{level}.post.0.bias"]) for level in range(1, 5))
+    except KeyError as error:
+        raise ValueError(f"{path} is not a FlowFeat model: key {error} is missing, with {len(tensors)} others present") from error
+    for name, spec in ENCODERS.items():
+        if facts == facts_of(spec) and widths == spec.widths:
+            return name
+    family = "DINOv2-like" if facts[0] else "DINO- or MAE-like"
+    raise ValueError(
+        f"{path} fits no registered variant: {family}, dim {facts[1]}, depth {facts[2]}, patch {facts[3]}, widths {widths}; "
+        f"known: {', '.join(ENCODERS)}"
+    )
+
+
+def _spec_from_json(text: str, path: Path) -> EncoderSpec:
+    try:
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        return EncoderSpec(**fields)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: the metadata's spec cannot be read: {first_line(error)}") from error
+
+
+def _with_teacher(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    ema = {f"decoder.{key.removeprefix(TEACHER)}": value for key, value in tensors.items() if key.startswith(TEACHER)}
+    if not ema:
+        raise ValueError(f"{path} holds no EMA decoder ({TEACHER}*): exported models hold the student only")
+    return {**tensors, **ema}
+
+
+def export_model(model: FlowFeat, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
+    """Write the model for distribution: `.safetensors` (with metadata) or `.pth` (the official flat dict, tensors only).
+
+    provenance: JSON-able facts about the training, kept in the safetensors metadata. Equal models give equal bytes.
+    """
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    if path.suffix not in (".safetensors", ".pth"):
+        raise ValueError(f"cannot tell the format from {path.name}: name it .safetensors or .pth")
+    if path.suffix == ".pth":
+        save_tensors(tensors, path)
+        return
+    from safetensors.torch import save
+
+    metadata = {
+        "format": "pt",
+        "flowfeat_format": EXPORT_FORMAT,
+        "variant": model.variant,
+        "spec": json.dumps(asdict(model.spec)),
+        "encoder_source": model.encoder_source,
+        "encoder_licence": "none (random weights)" if model.encoder_source.startswith("random") else LICENCES[model.spec.family],
+        "provenance": json.dumps(dict(provenance or {}), sort_keys=True),
+    }
+    metadata[DIGEST_KEY] = content_digest(tensors, metadata)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(_with_metadata(save(tensors), metadata))
+
+
+def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
+    """Put metadata into a safetensors file's header in sorted order; the library's own order changes from run to run."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps({"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8 : 8 + length])}).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]

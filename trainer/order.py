@@ -1,0 +1,125 @@
+"""Which sample comes n-th, which neighbour it is paired with and where its two views lie: arithmetic, no state.
+
+Position p = 0, 1, 2, ... counts samples over the whole run. Epoch p // n visits every trainable sample once in an order
+that is a keyed permutation (a Feistel network over the index, walked until it lands inside), so nothing is stored,
+nothing is shuffled in memory and any position can be asked for at once. All other draws are hashes of
+(seed, purpose, position). Worker count, rank count and interruptions therefore cannot change what is seen:
+resume is one integer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+_U64 = np.uint64
+_GOLDEN = _U64(0x9E3779B97F4A7C15)
+_FEISTEL_ROUNDS = 8
+_LEAST_HALF_BITS = 4  # halves of fewer bits have too few round functions for all orders to be equally likely
+# Purposes keep the streams of one seed apart.
+_ORDER, _NEIGHBOUR, _VIEWS = 1, 2, 3
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The splitmix64 finaliser: a bijection on 64 bits whose output looks random for counters."""
+    x = (x ^ (x >> _U64(30))) * _U64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> _U64(27))) * _U64(0x94D049BB133111EB)
+    return x ^ (x >> _U64(31))
+
+
+def _hash(*words: Ints | int) -> NDArray[np.uint64]:
+    """64 bits per element from a sequence of integers (arrays broadcast against each other)."""
+    state = np.zeros(1, _U64)
+    for word in words:
+        state = _mix(state + _GOLDEN + _mix(np.atleast_1d(np.asarray(word, np.int64)).astype(_U64) + _GOLDEN))
+    return state
+
+
+def uniforms(seed: int, purpose: int, positions: Ints, lanes: int) -> NDArray[np.float64]:
+    """Uniform draws on [0, 1), shape [len(positions), lanes]: a pure function of its arguments."""
+    bits = _hash(seed, purpose, positions[:, None], np.arange(lanes)[None, :])
+    return (bits >> _U64(11)).astype(np.float64) * 2.0**-53
+
+
+def permute(ranks: Ints, n: int, keys: NDArray[np.uint64]) -> Ints:
+    """Image of `ranks` in [0, n) under the permutation of [0, n) named by `keys` (one key per element)."""
+    half_bits = max(_LEAST_HALF_BITS, ((n - 1).bit_length() + 1) // 2)
+    shift, mask = _U64(half_bits), _U64((1 << half_bits) - 1)
+    out = np.asarray(ranks, np.int64).astype(_U64)
+    walking = np.ones(len(out), bool)
+    while walking.any():  # a cycle comes back inside, on average after domain / n turns: at most 4 beyond tiny sets
+        left, right = out[walking] >> shift, out[walking] & mask
+        for number in range(_FEISTEL_ROUNDS):
+            left, right = right, left ^ (_mix(keys[walking] + _U64(number) + right) & mask)
+        out[walking] = (left << shift) | right
+        walking = out >= _U64(n)
+    return out.astype(np.int64)
+
+
+class Visits(NamedTuple):
+    """Per position: row in the index and column of its neighbour in the manifest's offsets."""
+
+    sample: Ints
+    neighbour: Ints
+
+
+class Boxes(NamedTuple):
+    """Crop boxes [m, 2 views]: scale (share of both axes), top and left corner in source pixels."""
+
+    scale: NDArray[np.float64]
+    top: Ints
+    left: Ints
+
+
+class SampleOrder:
+    """The run's sequence of (sample, neighbour), from the index alone.
+
+    `trainable_mask` is bool [samples, K]: which neighbours' flow may be trained on. `columns` restricts K further.
+    Samples without any are left out; `len()` is the number that remains, which is one epoch.
+    """
+
+    def __init__(
+        self, trainable_mask: NDArray[np.bool_], *, seed: int, columns: Sequence[int] | None = None
+    ) -> None:
+        mask = np.asarray(trainable_mask, bool).copy()
+        assert mask.ndim == 2, mask.shape
+        if columns is not None:
+            mask[:, [k for k in range(mask.shape[1]) if k not in columns]] = False
+        self.seed = seed
+        self.samples = np.flatnonzero(mask.any(axis=1))
+        self._mask = mask[self.samples]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def visits(self, positions: Ints) -> Visits:
+        """What is seen at these positions of the run (any int64 >= 0). Neighbours are uniform among trainable ones."""
+        positions = np.asarray(positions, np.int64)
+        epochs, ranks = np.divmod(positions, len(self))
+        rows = permute(ranks, len(self), _hash(self.seed, _ORDER, epochs))
+        allowed = self._mask[rows]
+        pick = np.floor(uniforms(self.seed, _NEIGHBOUR, positions, 1)[:, 0] * allowed.sum(axis=1)).astype(np.int64)
+        neighbour = (np.cumsum(allowed, axis=1) > pick[:, None]).argmax(axis=1)
+        return Visits(self.samples[rows], neighbour.astype(np.int64))
+
+
+def draw_boxes(seed: int, positions: Ints, scale: tuple[float, float], source_size: int) -> Boxes:
+    """Two independent crops per position: scale uniform on `scale`, then the corner uniform over all that fit."""
+    draws = uniforms(seed, _VIEWS, np.asarray(positions, np.int64), 6).reshape(-1, 2, 3)
+    drawn = scale[0] + draws[..., 0] * (scale[1] - scale[0])
+    free = source_size - np.floor(drawn * source_size).astype(np.int64)  # corners 0..free are inside
+    top = np.floor(draws[..., 1] * (free + 1)).astype(np.int64)
+    left = np.floor(draws[..., 2] * (free + 1)).astype(np.int64)
+    return Boxes(drawn, top, left)
+
+
+def batch_positions(step: int, batch_size: int, *, rank: int = 0, ranks: int = 1) -> Ints:
+    """Positions of rank `rank`'s slice of global batch `step`: the global batch does not depend on the rank count."""
+    if batch_size % ranks:
+        raise ValueError(f"batch size {batch_size} cannot be shared by {ranks} ranks: choose a multiple of {ranks}")
+    share = batch_size // ranks
+    return np.arange(share, dtype=np.int64) + (step * batch_size + rank * share)

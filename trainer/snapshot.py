@@ -1,0 +1,73 @@
+"""Snapshots of a run: which lie there, write the next one, keep the last few, check that one may be continued from.
+
+runs/NAME/config.toml holds the resolved settings, runs/NAME/snapshots/step-0001000.pth everything else: model, teacher,
+optimiser, the number of steps done (which is all the state the data order has) and the identity of the shard set.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from trainer.checkpoint import atomic_write, load_training_state, save_training_state
+from trainer.config import Config, changed_settings, load_config, to_toml
+
+FOLDER = "snapshots"
+SNAPSHOT_FORMAT = 1
+
+
+def snapshots(run_dir: Path) -> list[Path]:
+    """Snapshot files of a run, oldest first."""
+    return sorted((run_dir / FOLDER).glob("step-*.pth"))
+
+
+def save(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write the snapshot after `step` steps; only when it is safely there are older ones than the last `keep` removed."""
+    path = run_dir / FOLDER / f"step-{step:07d}.pth"
+    save_training_state(path, {"snapshot_format": SNAPSHOT_FORMAT, "step": step, **state})
+    for old in [p for p in snapshots(run_dir) if p != path][: -(keep - 1) or None]:
+        old.unlink()
+    return path
+
+
+def find(run_dir: Path, config: Config, resume: bool) -> dict[str, Any] | None:
+    """The state to continue from, or None where the run begins. ValueError where the directory does not suit the wish."""
+    held = run_dir / "config.toml"
+    found = snapshots(run_dir)
+    if resume and not held.is_file():
+        raise ValueError(f"{run_dir} holds no run to resume (no config.toml): check --out, or leave --resume out")
+    if not resume and (found or held.is_file()):
+        raise ValueError(f"{run_dir} already holds a run: add --resume to continue it, or choose another --out")
+    if resume:
+        _check_same(held, config)
+    return load(found[-1]) if found else None
+
+
+def record_config(run_dir: Path, config: Config) -> None:
+    """Write the resolved settings beside the run."""
+    with atomic_write(run_dir / "config.toml") as temporary:
+        temporary.write_text(to_toml(config), encoding="utf-8")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A snapshot's content. ValueError where the file is damaged or is no snapshot of this version."""
+    state = load_training_state(path)
+    if state.get("snapshot_format") != SNAPSHOT_FORMAT:
+        raise ValueError(
+            f"{path} is no training snapshot of version {SNAPSHOT_FORMAT} (it says {state.get('snapshot_format')!r})"
+        )
+    return state
+
+
+def _check_same(held: Path, config: Config) -> None:
+    try:
+        before = load_config(held)
+    except (ValueError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"the run's own config cannot be read: {error}") from error
+    changed = changed_settings(before, config)
+    if changed:
+        raise ValueError(
+            f"{held.parent} was started with other settings, so it cannot be continued with these ({'; '.join(changed)}): "
+            "restore them, or choose another --out"
+        )

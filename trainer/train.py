@@ -1,0 +1,268 @@
+"""The training loop, top to bottom: load, resume, for batch, step, log, save.
+
+A shard set, a config and a run directory come in. The directory gets config.toml, log.jsonl, tensorboard/, pictures/,
+snapshots/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth. An interrupted run continues with
+`resume` exactly where its last snapshot was: the same samples, the same views, the same arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Literal
+
+import torch
+
+from shards.reader import ShardSet
+from trainer import pictures, snapshot
+from trainer.config import Config, flatten
+from trainer.data import Loader, Plan
+from trainer.feed import DeviceBatch, Views, cut_views, on_device
+from trainer.learner import Learner, Update, check_sizes, keep_freed_memory, pick_device
+from trainer.logs import RunLog, Window, peak_memory_mb
+from trainer.model_file import export_model
+from trainer.order import SampleOrder, draw_boxes
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or its gradient is NaN or infinite; the last snapshot is from before."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: after how many steps, why, and the model file (None where it was interrupted)."""
+
+    step: int
+    reason: Literal["steps", "max_minutes", "interrupted"]
+    model_file: Path | None
+
+
+def train(config: Config, run_dir: Path, *, resume: bool = False, console: bool = True) -> Outcome:
+    """Train until train.steps, train.max_minutes or an interrupt (which saves first). See the module docstring.
+
+    Raises ValueError or OSError for bad input, LoaderError when data cannot be delivered, NonFiniteLoss.
+    """
+    started = time.monotonic()
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    device = pick_device(config.train.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    shards = ShardSet(Path(config.data.shards), allow_partial=config.data.allow_partial)
+    order = sample_order(shards, config)
+    stored = shards.manifest.settings
+    plan = Plan(order, config.train.batch_size, stored.image_size, stored.flow_size)
+    state = snapshot.find(run_dir, config, resume)
+    first_step, saved = (int(state["step"]),) * 2 if state else (0, -1)
+
+    # Workers are forked before anything touches the GPU; the run's directory is made once nothing speaks against the run.
+    with Loader(
+        shards,
+        plan,
+        workers=config.data.workers,
+        prefetch_batches=config.data.prefetch_batches,
+        timeout_s=config.data.timeout_s,
+        max_failed_share=config.data.max_failed_share,
+    ) as loader:
+        learner = Learner(config, device, state)
+        source_size = check_sizes(learner.model, config, stored.image_size)
+        with _open_log(run_dir, config, first_step, console) as log, Interrupts() as interrupts:
+            snapshot.record_config(run_dir, config)
+            _announce(log, config, shards, order, learner, first_step, state)
+            step, state = first_step, None
+            reason: Literal["steps", "max_minutes", "interrupted"] = "steps"
+            window = Window(loader.wait_s)
+
+            for batch in on_device(loader, device, first_step) if step < config.train.steps else ():
+                boxes = draw_boxes(config.train.seed, batch.host.positions, config.views.crop_scale, source_size)
+                views = cut_views(*batch[1:], boxes, view_size=config.views.image_size, source_size=source_size)
+                update = learner.learn(views)
+                _check_finite(update, batch, shards)
+                step += 1
+
+                last = step == config.train.steps
+                _log_failures(log, batch, shards, step)
+                window.add(len(batch.host.positions), **_numbers(update))
+                if step % config.log.every == 0 or last:
+                    log.step(step, _facts(config, learner, loader, window, order, step))
+                    window = Window(loader.wait_s)
+                if config.log.pictures_every and (step % config.log.pictures_every == 0 or last):
+                    _draw(log, step, views, update)
+
+                if last:
+                    break
+                if interrupts.asked:
+                    reason = "interrupted"
+                    break
+                if config.train.max_minutes and time.monotonic() - started >= 60 * config.train.max_minutes:
+                    reason = "max_minutes"
+                    break
+                if step % config.log.snapshot_every == 0:
+                    saved = _save(log, run_dir, step, learner, shards, config)
+
+            if saved != step:
+                _save(log, run_dir, step, learner, shards, config)
+            model_file = None if reason == "interrupted" else export(run_dir, learner.model, config, step, shards)
+            log.event("stop", step=step, reason=reason, minutes=round((time.monotonic() - started) / 60, 3))
+            log.say(f"stopped after step {step} ({reason}); " + _whereabouts(run_dir, model_file))
+            return Outcome(step, reason, model_file)
+
+
+def sample_order(shards: ShardSet, config: Config) -> SampleOrder:
+    """The run's order over a set. ValueError where data.offsets names neighbours that the set does not hold."""
+    stored = shards.manifest.settings.offsets
+    strangers = [offset for offset in config.data.offsets if offset not in stored]
+    if strangers:
+        raise ValueError(f"data.offsets = {list(config.data.offsets)}: the set at {shards.root} stores {list(stored)}")
+    columns = [k for k, offset in enumerate(stored) if offset in config.data.offsets] if config.data.offsets else None
+    order = SampleOrder(shards.trainable_mask, seed=config.train.seed, columns=columns)
+    if not len(order):
+        raise ValueError(
+            f"no sample of the set at {shards.root} can be trained on: {len(shards)} samples, none with usable flow"
+            + (f" at offsets {list(config.data.offsets)}" if config.data.offsets else "")
+        )
+    return order
+
+
+def export(run_dir: Path, model: Any, config: Config, step: int, shards: ShardSet) -> Path:
+    """Write the student as run_dir/flowfeat.safetensors and flowfeat.pth; returns the first."""
+    facts = {"step": step, "shards": _identity(shards), **flatten(config)}
+    for suffix in (".pth", ".safetensors"):
+        export_model(model, run_dir / f"flowfeat{suffix}", {k: _jsonable(v) for k, v in facts.items()})
+    return run_dir / "flowfeat.safetensors"
+
+
+def _jsonable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _identity(shards: ShardSet) -> str:
+    """Digest of the index: two sets with the same one hold the same samples in the same rows."""
+    return str(shards.manifest.files["index.parquet"]["sha256"])
+
+
+def _open_log(run_dir: Path, config: Config, first_step: int, console: bool) -> RunLog:
+    return RunLog(
+        run_dir, steps=config.train.steps, first_step=first_step, tensorboard=config.log.tensorboard, console=console
+    )
+
+
+def _announce(
+    log: RunLog,
+    config: Config,
+    shards: ShardSet,
+    order: SampleOrder,
+    learner: Learner,
+    first_step: int,
+    state: dict[str, Any] | None,
+) -> None:
+    left_out = len(shards) - len(order)
+    log.event(
+        "start",
+        step=first_step,
+        resumed=state is not None,
+        samples=len(order),
+        samples_without_flow=left_out,
+        shards=_identity(shards),
+        device=str(learner.device),
+        encoder_source=learner.model.encoder_source,
+        config={key: _jsonable(value) for key, value in flatten(config).items()},
+    )
+    log.say(
+        f"{config.encoder.variant} on {learner.device}, {len(order)} samples from {shards.root}"
+        + (f" ({left_out} more have no usable flow)" if left_out else "")
+        + (f", continuing after step {first_step}" if state else "")
+    )
+    if state and state["shards"] != _identity(shards):
+        log.event("set_changed", step=first_step, before=state["shards"], now=_identity(shards))
+        log.say("note: the shard set is not the one of the snapshot; the order of samples changes from here on")
+
+
+def _numbers(update: Update) -> dict[str, float]:
+    losses = {"loss": update.losses["total"]} | {f"loss_{k}": update.losses[k] for k in ("grad", "flow")}
+    return {**losses, "grad_norm": update.grad_norm}
+
+
+def _facts(
+    config: Config, learner: Learner, loader: Loader, window: Window, order: SampleOrder, step: int
+) -> dict[str, Any]:
+    memory = {"peak_memory_mb": peak_memory_mb()}
+    if learner.device.type == "cuda":
+        memory["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(learner.device) / 2**20, 1)
+    return {
+        **window.facts(loader.wait_s),
+        "lr": config.train.lr,
+        "ema_decay": learner.teacher.last_decay,
+        "epoch": round(step * config.train.batch_size / len(order), 4),
+        "skipped": loader.failed,
+        **memory,
+    }
+
+
+def _check_finite(update: Update, batch: DeviceBatch, shards: ShardSet) -> None:
+    values = {**update.losses, "gradient norm": update.grad_norm}
+    if all(math.isfinite(value) for value in values.values()):
+        return
+    keys = [shards.keys[i] for i in batch.host.sample]
+    shown = ", ".join(keys[:16]) + (f", and {len(keys) - 16} more" if len(keys) > 16 else "")
+    raise NonFiniteLoss(
+        f"step {batch.host.step + 1}: "
+        + ", ".join(f"{name} = {value:g}" for name, value in values.items())
+        + f"; stopped without saving, the last snapshot is intact. Samples of the step: {shown}"
+    )
+
+
+def _log_failures(log: RunLog, batch: DeviceBatch, shards: ShardSet, step: int) -> None:
+    for failure in batch.host.failures:
+        key = shards.keys[failure.sample]
+        log.event("skipped", step=step, key=key, position=failure.position, reason=failure.reason)
+        log.say(f"step {step}: sample skipped, the next in order took its place: {failure.reason}")
+
+
+def _draw(log: RunLog, step: int, views: Views, update: Update) -> None:
+    shown = len(update.predicted_b2hw)
+    ends = (views.image1[-shown:], views.image2[-shown:], views.u2[-shown:])
+    log.picture(step, "training", pictures.training_table(*ends, update.predicted_b2hw, update.student_bchw))
+
+
+def _save(log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSet, config: Config) -> int:
+    state = {"shards": _identity(shards), "variant": config.encoder.variant, **learner.state_dict()}
+    path = snapshot.save(run_dir, step, state, config.log.keep_snapshots)
+    log.event("snapshot", step=step, file=str(path.relative_to(run_dir)))
+    return step
+
+
+def _whereabouts(run_dir: Path, model_file: Path | None) -> str:
+    if model_file is None:
+        return f"saved; --resume with --out {run_dir} continues"
+    return f"the model is {model_file}"
+
+
+class Interrupts:
+    """While active, the first SIGINT or SIGTERM only asks for an orderly end (`asked`); a second one acts as usual."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(number, self._before[number])
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._ask)
+            except ValueError:  # not in the main thread: whoever runs it there handles signals
+                break
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
