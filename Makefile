@@ -22,8 +22,9 @@ RUN     ?= runs/$(DATASET)
 TRAIN   ?=
 DAVIS   ?= data/davis
 PROBE   ?=
+BENCH   ?=
 # demo
-DEMO    ?= runs/demo
+DEMO    ?= runs/demo$(if $(filter-out 0,$(SEED)),-$(SEED))
 SEED    ?= 0
 
 .PHONY: help demo test lint extract-flow train probe probe-all report verify bench clean
@@ -39,7 +40,7 @@ help:
 	@echo "make probe           RUN=dir DAVIS=dir [PROBE='...']: the VOS linear probe"
 	@echo "make probe-all       RUN=dir DAVIS=dir: every probe that has data"
 	@echo "make report          RUN=dir: build the report's pages again"
-	@echo "make bench           measure, and append to bench/results.csv"
+	@echo "make bench           BENCH='--videos DIR --davis DIR --shards DIR': measure, append to bench/results.csv"
 	@echo "make clean           remove caches and $(VENV); data/ and runs/ stay"
 
 $(READY): pyproject.toml constraints.txt
@@ -52,8 +53,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(PY) -m pipeline synth --out data/demo-$(SEED) --seed $(SEED) --videos 64 --davis-sequences 6
 	$(PY) -m pipeline extract --dataset synthetic --root data/demo-$(SEED)/videos --out data/shards/demo-$(SEED) --flow dis --passes 4 --seed $(SEED) --chunk-videos 32
-	$(PY) -m trainer train --config configs/demo.toml --shards data/shards/demo-$(SEED) --out $(DEMO) --resume seed=$(SEED)
-	$(PY) -m probes vos --model $(DEMO)/flowfeat.safetensors --davis data/demo-$(SEED)/davis --out $(DEMO)/report --height 224
+	$(PY) -m trainer train --config configs/demo.toml --shards data/shards/demo-$(SEED) --out $(DEMO) --resume train.seed=$(SEED)
+	$(PY) -m probes vos --model $(DEMO)/flowfeat.safetensors --davis data/demo-$(SEED)/davis --out $(DEMO)/report --height 160 --seed $(SEED)
 
 test: $(READY)
 	$(PY) -m pytest
@@ -82,7 +83,7 @@ report: $(READY)
 	$(PY) -m probes report --out $(RUN)/report
 
 bench: $(READY)
-	$(PY) bench/all.py
+	$(PY) bench/all.py $(BENCH)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

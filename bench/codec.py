@@ -44,7 +44,9 @@ def davis_flows(davis: Path, anchors: int) -> list[Flow]:
         for a in np.linspace(2, len(frames) - 3, anchors).astype(int):
             squares = [shrink_square(centre_square(_rgb(frames[a + o]), 448), 224) for o in (0, *OFFSETS)]
             indices = tuple(int(a) + o for o in OFFSETS)
-            window = Window(sequence.name, sequence, OFFSETS, int(a), indices, 0.0, (0.0,) * 4, squares[0], np.stack(squares[1:]))
+            window = Window(
+                sequence.name, sequence, OFFSETS, int(a), indices, 0.0, (0.0,) * 4, squares[0], np.stack(squares[1:])
+            )
             flows += list(dis.estimate([window])[0].flow_kchw)
     return flows
 
@@ -127,7 +129,13 @@ def main(davis: Path, anchors: int) -> None:
         errors = relative_errors(flows, [to_float(m) for m in members])
         record("codec", f"{name}_kib_per_flow", sizes[name] / 1024, "KiB", note)
         record("codec", f"{name}_relative_rms_median", 100 * float(np.median(errors)), "%", note)
-        record("codec", f"{name}_relative_rms_max", 100 * float(errors.max()), "%", f"{len(errors)} pairs above the noise floor")
+        record(
+            "codec",
+            f"{name}_relative_rms_max",
+            100 * float(errors.max()),
+            "%",
+            f"{len(errors)} pairs above the noise floor",
+        )
         record("codec", f"{name}_encode_per_s_core", rate(encode, flows), "flows/s", "thread CPU time")
         record("codec", f"{name}_decode_per_s_core", rate(decode, members), "flows/s", "thread CPU time")
     record("codec", "npy_fp16_over_flowfeat_bytes", sizes["npy_fp16"] / sizes["flowfeat"], "x", note)

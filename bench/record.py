@@ -1,7 +1,7 @@
 """Append measured figures to bench/results.csv: date, commit, machine, command, figure. One row per figure.
 
-    from record import record
-    record("codec", "decode_flows_per_s_core", 3300, "1/s", "thread CPU time, best of 7")
+from record import record
+record("codec", "decode_flows_per_s_core", 3300, "1/s", "thread CPU time, best of 7")
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def machine() -> str:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
     return f"{cpu}, {os.cpu_count()} cores"
 
@@ -35,7 +37,9 @@ def commit() -> str:
         return os.environ["BENCH_COMMIT"]
     here = Path(__file__).parent
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
-    dirty = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True)
+    dirty = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True
+    )
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 

@@ -26,6 +26,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from record import record
+
 from shards.reader import ShardSet
 from trainer.config import Config, load_config
 from trainer.data import Loader, Plan
@@ -52,7 +54,9 @@ def resident_views(config: Config, learner: Learner) -> Iterator[Views]:
         step += 1
 
 
-def timed(learner: Learner, views: Iterator[Views], steps: int, warmup: int, wait_s: Callable[[], float]) -> dict[str, Any]:
+def timed(
+    learner: Learner, views: Iterator[Views], steps: int, warmup: int, wait_s: Callable[[], float]
+) -> dict[str, Any]:
     """Rate over `steps` steps after `warmup`; every step ends by reading its losses, so the device is idle at both ends."""
     for _ in range(warmup):
         learner.learn(next(views))
@@ -143,7 +147,13 @@ def main(
         for source, measure in rows:
             what = {"variant": variant, "size": size, "batch": batch, "accumulate": accumulate, "precision": precision}
             what |= {"compile": compiled, "batches": source, "device": device_name(pick_device(device))}
-            print(json.dumps({"bench": "train_step", **what, **measure(config)}), flush=True)
+            row = measure(config)
+            print(json.dumps({"bench": "train_step", **what, **row}), flush=True)
+            kind = ("compiled_" if compiled else "") + ("resident" if source == "resident" else "shards")
+            figure = f"{variant}_{size}_b{batch}_{precision}_{kind}"
+            gpu = torch.cuda.get_device_name() if pick_device(device).type == "cuda" else None
+            note = f"{row['ms_per_step']} ms/step, waiting {100 * row['data_wait_share']:.1f} %"
+            record("train_step", f"{figure}_samples_per_s", row["samples_per_s"], "1/s", note, device=gpu)
 
 
 def resident(config: Config, steps: int, warmup: int) -> dict[str, Any]:

@@ -123,7 +123,9 @@ def _things(data: Path) -> Iterator[Pair]:
     for truth in data.rglob("optical_flow/*/*/*/into_future/*/OpticalFlowIntoFuture_*.pfm"):
         split, letter, scene, _, camera, _ = truth.parts[-6:]
         root, number = truth.parents[6], int(truth.stem.split("_")[1])
-        frames = [root / "frames_cleanpass" / split / letter / scene / camera / f"{n:04d}.png" for n in (number, number + 1)]
+        frames = [
+            root / "frames_cleanpass" / split / letter / scene / camera / f"{n:04d}.png" for n in (number, number + 1)
+        ]
         name = f"{split}/{letter}/{scene}/{camera}/{number:04d}"
         yield from _all_there([Pair(_named("flyingthings", data, root), name, frames[0], frames[1], truth)])
 
@@ -132,7 +134,9 @@ def _plain(data: Path) -> Iterator[Pair]:
     """A folder with frame1, frame2 and flow_gt, in whatever format: for one's own checks."""
     for truth in (path for suffix in ("flo", "png", "pfm") for path in data.rglob(f"flow_gt.{suffix}")):
         folder = truth.parent
-        yield from _all_there([Pair(_named("plain", data, folder), folder.name, folder / "frame1.png", folder / "frame2.png", truth)])
+        yield from _all_there(
+            [Pair(_named("plain", data, folder), folder.name, folder / "frame1.png", folder / "frame2.png", truth)]
+        )
 
 
 def read_frame(path: Path) -> NDArray[np.uint8]:

@@ -65,7 +65,12 @@ def estimator_options(command: Callable[..., None]) -> Callable[..., None]:
         command(estimator=create(flow, options), **kwargs)
 
     for option in (
-        click.option("--flow-option", multiple=True, metavar="NAME=VALUE", help="An option of the estimator, such as iterations=12."),
+        click.option(
+            "--flow-option",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="An option of the estimator, such as iterations=12.",
+        ),
         click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16 or fp16."),
         click.option("--device", default="cpu", show_default=True),
         click.option("--weights", help="A weights file, a name that `weights` lists, or random:SEED."),
@@ -83,7 +88,12 @@ def weights(context: click.Context, as_json: bool) -> None:
     if context.invoked_subcommand is not None:
         return
     if as_json:
-        click.echo(json.dumps([{**asdict(entry), "path": str(entry.path), "present": entry.path.is_file()} for entry in KNOWN], indent=1))
+        click.echo(
+            json.dumps(
+                [{**asdict(entry), "path": str(entry.path), "present": entry.path.is_file()} for entry in KNOWN],
+                indent=1,
+            )
+        )
         return
     table = Table(title=f"Weights, kept in {cache_dir()}", title_justify="left")
     for heading in ("name", "network", "here", "MB", "sha256", "trained on", "licence", "from"):
@@ -92,7 +102,9 @@ def weights(context: click.Context, as_json: bool) -> None:
         here = "yes" if entry.path.is_file() else "no"
         known_hash = f"{entry.sha256_prefix}…" if entry.sha256_prefix else "not published"
         source = entry.make_from or f"{entry.url}{f' ({entry.member})' if entry.member else ''}"
-        table.add_row(entry.name, entry.network, here, f"{entry.about_mb:g}", known_hash, entry.trained_on, entry.licence, source)
+        table.add_row(
+            entry.name, entry.network, here, f"{entry.about_mb:g}", known_hash, entry.trained_on, entry.licence, source
+        )
     Console(width=None if sys.stdout.isatty() else 220).print(table)
 
 
@@ -149,7 +161,12 @@ def weights_convert_smurf(checkpoint: Path, out: Path | None) -> None:
 
 
 @commands.command("evaluate-flow")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Directory that holds benchmark layouts at any depth.")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Directory that holds benchmark layouts at any depth.",
+)
 @click.option("--per-pair", is_flag=True, help="Also list every pair.")
 @click.option("--json", "as_json", is_flag=True)
 @one_line_errors
@@ -168,8 +185,15 @@ def evaluate_flow(estimator: FlowEstimator, data: Path, per_pair: bool, as_json:
             click.echo(f"\r{done}/{len(pairs)}", err=True, nl=done == len(pairs))
     table = by_set(scores) if scores else []
     if as_json:
-        rows = [{"set": s.pair.set_name, "pair": s.pair.name, "epe_px": s.epe_px, "non_finite": s.non_finite} for s in scores]
-        report = {"estimator": estimator.name, "settings": dict(estimator.settings()), "sets": [asdict(line) for line in table]}
+        rows = [
+            {"set": s.pair.set_name, "pair": s.pair.name, "epe_px": s.epe_px, "non_finite": s.non_finite}
+            for s in scores
+        ]
+        report = {
+            "estimator": estimator.name,
+            "settings": dict(estimator.settings()),
+            "sets": [asdict(line) for line in table],
+        }
         click.echo(json.dumps({**report, "pairs": rows, "skipped": skipped}, indent=1))
     else:
         _print_scores(estimator, scores if per_pair else [], table)
@@ -191,14 +215,33 @@ def _print_scores(estimator: FlowEstimator, scores: list[PairScore], table: list
 
 @commands.command("flow")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="A.jpg B.jpg | VIDEO")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Picture, .flo, .pfm or .kitti.png; for a video, a video.")
-@click.option("--max-px", type=click.FloatRange(min=0, min_open=True), help="Motion drawn fully saturated; default: the longest.")
-@click.option("--max-side", "max_side_px", default=1024, show_default=True, type=click.IntRange(128), help="Shrink larger frames, px.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Picture, .flo, .pfm or .kitti.png; for a video, a video.",
+)
+@click.option(
+    "--max-px", type=click.FloatRange(min=0, min_open=True), help="Motion drawn fully saturated; default: the longest."
+)
+@click.option(
+    "--max-side",
+    "max_side_px",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(128),
+    help="Shrink larger frames, px.",
+)
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after so many pairs of a video.")
 @one_line_errors
 @estimator_options
 def flow_command(
-    estimator: FlowEstimator, sources: tuple[Path, ...], out: Path, max_px: float | None, max_side_px: int, max_frames: int | None
+    estimator: FlowEstimator,
+    sources: tuple[Path, ...],
+    out: Path,
+    max_px: float | None,
+    max_side_px: int,
+    max_frames: int | None,
 ) -> None:
     """Flow from picture A to picture B, or along a video, drawn with the usual colour wheel."""
     if len(sources) == 2:
@@ -207,7 +250,11 @@ def flow_command(
         lengths = (flow_chw**2).sum(axis=0) ** 0.5
         click.echo(f"{out}: motion {lengths.mean():.2f} px on average, {lengths.max():.2f} px at most")
     elif len(sources) == 1 and sources[0].suffix.lower() not in PICTURES:
-        progress = (lambda done: click.echo(f"\r{done} pairs", err=True, nl=False)) if sys.stderr.isatty() else (lambda done: None)
+        progress = (
+            (lambda done: click.echo(f"\r{done} pairs", err=True, nl=False))
+            if sys.stderr.isatty()
+            else (lambda done: None)
+        )
         done, scale = draw_video(
             estimator, sources[0], out, max_px=max_px, max_side_px=max_side_px, max_frames=max_frames, progress=progress
         )
@@ -220,8 +267,20 @@ def flow_command(
 @click.option("--flow", default="sea-raft-m", show_default=True, type=click.Choice(_NETWORKS))
 @click.option("--weights", help="As elsewhere; random:SEED measures the arithmetic only.")
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--precision", "precisions", multiple=True, help="Which to compare with fp32; default: bf16, and fp16 and tf32 on CUDA.")
-@click.option("--side", "side_px", default=224, show_default=True, type=click.IntRange(121), help="Synthetic frames of this side, px.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    help="Which to compare with fp32; default: bf16, and fp16 and tf32 on CUDA.",
+)
+@click.option(
+    "--side",
+    "side_px",
+    default=224,
+    show_default=True,
+    type=click.IntRange(121),
+    help="Synthetic frames of this side, px.",
+)
 @click.option("--pair", nargs=2, type=click.Path(path_type=Path), help="Two pictures instead of synthetic frames.")
 @click.option("--compile/--no-compile", "compiled", default=False, help="Also compare torch.compile.")
 @click.option("--json", "as_json", is_flag=True)
@@ -242,4 +301,3 @@ def compare_precision(
     for row in rows:
         difference = f"{row.mean_epe_px:12.2e} {row.p99_epe_px:10.2e} {row.max_epe_px:11.2e}"
         click.echo(f"{row.mode:28s} {difference} {row.pairs_per_s:9.2f}")
-

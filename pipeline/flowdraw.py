@@ -41,11 +41,17 @@ def enlarge_flow(flow_chw: NDArray[np.float32], height: int, width: int) -> NDAr
     rows, columns = flow_chw.shape[1:]
     if (rows, columns) == (height, width):
         return flow_chw
-    resized = cv2.resize(np.ascontiguousarray(flow_chw.transpose(1, 2, 0)), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(resized.transpose(2, 0, 1) * np.array([width / columns, height / rows], np.float32)[:, None, None], np.float32)
+    resized = cv2.resize(
+        np.ascontiguousarray(flow_chw.transpose(1, 2, 0)), (width, height), interpolation=cv2.INTER_LINEAR
+    )
+    return np.asarray(
+        resized.transpose(2, 0, 1) * np.array([width / columns, height / rows], np.float32)[:, None, None], np.float32
+    )
 
 
-def flow_between(estimator: FlowEstimator, windows: list[Window], height: int, width: int) -> Iterator[NDArray[np.float32]]:
+def flow_between(
+    estimator: FlowEstimator, windows: list[Window], height: int, width: int
+) -> Iterator[NDArray[np.float32]]:
     """Flow of one-neighbour windows at height×width. Raises ValueError where an estimate is not finite."""
     for window, estimate in zip(windows, estimator.estimate(windows), strict=True):
         flow_chw = estimate.flow_kchw[0]
@@ -73,7 +79,9 @@ def write_result(out: Path, flow_chw: NDArray[np.float32], max_px: float | None)
         write_flow(out, flow_chw)
         return
     if out.suffix.lower() not in PICTURES:
-        raise ValueError(f"{out}: the result is a picture ({', '.join(PICTURES)}) or a flow file (.flo, .pfm, .kitti.png)")
+        raise ValueError(
+            f"{out}: the result is a picture ({', '.join(PICTURES)}) or a flow file (.flo, .pfm, .kitti.png)"
+        )
     if not cv2.imwrite(str(out), flow_to_color(flow_chw, max_px)[..., ::-1]):
         raise ValueError(f"{out} cannot be written")
 

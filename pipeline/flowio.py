@@ -100,7 +100,9 @@ def _read_pfm(path: Path) -> tuple[Flow, Valid]:
     data = path.read_bytes()
     header = re.match(rb"PF\s+(\d+)\s+(\d+)\s+(-?\d+(?:\.\d*)?)\s", data)
     if header is None:
-        raise ValueError(f"{path} is no flow .pfm: it must be one of three channels, starting with PF, width, height, scale")
+        raise ValueError(
+            f"{path} is no flow .pfm: it must be one of three channels, starting with PF, width, height, scale"
+        )
     width, height, scale = int(header[1]), int(header[2]), float(header[3])
     if width < 1 or height < 1 or len(data) - header.end() != 12 * width * height:
         raise ValueError(f"{path} says {width}×{height} px, which does not go with its {len(data)} bytes")

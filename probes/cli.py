@@ -34,7 +34,9 @@ EXISTING = click.Path(path_type=Path)
 class Suggesting(click.Group):
     """Names the nearest command for an unknown one."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             near = get_close_matches(args[0], self.commands, n=1)
             hint = f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(self.commands)})"
@@ -84,16 +86,24 @@ def _split(text: str | None) -> tuple[str, ...]:
 
 
 PROBE_OPTIONS = (
-    click.option("--model", type=EXISTING, required=True, help="Checkpoint: .safetensors, .pth or a training snapshot."),
+    click.option(
+        "--model", type=EXISTING, required=True, help="Checkpoint: .safetensors, .pth or a training snapshot."
+    ),
     click.option("--out", type=EXISTING, required=True, help="Directory of the report."),
-    click.option("--height", "height_px", type=int, default=vos.PAPER_HEIGHT_PX, show_default=True, help="Input height, px."),
+    click.option(
+        "--height", "height_px", type=int, default=vos.PAPER_HEIGHT_PX, show_default=True, help="Input height, px."
+    ),
     click.option("--sequences", help="Only these, with commas between them."),
     click.option("--list", "list_file", type=EXISTING, help="File that names the sequences, one a line."),
     click.option("--resolution", help="Folder under JPEGImages.  [default: 480p, or the only one]"),
     click.option("--year", type=click.Choice(["2016", "2017"]), help="ImageSets list; 2016 makes one object of all."),
     click.option("--sources", default=",".join(SOURCES), show_default=True, help="Feature sources to compare."),
-    click.option("--iterations", type=int, default=linear.ITERATIONS, show_default=True, help="Steps of the linear probe."),
-    click.option("--standardise", is_flag=True, help="Give feature channels mean 0 and variance 1 first (not the paper's)."),
+    click.option(
+        "--iterations", type=int, default=linear.ITERATIONS, show_default=True, help="Steps of the linear probe."
+    ),
+    click.option(
+        "--standardise", is_flag=True, help="Give feature channels mean 0 and variance 1 first (not the paper's)."
+    ),
     click.option("--seed", type=int, default=0, show_default=True, help="Draws the random decoder."),
     click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training snapshot."),
     click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto."),
@@ -144,7 +154,9 @@ def device_of(name: str) -> torch.device:
 def load_model(path: Path, *, teacher: bool = False) -> tuple[FlowFeat, str]:
     """(model, sha256 of its file). Raises ValueError or OSError saying what is wrong with the file."""
     if not path.is_file():
-        raise ValueError(f"no model file {path}: train one with `python -m trainer train`, or name another with --model")
+        raise ValueError(
+            f"no model file {path}: train one with `python -m trainer train`, or name another with --model"
+        )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return FlowFeat.from_pretrained(path, teacher=teacher), digest
@@ -265,7 +277,9 @@ def report_command(out: Path) -> None:
 @click.argument("pictures", type=EXISTING)
 @click.option("--model", type=EXISTING, required=True, help="Checkpoint: .safetensors, .pth or a training snapshot.")
 @click.option("--out", type=EXISTING, required=True, help="Directory for the pictures.")
-@click.option("--height", "height_px", type=int, default=vos.PAPER_HEIGHT_PX, show_default=True, help="Input height, px.")
+@click.option(
+    "--height", "height_px", type=int, default=vos.PAPER_HEIGHT_PX, show_default=True, help="Input height, px."
+)
 @click.option("--joint", is_flag=True, help="Colours of the first picture for all: frames of one video.")
 @click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training snapshot.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")

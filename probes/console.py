@@ -50,7 +50,9 @@ class PlainWatcher:
     def step(self, sequence: str, steps: int) -> None:
         self._steps_done += steps
         if time.perf_counter() - self._spoke >= QUIET_S:
-            self._speak(f"{self._finished + 1}/{self._sequences} {sequence}: {self._steps_done}/{self._steps} maps in all")
+            self._speak(
+                f"{self._finished + 1}/{self._sequences} {sequence}: {self._steps_done}/{self._steps} maps in all"
+            )
 
     def sequence_done(self, sequence: str, record: SequenceRecord, sources: Sequence[str]) -> None:
         self._finished += 1

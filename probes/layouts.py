@@ -81,7 +81,9 @@ def _stored_labels(path: Path) -> NDArray[np.uint8]:
     if values.ndim == 3:
         colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
         if (colours != colours[..., :1]).any():
-            raise ValueError(f"annotation {path} is a colour picture (mode {picture.mode}): save label maps as palette PNGs")
+            raise ValueError(
+                f"annotation {path} is a colour picture (mode {picture.mode}): save label maps as palette PNGs"
+            )
         values = colours[..., 0]
     if values.min() < 0 or values.max() > 255:
         raise ValueError(f"annotation {path} holds labels up to {values.max()}: at most 255 fit the format")
@@ -207,7 +209,9 @@ def read_list(path: Path) -> list[str]:
     return names
 
 
-def _names(root: Path, resolution: str, year: int | None, list_file: Path | None, chosen: Several[str] | None) -> list[str]:
+def _names(
+    root: Path, resolution: str, year: int | None, list_file: Path | None, chosen: Several[str] | None
+) -> list[str]:
     """Which sequences: those given, a list file's, the benchmark's validation list, or every folder."""
     if chosen:
         return list(dict.fromkeys(chosen))

@@ -54,7 +54,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, best: int | N
         mark = ' class="best"' if number == best else ""
         body.append(f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
     name = f' class="{kind}"' if kind else ""
-    return f'<div class="scroll"><table{name}><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table{name}><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    )
 
 
 def bars(results: Results) -> str:

@@ -52,10 +52,14 @@ def rebuild(out: Path) -> Results:
     """
     path = out / RESULTS_FILE
     if not path.is_file():
-        raise ValueError(f"no results in {out}: {path} does not exist, run `python -m probes vos ... --out {out}` first")
+        raise ValueError(
+            f"no results in {out}: {path} does not exist, run `python -m probes vos ... --out {out}` first"
+        )
     results = Results.load(path)
     if not results.complete():
-        raise ValueError(f"{path} holds no sequence that is measured with all of {', '.join(results.sources)}: run the probe again")
+        raise ValueError(
+            f"{path} holds no sequence that is measured with all of {', '.join(results.sources)}: run the probe again"
+        )
     write_atomic(out / "vos.csv", tables.csv_text(results))
     write_atomic(out / "report.md", markdown_text(results))
     write_atomic(out / "index.html", page(results, out))

@@ -95,11 +95,15 @@ class Results:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["format"] != FORMAT:
-                raise ValueError(f"{path} has format {stored['format']}, this program reads {FORMAT}: run the probe again")
+                raise ValueError(
+                    f"{path} has format {stored['format']}, this program reads {FORMAT}: run the probe again"
+                )
             sequences = {name: _record(entry) for name, entry in stored["sequences"].items()}
             return Results(stored["settings"], stored["about"], stored["selection"], stored["sources"], sequences)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is damaged or no results file ({error!r}): remove it and run the probe again") from error
+            raise ValueError(
+                f"{path} is damaged or no results file ({error!r}): remove it and run the probe again"
+            ) from error
 
 
 def _record(entry: dict[str, Any]) -> SequenceRecord:

@@ -122,7 +122,11 @@ def paper_note(results: Results) -> str:
     """Why the two tables may not be compared line by line, in one sentence."""
     variant = results.settings.get("variant")
     ours = PAPER_BACKBONES.get(str(variant))
-    backbone = f"the starred row is this run's backbone ({variant})" if ours else f"none of them is this run's backbone ({variant})"
+    backbone = (
+        f"the starred row is this run's backbone ({variant})"
+        if ours
+        else f"none of them is this run's backbone ({variant})"
+    )
     return (
         f"J&F on the 30 sequences of DAVIS-2017 val at 480 pixels with published encoder weights; {backbone}. "
         f"This run: {len(results.complete())} sequences at {results.settings.get('height')} pixels."

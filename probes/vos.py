@@ -87,7 +87,9 @@ def input_size(height_px: int, frame_height: int, frame_width: int, patch: int) 
     return height, max(step, height * frame_width // (frame_height * step) * step)
 
 
-def network_input(images: Sequence[Image.Image], size_hw: tuple[int, int], model: FlowFeat, device: torch.device) -> Tensor:
+def network_input(
+    images: Sequence[Image.Image], size_hw: tuple[int, int], model: FlowFeat, device: torch.device
+) -> Tensor:
     """[B, 3, H, W] float32, ImageNet-normalised, of PIL pictures resized to (H, W)."""
     resized = [np.asarray(image.resize((size_hw[1], size_hw[0]), Image.Resampling.BILINEAR)) for image in images]
     return model.normalise(torch.from_numpy(np.stack(resized)).to(device))
@@ -103,7 +105,11 @@ def labels_for(features: Features, labels_hw: NDArray[np.uint8]) -> Tensor:
 
 
 def fit_first_frame(
-    sequence: layouts.Sequence, sources: Sequence[FeatureSource], images_bchw: Tensor, settings: Settings, pictures: SequencePictures
+    sequence: layouts.Sequence,
+    sources: Sequence[FeatureSource],
+    images_bchw: Tensor,
+    settings: Settings,
+    pictures: SequencePictures,
 ) -> dict[str, linear.LinearProbe]:
     """A probe per source, fitted to frame 0."""
     labels_hw = sequence.labels(0)
@@ -192,7 +198,9 @@ def run(
         if missing:
             todo.append((sequence, missing))
     if len(todo) < len(sequences):
-        watcher.note(f"{len(sequences) - len(todo)} of {len(sequences)} sequences are already measured with these settings")
+        watcher.note(
+            f"{len(sequences) - len(todo)} of {len(sequences)} sequences are already measured with these settings"
+        )
     watcher.begin(len(todo), sum((len(sequence) - 1) * len(missing) for sequence, missing in todo))
     for sequence, missing in todo:
         record = results.sequences[sequence.name]

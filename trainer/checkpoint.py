@@ -87,7 +87,9 @@ def read_tensor_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except READ_ERRORS as error:
         raise ValueError(f"{path} is damaged: {first_line(error)}") from error
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is damaged or holds objects other than tensors and plain data: {first_line(error)}") from error
+        raise ValueError(
+            f"{path} is damaged or holds objects other than tensors and plain data: {first_line(error)}"
+        ) from error
     except OSError as error:
         if error.errno != errno.EINVAL:  # EINVAL: the file's own directory led to a place before its start
             raise
@@ -190,4 +192,6 @@ def _refuse_objects(value: Any, place: str) -> None:
         for index, item in enumerate(cast(list[Any], value)):
             _refuse_objects(item, f"{place}[{index}]")
     elif type(value) not in (int, float, bool, str, bytes, type(None)) and not isinstance(value, Tensor):
-        raise ValueError(f"{place} is a {type(value).__module__}.{type(value).__name__}: turn it into tensors, numbers or text")
+        raise ValueError(
+            f"{place} is a {type(value).__module__}.{type(value).__name__}: turn it into tensors, numbers or text"
+        )

@@ -48,7 +48,9 @@ def main() -> None:
 
 
 @main.command("train")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML file; without it, the paper's settings.")
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), help="TOML file; without it, the paper's settings."
+)
 @click.option("--shards", type=click.Path(path_type=Path), help="Shard set to train on; overrides data.shards.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the run, such as runs/NAME.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out from its last snapshot.")
@@ -97,7 +99,9 @@ def export_command(run_dir: Path, out: Path, ema: bool) -> None:
     state = load(found[-1])
     model = FlowFeat.from_pretrained(found[-1], variant=state["variant"], teacher=ema)
     model.encoder_source = state["encoder_source"]
-    settings = {key: list(v) if isinstance(v, tuple) else v for key, v in flatten(load_config(run_dir / "config.toml")).items()}
+    settings = {
+        key: list(v) if isinstance(v, tuple) else v for key, v in flatten(load_config(run_dir / "config.toml")).items()
+    }
     decoder = "teacher" if ema else "student"
     export_model(model, out, {"step": state["step"], "shards": state["shards"], "decoder": decoder, **settings})
     click.echo(f"{out}: {state['variant']}, {decoder} after step {state['step']}")
@@ -105,7 +109,9 @@ def export_command(run_dir: Path, out: Path, ema: bool) -> None:
 
 @main.command("features")
 @click.option("--model", "model_path", type=click.Path(path_type=Path), required=True, help="Model file or snapshot.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory for <image>.npy and <image>.png.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Directory for <image>.npy and <image>.png."
+)
 @click.option("--size", default=448, type=click.IntRange(min=16), help="Shorter side the network sees, pixels.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))

@@ -137,7 +137,14 @@ class Config:
 # that are seen or the arithmetic done on them.
 FREE_ON_RESUME = frozenset(
     {
-        *("data.shards", "data.workers", "data.prefetch_batches", "data.timeout_s", "data.max_failed_share", "data.allow_partial"),
+        *(
+            "data.shards",
+            "data.workers",
+            "data.prefetch_batches",
+            "data.timeout_s",
+            "data.max_failed_share",
+            "data.allow_partial",
+        ),
         *("train.steps", "train.max_minutes", "train.device", "train.threads", "train.compile", "encoder.weights"),
         *(f"log.{f.name}" for f in dataclasses.fields(LogConfig)),
     }

@@ -50,9 +50,7 @@ class SampleSource(Protocol):
     """The part of `shards.reader.ShardSet` used here: decode sample i's frame, uint8 [S, S, 3], and its flow to neighbour
     k, int16 [2, s, s] in units of the returned quantum, into the given buffers. SampleError where it is damaged."""
 
-    def read(
-        self, i: int, k: int, image_out: NDArray[np.uint8], flow_out: NDArray[np.int16], /
-    ) -> ReadSample: ...
+    def read(self, i: int, k: int, image_out: NDArray[np.uint8], flow_out: NDArray[np.int16], /) -> ReadSample: ...
 
 
 class Failure(NamedTuple):
@@ -226,9 +224,7 @@ class Loader:
             self._await(step, pending)
             self.wait_s += time.perf_counter() - started
             failures = sorted(f for answer in pending.pop(step) for f in answer)
-            yield self._judged(
-                self.slots.batch(step % self.slots.count, step, self.plan.positions(step), failures)
-            )
+            yield self._judged(self.slots.batch(step % self.slots.count, step, self.plan.positions(step), failures))
 
     def _order(self, step: int, pending: dict[int, list[Any]]) -> None:
         assert self._pipes, "the loader was closed"

@@ -20,7 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Family = Literal["dino", "dinov2", "mae"]
-LICENCES: dict[Family, str] = {"dino": "Apache-2.0", "dinov2": "Apache-2.0", "mae": "CC-BY-NC-4.0"}  # of the published weights
+LICENCES: dict[Family, str] = {
+    "dino": "Apache-2.0",
+    "dinov2": "Apache-2.0",
+    "mae": "CC-BY-NC-4.0",
+}  # of the published weights
 POSITIONS_KEPT = 16  # resized position embeddings kept per encoder; sizes seldom vary, so the bound only stops a leak
 
 
@@ -64,7 +68,9 @@ def _base(family: Family, dim: int, depth: int, patch: int, side: int, widths: t
     return EncoderSpec(family, dim, depth, dim // 64, patch, (side, side), hooks, levels)
 
 
-def _small(family: Family, dim: int, patch: int, side: int, widths: tuple[int, int, int, int], feature_dim: int) -> EncoderSpec:
+def _small(
+    family: Family, dim: int, patch: int, side: int, widths: tuple[int, int, int, int], feature_dim: int
+) -> EncoderSpec:
     """A four-block ViT for CPUs: no published weights exist, a random frozen one is what it is for."""
     return EncoderSpec(family, dim, 4, 3, patch, (side, side), (0, 1, 2, 3), widths, feature_dim)
 
@@ -175,7 +181,9 @@ class FrozenViT(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + math.prod(spec.grid), spec.dim))
         if spec.family == "dinov2":
-            self.mask_token = nn.Parameter(torch.zeros(1, spec.dim))  # stored in the published files, used in pre-training only
+            self.mask_token = nn.Parameter(
+                torch.zeros(1, spec.dim)
+            )  # stored in the published files, used in pre-training only
         self.patch_embed = PatchEmbed(spec)
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
         self.norm = nn.LayerNorm(spec.dim, eps=1e-6)
@@ -268,7 +276,9 @@ def resize_position(pos_1nd: Tensor, spec: EncoderSpec, gh: int, gw: int) -> Ten
         table = F.interpolate(table, size=(gh, gw), mode="bicubic", align_corners=False, antialias=True)
     else:
         factors = ((gh + 0.1) / rows, (gw + 0.1) / columns)
-        table = F.interpolate(table, scale_factor=factors, mode="bicubic", align_corners=False, recompute_scale_factor=False)
+        table = F.interpolate(
+            table, scale_factor=factors, mode="bicubic", align_corners=False, recompute_scale_factor=False
+        )
     assert table.shape[-2:] == (gh, gw), f"position embedding came out as {tuple(table.shape[-2:])}, wanted {(gh, gw)}"
     patches = table.permute(0, 2, 3, 1).flatten(1, 2).to(pos_1nd.dtype)
     return torch.cat((pos_1nd[:, :1], patches), dim=1)

@@ -111,4 +111,3 @@ def cut_views(
 def _theta(boxes: Boxes, view: int, source_size: int, device: torch.device) -> Tensor:
     scale, top, left = (torch.from_numpy(np.ascontiguousarray(values[:, view])) for values in boxes)
     return crop_theta(scale, top, left, (source_size, source_size)).to(device, non_blocking=True)
-

@@ -151,7 +151,9 @@ class FlowFeat(nn.Module):
         """[B, H, W, 3] uint8 RGB -> [B, 3, H, W] float32: v/255, minus ImageNet's mean, over its standard deviation."""
         if images_bhwc.dtype != torch.uint8 or images_bhwc.ndim != 4 or images_bhwc.shape[-1] != 3:
             raise ValueError(f"normalise takes uint8 [B, H, W, 3], not {images_bhwc.dtype} {list(images_bhwc.shape)}")
-        mean, std = (images_bhwc.new_tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (
+            images_bhwc.new_tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD)
+        )
         pixels = images_bhwc.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
         return pixels.div_(255).sub_(mean).div_(std)
 

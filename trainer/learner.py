@@ -37,7 +37,7 @@ class Update(NamedTuple):
 
 
 def pick_device(name: str) -> torch.device:
-    """"auto" is CUDA where there is one, else the CPU. ValueError for a device that torch does not know or cannot use."""
+    """ "auto" is CUDA where there is one, else the CPU. ValueError for a device that torch does not know or cannot use."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -98,9 +98,7 @@ class Learner:
             config.encoder.variant, init="random" if state else init, seed=config.train.seed
         ).to(device)
         self.model.encoder.requires_grad_(False)
-        self.teacher = Teacher(
-            self.model.decoder, max_decay=config.teacher.max_decay, every=config.teacher.every
-        )
+        self.teacher = Teacher(self.model.decoder, max_decay=config.teacher.max_decay, every=config.teacher.every)
         self.parameters = list(self.model.decoder.parameters())
         self.optimiser = torch.optim.AdamW(
             self.parameters,

@@ -39,7 +39,7 @@ class RunLog:
         self._console = Console(stderr=True, quiet=not console, highlight=False)
         self._progress: Progress | None = None
         if self._console.is_terminal and console:
-            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self._progress = Progress(*columns, TextColumn("{task.description}"), console=self._console)
             self._task = self._progress.add_task("", total=steps, completed=first_step)
             self._progress.start()
@@ -61,15 +61,14 @@ class RunLog:
             for key, value in facts.items():
                 if isinstance(value, (int, float)) and math.isfinite(value):
                     self._board.add_scalar(key, value, step)
-        text = (
-            f"loss {facts['loss']:.4f} (grad {facts['loss_grad']:.4f}, flow {facts['loss_flow']:.4f})  "
-            f"{facts['samples_per_s']:.1f} samples/s, {100 * facts['data_wait_share']:.0f}% waiting for data"
-            + (f", {facts['skipped']} unreadable" if facts["skipped"] else "")
-        )
+        bad = f", {facts['skipped']} unreadable" if facts["skipped"] else ""
+        loss, rate = f"loss {facts['loss']:.4f}", f"{facts['samples_per_s']:.1f} samples/s"
         if self._progress is None:
-            self.say(f"step {step}/{self.steps}  {text}")
+            parts = f"(grad {facts['loss_grad']:.4f}, flow {facts['loss_flow']:.4f})"
+            waiting = f"{100 * facts['data_wait_share']:.0f}% waiting for data"
+            self.say(f"step {step}/{self.steps}  {loss} {parts}  {rate}, {waiting}{bad}")
         else:
-            self._progress.update(self._task, completed=step, description=text)
+            self._progress.update(self._task, completed=step, description=f"{loss}, {rate}{bad}")
 
     def picture(self, step: int, name: str, picture: Picture) -> None:
         """Keep a picture as PNG under pictures/ and in TensorBoard."""

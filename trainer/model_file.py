@@ -44,8 +44,12 @@ def read_model_file(path: Path, *, variant: str | None = None, teacher: bool = F
         tensors = _with_teacher(tensors, path)
     tensors = {key: value for key, value in tensors.items() if not key.startswith(SNAPSHOT_ONLY)}
     if not any(key.startswith("encoder.") for key in tensors):
-        hint = "an encoder file? Then FlowFeat.create(variant, init=path)" if "pos_embed" in tensors else "another model?"
-        raise ValueError(f"{path} holds no encoder.* keys (first: {', '.join(list(tensors)[:3]) or 'none'}): is it {hint}")
+        hint = (
+            "an encoder file? Then FlowFeat.create(variant, init=path)" if "pos_embed" in tensors else "another model?"
+        )
+        raise ValueError(
+            f"{path} holds no encoder.* keys (first: {', '.join(list(tensors)[:3]) or 'none'}): is it {hint}"
+        )
     name, spec = _identify(tensors, metadata, variant, path)
     differences = compare(tensors, expected_shapes(spec))
     if differences:
@@ -70,7 +74,9 @@ def compare(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]
         if key in found and tuple(found[key].shape) != shape
     ]
     groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", shaped))
-    return "; ".join(f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})" for what, keys in groups if keys)
+    return "; ".join(
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})" for what, keys in groups if keys
+    )
 
 
 def expected_shapes(spec: EncoderSpec) -> dict[str, tuple[int, ...]]:
@@ -102,7 +108,9 @@ def _identify(
     if "decoder.norm.norm.weight" in tensors:
         spec = replace(spec, feature_dim=len(tensors["decoder.norm.norm.weight"]))
     side = isqrt(tensors["encoder.pos_embed"].shape[1] - 1) if "encoder.pos_embed" in tensors else 0
-    if spec.family == "mae" and side:  # the official MAE model stores the grid it was trained with; the others a fixed one
+    if (
+        spec.family == "mae" and side
+    ):  # the official MAE model stores the grid it was trained with; the others a fixed one
         spec = replace(spec, grid=(side, side))
     return name, spec
 
@@ -114,7 +122,9 @@ def _fitting_variant(tensors: Mapping[str, Tensor], path: Path) -> str:
         facts = encoder_facts(inner)
         widths = tuple(len(tensors[f"decoder.act_postprocess{level}.post.0.bias"]) for level in range(1, 5))
     except KeyError as error:
-        raise ValueError(f"{path} is not a FlowFeat model: key {error} is missing, with {len(tensors)} others present") from error
+        raise ValueError(
+            f"{path} is not a FlowFeat model: key {error} is missing, with {len(tensors)} others present"
+        ) from error
     for name, spec in ENCODERS.items():
         if facts == facts_of(spec) and widths == spec.widths:
             return name
@@ -159,7 +169,9 @@ def export_model(model: FlowFeat, path: Path, provenance: Mapping[str, Any] | No
         "variant": model.variant,
         "spec": json.dumps(asdict(model.spec)),
         "encoder_source": model.encoder_source,
-        "encoder_licence": "none (random weights)" if model.encoder_source.startswith("random") else LICENCES[model.spec.family],
+        "encoder_licence": "none (random weights)"
+        if model.encoder_source.startswith("random")
+        else LICENCES[model.spec.family],
         "provenance": json.dumps(dict(provenance or {}), sort_keys=True),
     }
     metadata[DIGEST_KEY] = content_digest(tensors, metadata)

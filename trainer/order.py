@@ -82,9 +82,7 @@ class SampleOrder:
     Samples without any are left out; `len()` is the number that remains, which is one epoch.
     """
 
-    def __init__(
-        self, trainable_mask: NDArray[np.bool_], *, seed: int, columns: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, trainable_mask: NDArray[np.bool_], *, seed: int, columns: Sequence[int] | None = None) -> None:
         mask = np.asarray(trainable_mask, bool).copy()
         assert mask.ndim == 2, mask.shape
         if columns is not None:

@@ -61,14 +61,18 @@ def cache_dir() -> Path:
     return Path(named).expanduser() if named else Path.home() / ".cache" / "flowfeat"
 
 
-def fetch_encoder(variant: str, *, timeout_s: float = 30.0, attempts: int = 4, progress: Progress | None = None) -> Path:
+def fetch_encoder(
+    variant: str, *, timeout_s: float = 30.0, attempts: int = 4, progress: Progress | None = None
+) -> Path:
     """The cached file of a published encoder, downloaded if need be. progress is called with (bytes so far, bytes in all).
 
     Raises ValueError for a variant without published weights or a file whose sha256 is not the recorded one, and OSError
     saying what to fetch by hand, and where to, when the network does not give it.
     """
     if variant not in PUBLISHED:
-        raise ValueError(f"{variant} has no published weights; known: {', '.join(PUBLISHED)}. Use init='random' or the path of a file")
+        raise ValueError(
+            f"{variant} has no published weights; known: {', '.join(PUBLISHED)}. Use init='random' or the path of a file"
+        )
     source = PUBLISHED[variant]
     path = cache_dir() / source.url.rsplit("/", 1)[-1]
     with _sole_user(path):
@@ -102,7 +106,9 @@ def _check_digest(path: Path, expected: str | None) -> None:
     recorded = record.read_text().split()[0] if record.exists() else actual
     known = expected or recorded
     if known != actual:
-        raise ValueError(f"{path} has sha256 {actual}, not {known} as recorded: delete it (and {record.name}) to download it again")
+        raise ValueError(
+            f"{path} has sha256 {actual}, not {known} as recorded: delete it (and {record.name}) to download it again"
+        )
     if not record.exists():
         with atomic_write(record) as temporary:
             temporary.write_text(f"{actual}  {path.name}\n")
@@ -118,7 +124,13 @@ def sha256_of(path: Path) -> str:
 
 
 def download(
-    url: str, path: Path, *, timeout_s: float = 30.0, attempts: int = 4, wait_s: float = 1.0, progress: Progress | None = None
+    url: str,
+    path: Path,
+    *,
+    timeout_s: float = 30.0,
+    attempts: int = 4,
+    wait_s: float = 1.0,
+    progress: Progress | None = None,
 ) -> None:
     """url -> path, through `<path>.part`, which later attempts and later runs resume.
 
@@ -134,7 +146,11 @@ def download(
             publish(part, path)
             return
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500 and error.code not in (408, 416, 429):
+            if (
+                isinstance(error, urllib.error.HTTPError)
+                and 400 <= error.code < 500
+                and error.code not in (408, 416, 429)
+            ):
                 raise OSError(f"{url}: the server says {error.code} {error.reason}") from error
             if getattr(error, "errno", None) in DISK_ERRORS:
                 raise
@@ -206,15 +222,21 @@ def read_encoder_file(path: Path, spec: EncoderSpec, variant: str) -> dict[str, 
         raise ValueError(f"{error}; delete it and get it again") from error
     tensors = unwrap(payload)
     if any(key.startswith("encoder.") for key in tensors):
-        raise ValueError(f"{path} is a whole FlowFeat model, not an encoder file: load it with FlowFeat.from_pretrained")
+        raise ValueError(
+            f"{path} is a whole FlowFeat model, not an encoder file: load it with FlowFeat.from_pretrained"
+        )
     if spec.family == "mae":  # the full pre-training file also holds the reconstruction decoder
-        tensors = {key: value for key, value in tensors.items() if not key.startswith("decoder_") and key != "mask_token"}
+        tensors = {
+            key: value for key, value in tensors.items() if not key.startswith("decoder_") and key != "mask_token"
+        }
     with torch.device("meta"):
         expected = {key: tuple(value.shape) for key, value in FrozenViT(spec).state_dict().items()}
     differences = compare(tensors, expected)
     sign = family_sign(payload, tensors)
     if differences or sign[0] != spec.family:
-        raise ValueError(f"{path} is not {variant}: {_looks_like(tensors, sign)}{'; ' + differences if differences else ''}")
+        raise ValueError(
+            f"{path} is not {variant}: {_looks_like(tensors, sign)}{'; ' + differences if differences else ''}"
+        )
     return tensors
 
 

@@ -18,7 +18,9 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
     picture.save(path)
 
 
-def write_sequence(root: Path, name: str, *, frames: int = FRAMES, seed: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+def write_sequence(
+    root: Path, name: str, *, frames: int = FRAMES, seed: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)
+) -> None:
     """Two squares, one red and one blue, that drift over grey noise: colour alone separates them."""
     rng = np.random.default_rng(seed)
     height, width = size
@@ -27,7 +29,9 @@ def write_sequence(root: Path, name: str, *, frames: int = FRAMES, seed: int = 0
     for t in range(frames):
         image = rng.integers(100, 120, (height, width, 3), dtype=np.uint8)
         labels = np.zeros((height, width), np.uint8)
-        for label, (y, x, colour) in enumerate([(8, 8 + 3 * t, (220, 20, 20)), (32, 60 - 3 * t, (20, 20, 220))], start=1):
+        for label, (y, x, colour) in enumerate(
+            [(8, 8 + 3 * t, (220, 20, 20)), (32, 60 - 3 * t, (20, 20, 220))], start=1
+        ):
             image[y : y + 24, x : x + 24] = colour
             labels[y : y + 24, x : x + 24] = label
         Image.fromarray(image).save(pictures / f"{t:05d}.jpg", quality=95)

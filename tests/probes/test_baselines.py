@@ -35,7 +35,9 @@ def test_the_encoder_runs_once_per_batch(tiny: FlowFeat, monkeypatch: pytest.Mon
     for source in sources:
         source(images)
     assert len(calls) == 1
-    assert torch.equal(sources[0](others).low_bdgf, tiny(others)[0]), "another batch must not get the remembered features"
+    assert torch.equal(sources[0](others).low_bdgf, tiny(others)[0]), (
+        "another batch must not get the remembered features"
+    )
     images.mul_(2)
     assert torch.equal(sources[0](images).low_bdgf, tiny(images)[0]), "nor the same tensor with other content"
 

@@ -24,7 +24,9 @@ def invoke(*arguments: object) -> Result:
 
 
 def probe(checkpoint: Path, davis: Path, out: Path, *more: object) -> Result:
-    return invoke("vos", "--model", checkpoint, "--davis", davis, "--out", out, "--height", 64, "--iterations", 40, *more)
+    return invoke(
+        "vos", "--model", checkpoint, "--davis", davis, "--out", out, "--height", 64, "--iterations", 40, *more
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,9 @@ def test_vos_writes_the_whole_report(finished: tuple[Path, Result]) -> None:
     assert len(rows) == 3 * (4 + 1)
     page = (out / "index.html").read_text()
     addresses = re.findall(r'src="([^"]+)"', page)
-    assert len(addresses) == 2 * 2 * (2 + 2 * 3), "two sequences, two frames, frame and truth, mask and features per source"
+    assert len(addresses) == 2 * 2 * (2 + 2 * 3), (
+        "two sequences, two frames, frame and truth, mask and features per source"
+    )
     assert "<i>" not in page
     from urllib.parse import unquote
 
@@ -51,7 +55,9 @@ def test_vos_writes_the_whole_report(finished: tuple[Path, Result]) -> None:
     assert "2/2" in result.stderr
 
 
-def test_a_second_run_measures_nothing_anew(finished: tuple[Path, Result], checkpoint: Path, davis: Path, tmp_path: Path) -> None:
+def test_a_second_run_measures_nothing_anew(
+    finished: tuple[Path, Result], checkpoint: Path, davis: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)
     again = probe(checkpoint, davis, out, "--json")
@@ -66,7 +72,9 @@ def test_a_second_run_measures_nothing_anew(finished: tuple[Path, Result], check
     assert "drift" not in (out / "vos.csv").read_text()
 
 
-def test_a_run_in_two_parts_equals_one_run(finished: tuple[Path, Result], checkpoint: Path, davis: Path, tmp_path: Path) -> None:
+def test_a_run_in_two_parts_equals_one_run(
+    finished: tuple[Path, Result], checkpoint: Path, davis: Path, tmp_path: Path
+) -> None:
     probe(checkpoint, davis, tmp_path, "--sequences", "boxes", "--sources", "flowfeat")
     probe(checkpoint, davis, tmp_path, "--sources", "encoder,flowfeat")
     probe(checkpoint, davis, tmp_path)
@@ -129,7 +137,9 @@ def test_what_users_get_wrong(checkpoint: Path, davis: Path, tmp_path: Path) -> 
     _one_clear_line(probe(checkpoint, davis, out, "--device", "tpu"), "unknown device 'tpu'")
     _one_clear_line(probe(checkpoint, davis, out, "--list", tmp_path / "no.txt"), "no.txt")
     _one_clear_line(invoke("report", "--out", tmp_path), "no results in")
-    _one_clear_line(invoke("visualize", "--model", checkpoint, tmp_path / "x.jpg", "--out", out), "no picture or directory")
+    _one_clear_line(
+        invoke("visualize", "--model", checkpoint, tmp_path / "x.jpg", "--out", out), "no picture or directory"
+    )
     _one_clear_line(invoke("voss"), "did you mean 'vos'")
     garbage = tmp_path / "garbage.safetensors"
     garbage.write_bytes(b"not a checkpoint at all")
@@ -143,7 +153,9 @@ def test_a_bad_frame_keeps_what_was_measured_before(checkpoint: Path, tmp_path: 
     frame = root / "JPEGImages" / "480p" / "b" / "00002.jpg"
     whole = frame.read_bytes()
     frame.write_bytes(whole[:700])
-    _one_clear_line(probe(checkpoint, root, tmp_path / "out", "--sources", "encoder"), r"cannot decode the frame .*b/00002\.jpg")
+    _one_clear_line(
+        probe(checkpoint, root, tmp_path / "out", "--sources", "encoder"), r"cannot decode the frame .*b/00002\.jpg"
+    )
     frame.write_bytes(whole)
     result = probe(checkpoint, root, tmp_path / "out", "--sources", "encoder")
     assert result.exit_code == 0

@@ -82,7 +82,10 @@ def test_which_sequences(root: Path) -> None:
     names = lambda **given: [sequence.name for sequence in open_davis(root, **given)]  # noqa: E731
     assert names() == ["alpha", "beta", "boxes"]
     assert names(sequences=["boxes", "alpha", "boxes"]) == ["boxes", "alpha"]
-    for year, text in (("2016", "/JPEGImages/480p/beta/00000.jpg /Annotations/480p/beta/00000.png\n"), ("2017", "boxes\nbeta\n")):
+    for year, text in (
+        ("2016", "/JPEGImages/480p/beta/00000.jpg /Annotations/480p/beta/00000.png\n"),
+        ("2017", "boxes\nbeta\n"),
+    ):
         (root / "ImageSets" / year).mkdir(parents=True)
         (root / "ImageSets" / year / "val.txt").write_text(text)
     assert names() == ["boxes", "beta"]

@@ -43,7 +43,9 @@ def test_signs_do_not_depend_on_chance() -> None:
     map_chw = _map()
     once = ColourBasis.fit(map_chw).colours(map_chw)
     np.testing.assert_array_equal(once, ColourBasis.fit(map_chw.clone()).colours(map_chw))
-    shuffled = map_chw.flatten(1)[:, torch.randperm(2000, generator=torch.Generator().manual_seed(1))].reshape_as(map_chw)
+    shuffled = map_chw.flatten(1)[:, torch.randperm(2000, generator=torch.Generator().manual_seed(1))].reshape_as(
+        map_chw
+    )
     difference = np.abs(once.astype(int) - ColourBasis.fit(shuffled).colours(map_chw).astype(int))
     assert difference.max() <= 1
 

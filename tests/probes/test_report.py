@@ -27,8 +27,12 @@ def _score(j: float, f: float) -> ObjectScore:
 
 def _results() -> Results:
     """Two sequences: one object and two objects, so that a mean over objects differs from a mean over sequences."""
-    results = Results({"variant": "dinov2_vits14", "height": 480, "model": EVIL}, {"device": "cpu"}, ["one", EVIL], SOURCES)
-    results.sequences["one"] = SequenceRecord("f", 9, 480, 854, {s: [_score(0.2 + i / 10, 0.4)] for i, s in enumerate(SOURCES)})
+    results = Results(
+        {"variant": "dinov2_vits14", "height": 480, "model": EVIL}, {"device": "cpu"}, ["one", EVIL], SOURCES
+    )
+    results.sequences["one"] = SequenceRecord(
+        "f", 9, 480, 854, {s: [_score(0.2 + i / 10, 0.4)] for i, s in enumerate(SOURCES)}
+    )
     two = {s: [_score(0.5 + i / 10, 0.1), _score(0.8, 0.7)] for i, s in enumerate(SOURCES)}
     results.sequences[EVIL] = SequenceRecord("g", 12, 480, 854, two)
     results.sequences["never asked for"] = SequenceRecord("h", 5, 480, 854, {"encoder": [_score(0.0, 0.0)]})

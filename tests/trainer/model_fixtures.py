@@ -50,7 +50,9 @@ def tiny_model(arrays: Any, family: str) -> FlowFeat:
 
 def random_state(variant: str, seed: int = 0) -> dict[str, torch.Tensor]:
     """A whole random model's tensors, as a file would hold them."""
-    return {key: value.clone() for key, value in FlowFeat.create(variant, init="random", seed=seed).state_dict().items()}
+    return {
+        key: value.clone() for key, value in FlowFeat.create(variant, init="random", seed=seed).state_dict().items()
+    }
 
 
 def encoder_state(variant: str, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -21,7 +21,13 @@ ROOT = Path(__file__).parents[2]
 
 def state() -> dict[str, Any]:
     moments = {"exp_avg": torch.arange(40.0), "step": torch.tensor(7.0)}
-    return {"model": {"w": torch.ones(3, 4)}, "optim": {"state": {0: moments}}, "step": 7, "why": "x", "h": [1, 2.5, None, (True,)]}
+    return {
+        "model": {"w": torch.ones(3, 4)},
+        "optim": {"state": {0: moments}},
+        "step": 7,
+        "why": "x",
+        "h": [1, 2.5, None, (True,)],
+    }
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -128,7 +134,10 @@ class Bomb:
 
 def test_code_in_a_file_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, write in (("zip.pth", torch.save), ("plain.pth", lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2)))):
+    for name, write in (
+        ("zip.pth", torch.save),
+        ("plain.pth", lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))),
+    ):
         path = tmp_path / name
         write({"model": Bomb()}, path)
         with pytest.raises(ValueError, match=rf"{name} is damaged or holds objects"):
@@ -153,6 +162,8 @@ def test_a_full_disk_is_an_os_error_and_keeps_the_old_file(tmp_path: Path) -> No
         "try:\n    save_training_state(Path(sys.argv[1]), {'w': torch.zeros(100_000)})\n"
         "except OSError as error:\n    print(error)\n    sys.exit(3)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 3 and "step.pt" in done.stdout, done.stderr
     assert equal(load_training_state(path), state()) and list(tmp_path.iterdir()) == [path]

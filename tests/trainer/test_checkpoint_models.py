@@ -43,7 +43,9 @@ def test_every_layout_is_read(layout: str, tmp_path: Path) -> None:
     decoder = {key.removeprefix("decoder."): value for key, value in tensors.items() if key.startswith("decoder.")}
     extras = {f"decoder_ema.online_model.{key}": value for key, value in decoder.items()}
     extras |= {f"decoder_ema.ema_model.{key}": value + 1 for key, value in decoder.items()}
-    extras |= {name: torch.zeros(2) for name in ("decoder_ema.initted", "bases", "layer_norm.weight", "mlp_head_err.0.weight")}
+    extras |= {
+        name: torch.zeros(2) for name in ("decoder_ema.initted", "bases", "layer_norm.weight", "mlp_head_err.0.weight")
+    }
     payload: dict[str, object] = {
         "flat": tensors,
         "nested": {"model": tensors},
@@ -67,7 +69,9 @@ def test_every_layout_is_read(layout: str, tmp_path: Path) -> None:
 def test_official_variants_are_told_apart_by_their_shapes(variant: str, tmp_path: Path) -> None:
     shapes = json.loads((DATA / f"keys_{variant}.json").read_text())
     path = tmp_path / "m.pth"
-    torch.save({key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}, path)  # one number on disk per tensor
+    torch.save(
+        {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}, path
+    )  # one number on disk per tensor
     found = read_model_file(path)
     assert found.variant == variant and found.spec == ENCODERS[variant]
 
@@ -128,7 +132,9 @@ def test_an_encoder_file_is_not_mistaken_for_a_model(tmp_path: Path) -> None:
 
 
 def test_safetensors_say_what_they_are(tmp_path: Path) -> None:
-    export_model(FlowFeat.create("tiny_mae16", init="random", seed=3), tmp_path / "m.safetensors", {"steps": 10, "data": "x"})
+    export_model(
+        FlowFeat.create("tiny_mae16", init="random", seed=3), tmp_path / "m.safetensors", {"steps": 10, "data": "x"}
+    )
     with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
         metadata = file.metadata()
     assert metadata["variant"] == "tiny_mae16" and metadata["format"] == "pt" and metadata["flowfeat_format"] == "1"

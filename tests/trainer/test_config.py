@@ -51,8 +51,12 @@ def test_shipped_configs_are_valid(path: Path) -> None:
 
 
 def test_file_then_overrides(tmp_path: Path) -> None:
-    path = written(tmp_path, '[train]\nsteps = 7\nlr = 1\n[encoder]\nvariant = "tiny_dino8"\n[data]\noffsets = [1, 2]\n')
-    config = load_config(path, ["train.steps=9", "views.crop_scale=[0.6, 0.7]", "data.shards=2024", "log.tensorboard=false"])
+    path = written(
+        tmp_path, '[train]\nsteps = 7\nlr = 1\n[encoder]\nvariant = "tiny_dino8"\n[data]\noffsets = [1, 2]\n'
+    )
+    config = load_config(
+        path, ["train.steps=9", "views.crop_scale=[0.6, 0.7]", "data.shards=2024", "log.tensorboard=false"]
+    )
     assert (config.train.steps, config.train.lr, config.encoder.variant) == (9, 1.0, "tiny_dino8")
     assert config.data.offsets == (1, 2) and config.views.crop_scale == (0.6, 0.7)
     assert config.data.shards == "2024" and config.log.tensorboard is False
@@ -126,7 +130,9 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_resolved_config_reads_back_equal(tmp_path: Path) -> None:
-    config = load_config(None, ["data.shards=odd \"name\" ü", "data.offsets=[-2,1]", "train.lr=3e-05", "train.compile=true"])
+    config = load_config(
+        None, ['data.shards=odd "name" ü', "data.offsets=[-2,1]", "train.lr=3e-05", "train.compile=true"]
+    )
     path = tmp_path / "config.toml"
     path.write_text(to_toml(config), encoding="utf-8")
     assert load_config(path) == config != Config()

@@ -92,7 +92,9 @@ def test_unreadable_sample_is_named_and_replaced_by_the_next(workers: int) -> No
         batches = take(loader, 8)
         assert loader.failed >= 2
     failures = [f for batch in batches for f in batch[-1]]
-    assert {f.sample for f in failures} == {7} and all("sample-7 in some shard is damaged" in f.reason for f in failures)
+    assert {f.sample for f in failures} == {7} and all(
+        "sample-7 in some shard is damaged" in f.reason for f in failures
+    )
     for failure in failures:
         step, row = divmod(failure.position, 5)
         following = plan.order.visits(np.array([failure.position + 1]))
@@ -130,7 +132,9 @@ def test_killed_worker_is_reported_not_waited_for() -> None:
         next(batches)
         os.kill(loader.processes[1].pid, signal.SIGKILL)
         began = time.monotonic()
-        with pytest.raises(LoaderError, match=r"loader worker 1 \(pid \d+\) was killed by signal 9 \(out of memory\?\)"):
+        with pytest.raises(
+            LoaderError, match=r"loader worker 1 \(pid \d+\) was killed by signal 9 \(out of memory\?\)"
+        ):
             for _ in batches:
                 pass
         assert time.monotonic() - began < 10

@@ -70,7 +70,11 @@ def test_decoder_gradients_agree_with_finite_differences() -> None:
     mixture = torch.randn(1, 4, 32, 32, dtype=torch.float64)
     score = (model.decode(maps, (32, 32)) * mixture).sum()
     score.backward()
-    for name in ("act_postprocess1.post.0.weight", "scratch.refinenet2.resConfUnit1.conv1.bias", "scratch.layer4_rn.weight"):
+    for name in (
+        "act_postprocess1.post.0.weight",
+        "scratch.refinenet2.resConfUnit1.conv1.bias",
+        "scratch.layer4_rn.weight",
+    ):
         parameter = model.decoder.get_parameter(name)
         assert parameter.grad is not None
         direction = torch.randn_like(parameter)
@@ -135,7 +139,10 @@ def test_mae_positions_are_the_fixed_table() -> None:
     table.initialise(torch.Generator())
     position = table.pos_embed[0]
     assert not position[0].any()
-    column, row = 2, 3  # token (3, 2) of a 4 x 4 grid: the first half of the channels codes the column, sine before cosine
+    column, row = (
+        2,
+        3,
+    )  # token (3, 2) of a 4 x 4 grid: the first half of the channels codes the column, sine before cosine
     token = position[1 + 4 * row + column]
     omega = 10000.0 ** (-torch.arange(12) / 12)
     wanted = torch.cat([f(x * omega) for x in (column, row) for f in (torch.sin, torch.cos)])

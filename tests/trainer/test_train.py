@@ -190,7 +190,9 @@ def test_non_finite_loss_stops_and_keeps_the_last_snapshot(
         return views._replace(u1=views.u1 * float("nan")) if len(calls) == 4 else views
 
     monkeypatch.setattr(train_module, "cut_views", poisoned)
-    with pytest.raises(NonFiniteLoss, match=r"step 4: flow = nan.*last snapshot is intact\. Samples of the step: 00000"):
+    with pytest.raises(
+        NonFiniteLoss, match=r"step 4: flow = nan.*last snapshot is intact\. Samples of the step: 00000"
+    ):
         run(shards, out, "log.snapshot_every=2")
     assert [p.name for p in snapshots(out)] == ["step-0000002.pth"]
     assert all(torch.isfinite(v).all() for v in final_state(out)["model"].values() if v.is_floating_point())
@@ -288,7 +290,11 @@ def test_finished_run_resumes_to_nothing(shards: Path, tmp_path: Path) -> None:
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A training process of its own group, which does not outlive the block whatever happens in it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainer", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "trainer", *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         yield process

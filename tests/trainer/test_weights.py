@@ -48,7 +48,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(int(trouble))
             return
         content = self.server.content
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and trouble not in ("no_resume", "no_length") else 0
+        start = (
+            int(asked.removeprefix("bytes=").rstrip("-")) if asked and trouble not in ("no_resume", "no_length") else 0
+        )
         if start >= len(content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -190,7 +192,13 @@ def test_being_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(weights.PUBLISHED, "tiny_dino8", Published("http://127.0.0.1:9/w.pth"))
     with pytest.raises(OSError) as caught:
         fetch_encoder("tiny_dino8", attempts=1, timeout_s=0.3)
-    for part in ("tiny_dino8", "fetch http://127.0.0.1:9/w.pth by hand", str(tmp_path / "w.pth"), "init=PATH", "init='random'"):
+    for part in (
+        "tiny_dino8",
+        "fetch http://127.0.0.1:9/w.pth by hand",
+        str(tmp_path / "w.pth"),
+        "init=PATH",
+        "init='random'",
+    ):
         assert part in str(caught.value)
     with pytest.raises(ValueError, match="demo_vit8 has no published weights"):
         fetch_encoder("demo_vit8")
@@ -198,7 +206,9 @@ def test_being_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_every_official_variant_has_an_address() -> None:
     assert set(weights.PUBLISHED) == set(OFFICIAL)
-    assert all(source.url.startswith("https://") and source.url.endswith(".pth") for source in weights.PUBLISHED.values())
+    assert all(
+        source.url.startswith("https://") and source.url.endswith(".pth") for source in weights.PUBLISHED.values()
+    )
 
 
 def as_published(family: str, seed: int = 1) -> dict[str, object]:
@@ -218,15 +228,23 @@ def test_published_layouts_are_read_unchanged(family: str, tmp_path: Path) -> No
 
 
 def test_the_reconstruction_decoder_of_mae_is_dropped(tmp_path: Path) -> None:
-    extras = {"mask_token": torch.zeros(1, 1, 8), "decoder_embed.weight": torch.zeros(8, 48), "decoder_pos_embed": torch.zeros(1)}
+    extras = {
+        "mask_token": torch.zeros(1, 1, 8),
+        "decoder_embed.weight": torch.zeros(8, 48),
+        "decoder_pos_embed": torch.zeros(1),
+    }
     torch.save({"model": {**encoder_state("tiny_mae16"), **extras}}, tmp_path / "e.pth")
-    assert set(read_encoder_file(tmp_path / "e.pth", ENCODERS["tiny_mae16"], "tiny_mae16")) == set(encoder_state("tiny_mae16"))
+    assert set(read_encoder_file(tmp_path / "e.pth", ENCODERS["tiny_mae16"], "tiny_mae16")) == set(
+        encoder_state("tiny_mae16")
+    )
 
 
 @pytest.mark.parametrize(("asked", "given"), list(permutations(TINY, 2)))
 def test_a_file_of_the_wrong_family_is_named(asked: str, given: str, tmp_path: Path) -> None:
     torch.save(as_published(given), tmp_path / "e.pth")
-    with pytest.raises(ValueError, match=rf"e\.pth is not {TINY[asked]}: it looks like {TINY[given]} \(.*\); .*patch_embed"):
+    with pytest.raises(
+        ValueError, match=rf"e\.pth is not {TINY[asked]}: it looks like {TINY[given]} \(.*\); .*patch_embed"
+    ):
         FlowFeat.create(TINY[asked], init=tmp_path / "e.pth")
 
 
@@ -264,5 +282,7 @@ def test_other_files_in_place_of_an_encoder(tmp_path: Path) -> None:
         read_encoder_file(tmp_path / "cut.pth", spec, "tiny_dino8")
     smaller = {key: value for key, value in encoder_state("tiny_dino8").items() if not key.startswith("blocks.3.")}
     torch.save(smaller, tmp_path / "short.pth")
-    with pytest.raises(ValueError, match=r"looks like a dino ViT of dim 48, depth 3, patch 8 .*12 missing \(blocks\.3\.norm1\.weight"):
+    with pytest.raises(
+        ValueError, match=r"looks like a dino ViT of dim 48, depth 3, patch 8 .*12 missing \(blocks\.3\.norm1\.weight"
+    ):
         read_encoder_file(tmp_path / "short.pth", spec, "tiny_dino8")
