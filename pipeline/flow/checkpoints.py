@@ -11,7 +11,7 @@ import hashlib
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,11 +109,10 @@ def difference(tensors: Mapping[str, Tensor], network: str, layout: Layout) -> D
     )
 
 
-def differences(tensors: Mapping[str, Tensor]) -> Iterator[Difference]:
-    """The difference to every network in every layout that it is published in."""
-    for name, kind in NETWORKS.items():
-        for layout in kind.layouts:
-            yield difference(tensors, name, LAYOUTS[layout])
+def nearest(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Difference:
+    """The smallest difference to any of the networks in any layout that it is published in."""
+    pairs = ((name, LAYOUTS[layout]) for name in names for layout in NETWORKS[name].layouts)
+    return min((difference(tensors, name, layout) for name, layout in pairs), key=lambda found: found.size)
 
 
 def load_checkpoint(net: nn.Module, name: str, path: Path) -> str:
@@ -126,13 +125,13 @@ def load_checkpoint(net: nn.Module, name: str, path: Path) -> str:
     digest, claimed = sha256_of(path), hash_in_name(path.name)
     if claimed is not None and not digest.startswith(claimed):
         raise ValueError(f"{path} is damaged or not what its name says: its sha256 starts with {digest[:8]}")
-    ranked = sorted(differences(tensors), key=lambda found: found.size)
-    own = min((found for found in ranked if found.network == name), key=lambda found: found.size)
+    own = nearest(tensors, [name])
     if own.size:
-        looks = f"{ranked[0].network} ({ranked[0].layout} names)"
-        if ranked[0].size > len(tensors) / 2:
+        closest = nearest(tensors, NETWORKS)
+        looks = f"{closest.network} ({closest.layout} names)"
+        if closest.size > len(tensors) / 2:
             looks = "none of the known networks"
-        elif ranked[0].network == name:
+        elif closest.network == name:
             looks = f"a damaged or modified {looks}"
         raise ValueError(f"{path} does not fit {name}; it looks like {looks}. Keys: {own.describe()}")
     layout = LAYOUTS[own.layout]

@@ -57,7 +57,7 @@ def fetch(
     patience = patience or Patience()
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    with _alone(part):
+    with _alone(target.parent):
         _attempt_until_complete(url, part, patience, progress)
         digest = sha256_of(part)
         if sha256_prefix is not None and not digest.startswith(sha256_prefix):
@@ -65,21 +65,21 @@ def fetch(
             raise ValueError(f"{url} sent a file whose sha256 starts with {digest[:8]}, not {sha256_prefix}; nothing was kept")
         os.replace(part, target)
         _tag_file(part).unlink(missing_ok=True)
-    _sync_directory(target.parent)
     return digest
 
 
 @contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    """Hold a lock beside the partial file; two processes writing into it would mix their bytes."""
-    lock = part.with_name(part.name + ".lock")
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as held:
-            raise ValueError(f"another process is fetching {part.name.removesuffix('.part')}; wait for it to finish") from held
+def _alone(directory: Path) -> Iterator[None]:
+    """Lock the directory; two processes writing into one partial file would mix their bytes."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-        lock.unlink(missing_ok=True)
+        os.fsync(handle)
+    except BlockingIOError as held:
+        raise ValueError(f"another process is fetching files into {directory}; wait for it to finish") from held
+    finally:
+        os.close(handle)
 
 
 def _attempt_until_complete(url: str, part: Path, patience: Patience, progress: Progress | None) -> None:
@@ -165,14 +165,6 @@ def _remember_tag(part: Path, tag: str | None) -> None:
 def _discard(part: Path) -> None:
     part.unlink(missing_ok=True)
     _tag_file(part).unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def get(entry: KnownWeights, *, patience: Patience | None = None, progress: Progress | None = None) -> Path:
