@@ -53,7 +53,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(PY) -m pipeline synth --out data/demo-$(SEED) --seed $(SEED) --videos 64 --davis-sequences 6
 	$(PY) -m pipeline extract --dataset synthetic --root data/demo-$(SEED)/videos --out data/shards/demo-$(SEED) --flow dis --passes 4 --seed $(SEED) --chunk-videos 32
-	$(PY) -m trainer train --config configs/demo.toml --shards data/shards/demo-$(SEED) --out $(DEMO) --resume train.seed=$(SEED)
+	$(PY) -m trainer train --config configs/demo.toml --shards data/shards/demo-$(SEED) --out $(DEMO) $(if $(wildcard $(DEMO)/config.toml),--resume) train.seed=$(SEED)
 	$(PY) -m probes vos --model $(DEMO)/flowfeat.safetensors --davis data/demo-$(SEED)/davis --out $(DEMO)/report --height 160 --seed $(SEED)
 
 test: $(READY)
@@ -71,7 +71,7 @@ verify: $(READY)
 	$(PY) -m pipeline verify $(SHARDS)
 
 train: $(READY)
-	$(PY) -m trainer train --config $(CONFIG) --shards $(SHARDS) --out $(RUN) --resume $(TRAIN)
+	$(PY) -m trainer train --config $(CONFIG) --shards $(SHARDS) --out $(RUN) $(if $(wildcard $(RUN)/config.toml),--resume) $(TRAIN)
 
 probe: $(READY)
 	$(PY) -m probes vos --model $(RUN)/flowfeat.safetensors --davis $(DAVIS) --out $(RUN)/report $(PROBE)
