@@ -34,7 +34,7 @@ def ours(data: ShardSet, workers: int, batches: int) -> float:
     settings = data.manifest.settings
     plan = Plan(SampleOrder(data.trainable_mask, seed=0), BATCH, settings.image_size, settings.flow_size)
     with Loader(data, plan, workers=workers, prefetch_batches=4) as loader:
-        return _rate(iter(loader), batches)
+        return _rate(loader.batches(), batches)
 
 
 def webdataset(root: Path, workers: int, batches: int) -> float:

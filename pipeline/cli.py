@@ -15,9 +15,11 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.progress import Progress
 
 from pipeline.extract import Request, extract, settings_of
 from pipeline.flow.base import EstimatorOptions
+from pipeline.flow_cli import commands as flow_commands
 from pipeline.inspect import choose, contact_sheet, write_png
 from pipeline.plan import make_plan
 from pipeline.progress import ExtractionProgress
@@ -103,7 +105,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
                 help="An option of the estimator.",
             ),
             click.option("--device", default="cpu", help="Where the flow network runs: cpu, cuda, cuda:1."),
-            click.option("--precision", default="fp32", type=click.Choice(["fp32", "bf16", "fp16"])),
+            click.option("--precision", default="fp32", help="fp32, tf32, bf16 or fp16."),
         ]
     ):
         command = option(command)
@@ -255,5 +257,17 @@ def synth(out: Path, **kw: Any) -> None:
     """Generate synthetic videos with exact flow, masks and depth."""
     from pipeline.synth import generate
 
-    generate(out, **kw)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("synthetic videos", total=None)
+
+        def told(name: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            if not bar.console.is_terminal and done * 4 // total > (done - 1) * 4 // total:
+                bar.console.print(f"{done}/{total} videos and sequences", highlight=False)
+
+        generate(out, progress=told, **kw)
     click.echo(f"{out}: {kw['videos']} videos, {kw['davis_sequences']} sequences with masks")
+
+
+for _command in flow_commands.commands.values():
+    main.add_command(_command)

@@ -62,7 +62,7 @@ def _flows(data: ShardSet, i: int) -> list[NDArray[np.float32] | None]:
     side = data.manifest.settings.flow_size
     flows: list[NDArray[np.float32] | None] = []
     for k in range(len(data.offsets)):
-        if data.status[i, k] not in (schema.STORED, schema.STILL):
+        if data.status(i, k) not in (schema.STORED, schema.STILL):
             flows.append(None)
             continue
         decoded = decode_flow(data.flow_bytes(i, k), (side, side))
@@ -71,7 +71,7 @@ def _flows(data: ShardSet, i: int) -> list[NDArray[np.float32] | None]:
 
 
 def _caption(data: ShardSet, i: int, k: int, flow: NDArray[np.float32] | None) -> str:
-    head = f"t{data.offsets[k]:+d}  {data.status[i, k]}"
+    head = f"t{data.offsets[k]:+d}  {data.status(i, k)}"
     if flow is None:
         return head
     dx, dy = data.std_px[i, k]

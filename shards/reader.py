@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import simplejpeg
 from numpy.typing import NDArray
@@ -67,13 +68,25 @@ def _list_column(table: pa.Table, name: str, width: int) -> NDArray[Any]:
     return flat.to_numpy(zero_copy_only=False).reshape(-1, width)
 
 
+def _status_codes(table: pa.Table, width: int) -> NDArray[np.uint8]:
+    """Positions in PAIR_STATUS, one byte per pair: as strings a large set's statuses would take gigabytes."""
+    names = table.column("status").combine_chunks().flatten() if table.num_rows else pa.array([], pa.string())
+    codes = pc.index_in(names, value_set=pa.array(schema.PAIR_STATUS))
+    if codes.null_count:
+        unknown = sorted(set(names.to_pylist()) - set(schema.PAIR_STATUS))
+        raise ShardSetError(
+            f"{schema.INDEX} holds the pair status {unknown[0]!r}; format 1 knows {', '.join(schema.PAIR_STATUS)}"
+        )
+    return codes.to_numpy().astype(np.uint8).reshape(-1, width)
+
+
 class ShardSet:
     """Random access to the samples of a set.
 
     root: directory of the set. allow_partial: open a set in which chunks are still missing. Raises ShardSetError when
     the set is missing, incomplete, damaged, or of another format version.
 
-    keys[i], video[i]: names; pass_index[i]: pass; status[i, k], quantum_exponent[i, k], std_px[i, k, 2]: the neighbours.
+    keys[i], video[i]: names; pass_index[i]: pass; quantum_exponent[i, k], std_px[i, k, 2]: the neighbours.
     Safe to hand to other processes: files are opened per process, on first use.
     """
 
@@ -101,10 +114,10 @@ class ShardSet:
         self._flow = np.stack(
             [_list_column(table, f"flow_{c}", width).astype(np.int64) for c in ("offset", "size", "crc32")], axis=2
         )
-        self.status = _list_column(table, "status", width)
+        self._status = _status_codes(table, width)
         self.quantum_exponent = _list_column(table, "quantum_exponent", width)
         self.std_px = np.stack([_list_column(table, f"std_{c}_px", width) for c in ("dx", "dy")], axis=2)
-        self.trainable_mask: NDArray[np.bool_] = self.status == schema.STORED
+        self.trainable_mask: NDArray[np.bool_] = self._status == schema.PAIR_STATUS.index(schema.STORED)
         self._handles: dict[int, int] = {}
         self._pid = os.getpid()
         self._check_sizes()
@@ -138,6 +151,10 @@ class ShardSet:
     def trainable(self, i: int) -> tuple[int, ...]:
         """Positions in `offsets` whose flow is stored and above the noise floor."""
         return tuple(np.flatnonzero(self.trainable_mask[i]).tolist())
+
+    def status(self, i: int, k: int) -> str:
+        """What became of neighbour k of sample i: one of schema.PAIR_STATUS."""
+        return schema.PAIR_STATUS[self._status[i, k]]
 
     def _handle(self, shard: int) -> int:
         if (
@@ -174,7 +191,7 @@ class ShardSet:
         """The `.flow` member of neighbour k, checked. Raises SampleError when that pair was not stored."""
         offset, size, crc32 = self._flow[i, k].tolist()
         if size == 0:
-            raise SampleError(f"{self.keys[i]} holds no flow for offset {self.offsets[k]}: {self.status[i, k]}")
+            raise SampleError(f"{self.keys[i]} holds no flow for offset {self.offsets[k]}: {self.status(i, k)}")
         return self._member(i, f"{schema.offset_label(self.offsets[k])}.flow", offset, size, crc32)
 
     def read(

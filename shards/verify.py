@@ -112,7 +112,7 @@ def _verify_sample(data: ShardSet, i: int, shard: str) -> list[Problem]:
     except (SampleError, ValueError) as error:
         problems.append(Problem(f"{shard} {data.keys[i]}", str(error)))
     for k, offset in enumerate(data.offsets):
-        if data.status[i, k] not in (schema.STORED, schema.STILL):
+        if data.status(i, k) not in (schema.STORED, schema.STILL):
             continue
         try:
             flow = decode_flow(data.flow_bytes(i, k), size)

@@ -112,7 +112,7 @@ def create(name: str, options: EstimatorOptions | None = None) -> FlowEstimator:
 
 
 # Modules that register estimators; imported only when a name must be resolved, so that commands start fast.
-_MODULES = ("pipeline.flow.dis", "pipeline.flow.truth")
+_MODULES = ("pipeline.flow.dis", "pipeline.flow.truth", "pipeline.flow.family")
 
 
 def load_all() -> None:

@@ -30,6 +30,7 @@ from PIL import Image
 
 from pipeline.synth.compose import Style
 from pipeline.synth.scene import Scene
+from shards.writer import atomic_file
 
 HELD_OUT = 2**32  # added to the seed of DAVIS sequences; seeds are smaller than this, so the two never meet
 DEPTH_SCALE = 1000.0
@@ -40,13 +41,8 @@ Progress = Callable[[str, int, int], None]
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """Temporary name → fsync → rename."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with atomic_file(path) as stream:
+        stream.write(data)
 
 
 def _json_bytes(record: Any) -> bytes:
