@@ -24,6 +24,7 @@ def main(videos: str | None, davis: str | None, shards: str | None) -> None:
         (["extraction.py", "--videos", videos], videos),
         (["loader.py", "--shards", shards], shards),
         (["train_step.py", "--variant", "demo_vit8", "--size", "128", "--batch", "8", "--shards", shards], shards),
+        (["synthetic_flow.py"], True),
         (["flow.py", "--quick", "--record"], True),
     ]
     for arguments, data in jobs:

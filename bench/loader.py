@@ -45,12 +45,8 @@ def webdataset(root: Path, workers: int, batches: int) -> float:
         flow = decode_flow(sample[name])
         return sample["jpg"], flow.values_chw, flow.quantum_px
 
-    source = (
-        wds.WebDataset(urls, shardshuffle=100, seed=0, repeat=True)
-        .decode("rgb8")
-        .map(pick)
-        .batched(BATCH, partial=False)
-    )
+    source = wds.WebDataset(urls, shardshuffle=100, seed=0, empty_check=False).decode("rgb8").map(pick).repeat()
+    source = source.batched(BATCH, partial=False)
     loader = wds.WebLoader(source, batch_size=None, num_workers=workers)
     return _rate(iter(loader), batches)
 
