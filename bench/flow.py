@@ -73,7 +73,7 @@ class Report:
 
     def row(self, figure: str, value: float, unit: str, note: str = "") -> None:
         print(
-            json.dumps({"bench": "flow", "figure": figure, "value": round(value, 4), "unit": unit, "note": note}),
+            json.dumps({"bench": "flow", "figure": figure, "value": float(f"{value:.5g}"), "unit": unit, "note": note}),
             flush=True,
         )
         if self.keep:

@@ -1,6 +1,6 @@
 """End-point error of DIS on synthetic video against the generator's exact flow, both through shards, at 224 px.
 
-    python bench/synthetic_flow.py
+python bench/synthetic_flow.py
 """
 
 from __future__ import annotations
@@ -41,7 +41,13 @@ def main(videos: int, seed: int) -> None:
         for distance, values in sorted(errors.items()):
             note = f"{len(values)} pairs of {videos} videos, all pixels, occlusions included"
             record("synthetic", f"dis_epe_offset_{distance}", float(np.mean(values)), "px", note)
-        record("synthetic", "stored_flow_error_bound_mean", float(np.mean(quantised)), "px", "half a quantum, mean over pairs")
+        record(
+            "synthetic",
+            "stored_flow_error_bound_mean",
+            float(np.mean(quantised)),
+            "px",
+            "half a quantum, mean over pairs",
+        )
 
 
 def _extract(home: Path, flow: str) -> ShardSet:

@@ -105,7 +105,9 @@ def difference(tensors: Mapping[str, Tensor], network: str, layout: Layout) -> D
         missing=sorted(set(wanted) - set(found)),
         unexpected=sorted(set(tensors) - set(wanted) - set(aliases)),
         misshapen=misshapen,
-        unequal_aliases=[a for a, key in aliases.items() if key in tensors and not torch.equal(tensors[a], tensors[key])],
+        unequal_aliases=[
+            a for a, key in aliases.items() if key in tensors and not torch.equal(tensors[a], tensors[key])
+        ],
     )
 
 

@@ -44,7 +44,12 @@ class Patience:
 
 
 def fetch(
-    url: str, target: Path, *, sha256_prefix: str | None = None, patience: Patience | None = None, progress: Progress | None = None
+    url: str,
+    target: Path,
+    *,
+    sha256_prefix: str | None = None,
+    patience: Patience | None = None,
+    progress: Progress | None = None,
 ) -> str:
     """Bring `url` to `target` and return the sha256 of the file.
 
@@ -62,7 +67,9 @@ def fetch(
         digest = sha256_of(part)
         if sha256_prefix is not None and not digest.startswith(sha256_prefix):
             _discard(part)
-            raise ValueError(f"{url} sent a file whose sha256 starts with {digest[:8]}, not {sha256_prefix}; nothing was kept")
+            raise ValueError(
+                f"{url} sent a file whose sha256 starts with {digest[:8]}, not {sha256_prefix}; nothing was kept"
+            )
         os.replace(part, target)
         _tag_file(part).unlink(missing_ok=True)
     return digest
@@ -95,14 +102,18 @@ def _attempt_until_complete(url: str, part: Path, patience: Patience, progress: 
             reason = str(broken)
         except HTTPError as refused:
             if refused.code < 500 and refused.code != 429:
-                raise ValueError(f"{url} answered {refused.code} {refused.reason}; is the address still right?") from refused
+                raise ValueError(
+                    f"{url} answered {refused.code} {refused.reason}; is the address still right?"
+                ) from refused
             reason = f"the server answered {refused.code}"
         except TimeoutError:
             reason = f"nothing came for {patience.stall_s:g} s"
         except (URLError, ConnectionError, http.client.HTTPException) as broken:
             reason = f"{getattr(broken, 'reason', broken)}"
     here = part.stat().st_size if part.exists() else 0
-    raise ValueError(f"gave up fetching {url} after {patience.attempts} attempts ({reason}); {here} bytes are kept and will be resumed")
+    raise ValueError(
+        f"gave up fetching {url} after {patience.attempts} attempts ({reason}); {here} bytes are kept and will be resumed"
+    )
 
 
 def _transfer(url: str, part: Path, stall_s: float, progress: Progress | None) -> None:
@@ -135,7 +146,9 @@ def _transfer(url: str, part: Path, stall_s: float, progress: Progress | None) -
         _copy(response, part, start, total, progress)
 
 
-def _copy(response: http.client.HTTPResponse, part: Path, start: int, total: int | None, progress: Progress | None) -> None:
+def _copy(
+    response: http.client.HTTPResponse, part: Path, start: int, total: int | None, progress: Progress | None
+) -> None:
     here = start
     with part.open("r+b" if start else "wb") as file:
         file.seek(start)
@@ -194,5 +207,7 @@ def _extract(archive: Path, member: str, target: Path) -> None:
             os.fsync(file.fileno())
     except (zipfile.BadZipFile, KeyError) as broken:
         part.unlink(missing_ok=True)
-        raise ValueError(f"{archive} is no zip archive with {member} inside ({broken}); delete it to fetch it again") from broken
+        raise ValueError(
+            f"{archive} is no zip archive with {member} inside ({broken}); delete it to fetch it again"
+        ) from broken
     os.replace(part, target)

@@ -29,7 +29,10 @@ _TORCHVISION: _Rules = (
     (r"^update_block\.encoder\.conv\.", "update_block.motion_encoder.conv.0."),
     (r"^update_block\.encoder\.convc(\d)\.", r"update_block.motion_encoder.convcorr\1.0."),
     (r"^update_block\.encoder\.convf(\d)\.", r"update_block.motion_encoder.convflow\1.0."),
-    (r"^update_block\.gru\.conv([zrq])(\d?)\.", lambda m: f"update_block.recurrent_block.convgru{m[2] or 1}.conv{m[1]}."),
+    (
+        r"^update_block\.gru\.conv([zrq])(\d?)\.",
+        lambda m: f"update_block.recurrent_block.convgru{m[2] or 1}.conv{m[1]}.",
+    ),
     (r"^update_block\.mask\.0\.", "mask_predictor.convrelu.0."),
     (r"^update_block\.mask\.2\.", "mask_predictor.conv."),
 )

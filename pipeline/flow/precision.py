@@ -50,7 +50,9 @@ def moving_texture(side_px: int, seed: int = 0) -> Window:
         return np.clip(total, 0, 255).astype(np.uint8)
 
     neighbours_khwc = np.stack([frame(t) for t in _OFFSETS])
-    return Window("texture", Path("texture"), _OFFSETS, 2, (0, 1, 3, 4), 0.0, (-2.0, -1.0, 1.0, 2.0), frame(0), neighbours_khwc)
+    return Window(
+        "texture", Path("texture"), _OFFSETS, 2, (0, 1, 3, 4), 0.0, (-2.0, -1.0, 1.0, 2.0), frame(0), neighbours_khwc
+    )
 
 
 def compare(
@@ -69,7 +71,10 @@ def compare(
         windows = [pair_window(read_frame(pictures[0]), read_frame(pictures[1]), pictures[0])]
     base = EstimatorOptions(weights=weights, device=device)
     wanted = precisions or (("bf16",) if device == "cpu" else ("tf32", "bf16", "fp16"))
-    modes: list[tuple[str, str, dict[str, Any]]] = [("fp32", "fp32", {}), ("fp32 channels_last", "fp32", {"channels_last": True})]
+    modes: list[tuple[str, str, dict[str, Any]]] = [
+        ("fp32", "fp32", {}),
+        ("fp32 channels_last", "fp32", {"channels_last": True}),
+    ]
     for precision in wanted:
         modes.append((precision, precision, {"channels_last": False}))
         modes.append((f"{precision} channels_last", precision, {"channels_last": True}))
@@ -100,5 +105,10 @@ def _difference(mode: str, flows: list[WindowFlow], reference: list[WindowFlow],
     error = np.linalg.norm((ours - theirs).astype(np.float64), axis=1)
     motion = np.linalg.norm(theirs.astype(np.float64), axis=1)
     return ModeDifference(
-        mode, float(error.mean()), float(np.percentile(error, 99)), float(error.max()), float(motion.mean()), len(ours) / seconds
+        mode,
+        float(error.mean()),
+        float(np.percentile(error, 99)),
+        float(error.max()),
+        float(motion.mean()),
+        len(ours) / seconds,
     )

@@ -168,7 +168,9 @@ def _entry(record: bytes) -> _Entry:
     for field, value in _fields(record):
         if field == 2:
             assert isinstance(value, bytes)
-            dimensions = [dict(_fields(one)) for number, one in _fields(value) if number == 2 and isinstance(one, bytes)]
+            dimensions = [
+                dict(_fields(one)) for number, one in _fields(value) if number == 2 and isinstance(one, bytes)
+            ]
             shape = [int(dimension.get(1, 0)) for dimension in dimensions]
         elif field in numbers:
             assert isinstance(value, int)

@@ -16,6 +16,7 @@ The key list must be the complete official one (``keys_<variant>.json``), includ
 entries a re-implementation may not use (mask_token, refinenet4.resConfUnit1.*):
 skipping one would shift the stream for all later keys.
 """
+
 import json
 import math
 
@@ -85,7 +86,7 @@ def smooth_flow(seed, b, h, w, amp=0.05):
             a0, a1, a2, ph = g.standard_normal(4)
             out[i, c] = amp * (0.3 * a0 + 0.3 * a1 * x / w + 0.2 * a2 * np.sin(4 * y / h + ph))
         top, left = int(h * g.uniform(0.1, 0.4)), int(w * g.uniform(0.1, 0.4))
-        out[i, :, top:top + h // 3, left:left + w // 3] += amp * g.standard_normal((2, 1, 1))
+        out[i, :, top : top + h // 3, left : left + w // 3] += amp * g.standard_normal((2, 1, 1))
     out += 0.02 * amp * g.standard_normal(out.shape)
     return out.astype(np.float32)
 

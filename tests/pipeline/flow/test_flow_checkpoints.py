@@ -1,0 +1,197 @@
+"""Published weight files load in every layout, strictly; what does not fit is refused with a useful line."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipeline.flow.checkpoints import hash_in_name, load_checkpoint, load_random, sha256_of
+from pipeline.flow.family import NETWORKS
+from pipeline.flow.layouts import LAYOUTS
+from tests.pipeline.flow.flow_stand_in import FIXTURES, official_shapes, stand_in_state
+
+State = dict[str, Tensor]
+
+
+def loaded(name: str, path: Path) -> nn.Module:
+    net = NETWORKS[name].build()
+    assert load_checkpoint(net, name, path) == f"sha256:{sha256_of(path)}"
+    return net
+
+
+def values(name: str, seed: int = 4) -> tuple[nn.Module, State]:
+    """A network with random weights, and its state under our names."""
+    net = NETWORKS[name].build()
+    load_random(net, seed)
+    return net, dict(net.state_dict())
+
+
+def renamed(state: State, layout: str) -> State:
+    return {LAYOUTS[layout].rename(key): value for key, value in state.items()}
+
+
+def same(net: nn.Module, state: State) -> bool:
+    return all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+
+
+def saved(path: Path, state: State) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_keys_are_those_of_the_official_code(name: str, shared_dir: Path) -> None:
+    listed = json.loads((shared_dir / "reference" / f"keys_{FIXTURES[name][0]}.json").read_text())
+    assert official_shapes(name) == {key: tuple(shape) for key, shape in listed.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [(name, layout) for name, kind in NETWORKS.items() for layout in kind.layouts]
+)
+def test_every_layout_loads(name: str, layout: str, tmp_path: Path) -> None:
+    _, state = values(name)
+    assert same(loaded(name, saved(tmp_path / "w.pt", renamed(state, layout))), state)
+
+
+@pytest.mark.parametrize("name", ["raft", "raft-small"])
+def test_module_prefix(name: str, tmp_path: Path) -> None:
+    """As princeton-vl/RAFT publishes them: an OrderedDict, `module.` before every key, both names of a projection's norm."""
+    official = stand_in_state(name, 1)
+    path = tmp_path / "raft-sintel.pth"
+    torch.save(OrderedDict((f"module.{key}", value) for key, value in official.items()), path)
+    net = loaded(name, path)
+    assert torch.equal(net.state_dict()["cnet.conv1.weight"], official["cnet.conv1.weight"])
+
+
+@pytest.mark.parametrize("kept", ["both", "bn3", "downsample.1"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_alias_names_of_sea_raft(kept: str, suffix: str, tmp_path: Path) -> None:
+    """.pth files hold both names, the hub's safetensors only `bn3`."""
+    state = stand_in_state("sea-raft-s", 2)
+    dropped = {"both": "nothing", "bn3": "downsample.1.", "downsample.1": ".bn3."}[kept]
+    path = saved(tmp_path / f"model{suffix}", {key: value for key, value in state.items() if dropped not in key})
+    net = loaded("sea-raft-s", path)
+    assert torch.equal(
+        net.state_dict()["fnet.layer2.0.downsample.1.running_var"], state["fnet.layer2.0.downsample.1.running_var"]
+    )
+
+
+def test_alias_names_must_agree(tmp_path: Path) -> None:
+    state = stand_in_state("sea-raft-s", 2)
+    state["cnet.layer3.0.bn3.weight"] = state["cnet.layer3.0.bn3.weight"] + 1
+    path = saved(tmp_path / "model.pth", state)
+    with pytest.raises(ValueError, match=r"1 with two unequal copies: cnet\.layer3\.0\.bn3\.weight"):
+        load_checkpoint(NETWORKS["sea-raft-s"].build(), "sea-raft-s", path)
+
+
+@pytest.mark.parametrize("name", ["raft", "smurf"])
+def test_the_file_names_its_own_hash(name: str, tmp_path: Path) -> None:
+    _, state = values("raft")
+    plain = saved(tmp_path / "w.pth", renamed(state, "torchvision"))
+    right = plain.rename(tmp_path / f"raft_large_C_T_V1-{sha256_of(plain)[:8]}.pth")
+    if name == "raft":
+        assert same(loaded("raft", right), state)
+    wrong = right.rename(tmp_path / "raft_large_C_T_V1-22a6c225.pth")
+    with pytest.raises(ValueError, match="damaged or not what its name says"):
+        load_checkpoint(NETWORKS["raft"].build(), "raft", wrong)
+
+
+def test_only_torchvision_names_carry_a_hash() -> None:
+    assert hash_in_name("raft_large_C_T_SKHT_V1-0b8c9e55.pth") == "0b8c9e55"
+    assert hash_in_name("raft_small_C_T_V1-ad48884c.pth") == "ad48884c"
+    assert hash_in_name("my_raft-20240131.pth") is None
+    assert hash_in_name("Tartan-C-T-TSKH-spring540x960-M.safetensors") is None
+
+
+@pytest.mark.parametrize(
+    ("file", "layout", "asked", "looks"),
+    [
+        ("raft", "official", "raft-small", "raft (official names)"),
+        ("raft-small", "torchvision", "raft", "raft-small (torchvision names)"),
+        ("sea-raft-s", "sea-raft", "sea-raft-m", "sea-raft-s (sea-raft names)"),
+        ("sea-raft-m", "sea-raft", "raft", "sea-raft-m (sea-raft names)"),
+        ("smurf", "torchvision", "raft", "smurf (torchvision names)"),
+        ("raft", "torchvision", "smurf", "raft (torchvision names)"),
+    ],
+)
+def test_weights_of_another_network_are_named(file: str, layout: str, asked: str, looks: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "some.pth", renamed(values(file)[1], layout))
+    with pytest.raises(ValueError) as refused:
+        load_checkpoint(NETWORKS[asked].build(), asked, path)
+    text = str(refused.value)
+    assert str(path) in text and f"does not fit {asked}" in text and f"looks like {looks}" in text
+    assert "missing" in text or "unexpected" in text or "of another shape" in text
+
+
+def test_missing_unexpected_and_misshapen_keys_are_named(tmp_path: Path) -> None:
+    net, state = values("raft-small")
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    broken = dict(state)
+    del broken["fnet.conv1.bias"]
+    broken["fnet.extra.weight"] = torch.zeros(1)
+    broken["cnet.conv2.weight"] = torch.zeros(100, 96, 1, 1)
+    with pytest.raises(ValueError) as refused:
+        load_checkpoint(net, "raft-small", saved(tmp_path / "broken.pth", broken))
+    for part in (
+        "a damaged or modified raft-small", "1 missing: fnet.conv1.bias", "1 unexpected: fnet.extra.weight",
+        "cnet.conv2.weight [100, 96, 1, 1] instead of [160, 96, 1, 1]",
+    ):  # fmt: skip
+        assert part in str(refused.value)
+    assert same(net, before), "a refused file leaves the network as it was"
+
+
+def test_something_else_altogether(tmp_path: Path) -> None:
+    path = saved(tmp_path / "resnet.pth", {f"layer{i}.weight": torch.zeros(3) for i in range(50)})
+    with pytest.raises(ValueError, match="looks like none of the known networks"):
+        load_checkpoint(NETWORKS["raft"].build(), "raft", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("w.pth", b"<html>quota exceeded</html>"),
+        ("w.pth", b""),
+        ("w.safetensors", b"\xff" * 64),
+        ("w.pt", b"PK\x03\x04 cut off"),
+    ],
+)
+def test_unreadable_files(name: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        load_checkpoint(NETWORKS["raft"].build(), "raft", path)
+
+
+def test_truncated_file(tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.pth", values("raft-small")[1])
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        load_checkpoint(NETWORKS["raft-small"].build(), "raft-small", path)
+
+
+def test_files_cannot_run_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (exec, ("raise SystemExit('code ran')",))
+
+    path = tmp_path / "evil.pth"
+    torch.save({"x": Evil()}, path)
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        load_checkpoint(NETWORKS["raft"].build(), "raft", path)
+
+
+def test_nested_and_absent_files(tmp_path: Path) -> None:
+    torch.save({"model": {}, "step": 3}, tmp_path / "nested.pth")
+    with pytest.raises(ValueError, match="not a flat dictionary of tensors"):
+        load_checkpoint(NETWORKS["raft"].build(), "raft", tmp_path / "nested.pth")
+    with pytest.raises(ValueError, match="no weights file at"):
+        load_checkpoint(NETWORKS["raft"].build(), "raft", tmp_path / "absent.pth")
