@@ -80,6 +80,8 @@ class TruthEstimator:
 @register("truth")
 def create_truth(options: EstimatorOptions) -> TruthEstimator:
     """Raises ValueError for options that exact flow has no use for."""
+    if options.weights is not None:
+        raise ValueError(f"the truth estimator has no use for weights (got {options.weights!r}); leave them out")
     if options.extra:
         raise ValueError(f"the truth estimator has no options, got {', '.join(sorted(options.extra))}; leave them out")
     return TruthEstimator(options.image_size)
