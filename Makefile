@@ -12,7 +12,9 @@ READY      := $(VENV)/.ready
 # extract-flow
 DATASET ?= kinetics
 ROOT    ?= data/videos/$(DATASET)
-FLOW    ?= dis
+# The paper's data sets get the paper's network, whose weights must be fetched once; anything else runs at once.
+FLOW    ?= $(if $(filter kinetics ytvos,$(DATASET)),sea-raft-m,dis)
+WEIGHTS ?=
 PASSES  ?= 8
 SHARDS  ?= data/shards/$(DATASET)
 EXTRACT ?=
@@ -34,7 +36,7 @@ help:
 	@echo "make demo            synthetic videos -> flow -> training -> probe -> $(DEMO)/report/index.html (minutes, CPU)"
 	@echo "make test            the test suite"
 	@echo "make lint            ruff and mypy"
-	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=dis] [PASSES=8] [SHARDS=dir] [EXTRACT='...']"
+	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=...] [WEIGHTS=file] [PASSES=8] [SHARDS=dir] [EXTRACT='...']"
 	@echo "make verify          SHARDS=dir: check every byte of a shard set"
 	@echo "make train           SHARDS=dir CONFIG=file RUN=dir [TRAIN='key=value ...']; continues a run that was stopped"
 	@echo "make probe           RUN=dir DAVIS=dir [PROBE='...']: the VOS linear probe"
@@ -65,7 +67,7 @@ lint: $(READY)
 	$(PY) -m mypy
 
 extract-flow: $(READY)
-	$(PY) -m pipeline extract --dataset $(DATASET) --root $(ROOT) --out $(SHARDS) --flow $(FLOW) --passes $(PASSES) $(EXTRACT)
+	$(PY) -m pipeline extract --dataset $(DATASET) --root $(ROOT) --out $(SHARDS) --flow $(FLOW) $(if $(WEIGHTS),--weights $(WEIGHTS)) --passes $(PASSES) $(EXTRACT)
 
 verify: $(READY)
 	$(PY) -m pipeline verify $(SHARDS)
