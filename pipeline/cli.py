@@ -132,7 +132,7 @@ def _request(kw: dict[str, Any]) -> Request:
     return Request(content=content, options=options, **kw)
 
 
-@main.command()
+@main.command("extract")
 @_source_options
 @click.option(
     "--workers", type=int, default=lambda: os.cpu_count() or 1, show_default="number of cores", help="Worker processes."
@@ -165,9 +165,6 @@ def extract_command(max_reject_share: float, as_json: bool, **kw: Any) -> None:
             err=True,
         )
         sys.exit(REJECTED_TOO_MANY)
-
-
-extract_command.name = "extract"
 
 
 def _summarise(manifest: Manifest, out: Path, as_json: bool) -> None:
