@@ -49,7 +49,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as missing:
         raise ValueError(f"no weights file at {path}") from missing
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, KeyError) as broken:
-        reason = str(broken).split("\n", 1)[0] or type(broken).__name__
+        reason = f"{type(broken).__name__} {broken}".split("\n", 1)[0].strip()
         raise ValueError(f"{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint: {reason}") from broken
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} is not a flat dictionary of tensors, as published flow checkpoints are")
