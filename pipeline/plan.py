@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,13 @@ class Plan:
     def chunks(self) -> int:
         return self.videos[-1].chunk + 1 if self.videos else 0
 
+    @cached_property
+    def by_chunk(self) -> dict[int, list[PlannedVideo]]:
+        """Chunk → its videos. Grouped once: a Kinetics-sized plan has hundreds of chunks of 256."""
+        return {chunk: list(videos) for chunk, videos in groupby(self.videos, key=lambda v: v.chunk)}
+
     def chunk(self, index: int) -> list[PlannedVideo]:
-        return [v for v in self.videos if v.chunk == index]
+        return self.by_chunk[index]
 
     def missing(self, root: Path) -> dict[int, list[int]]:
         """Chunk → passes that have not landed yet."""
@@ -87,7 +94,8 @@ def make_plan(root: Path, listing: Sequence[Video], source_root: Path, settings:
     plan = Plan(
         settings, max(passes, stored["passes"]), (*known, *_assign(fresh, source_root, settings.chunk_videos, first))
     )
-    vanished = [v.video.id for v in known if v.video.id not in by_id and v.chunk in plan.missing(root)]
+    unfinished = plan.missing(root)
+    vanished = [v.video.id for v in known if v.video.id not in by_id and v.chunk in unfinished]
     if vanished:
         raise PlanError(
             f"{len(vanished)} videos of the set are no longer under {source_root}, for example {vanished[0]!r}; "
