@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,18 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from pipeline.errors import plain_errors
 from pipeline.extract import Request, extract, settings_of
 from pipeline.flow.base import EstimatorOptions
 from pipeline.flow_cli import commands as flow_commands
 from pipeline.inspect import choose, contact_sheet, write_png
 from pipeline.plan import make_plan
 from pipeline.progress import ExtractionProgress
-from pipeline.runners import ExtractionError
 from pipeline.sources import DATASETS, list_videos
 from shards import schema
 from shards.reader import ShardSet
 from shards.schema import Manifest
 from shards.verify import verify as verify_set
-from shards.writer import full_disk
 
 REJECTED_TOO_MANY = 3
 DAMAGED = 4
@@ -39,22 +37,6 @@ INTERRUPTED = 130
 @click.group(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Stage 1: videos in, compressed flow+image shards out."""
-
-
-def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Bad input, a full disk and failed chunks become one line instead of a traceback."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ValueError, ExtractionError) as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            hint = ": free some space and run the same command again" if full_disk(error) else ""
-            raise click.ClickException(f"{error}{hint}") from error
-
-    return run
 
 
 def _offsets(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:

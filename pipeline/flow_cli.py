@@ -21,6 +21,7 @@ from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, Transfe
 from rich.table import Table
 
 import pipeline.flow.family
+from pipeline.errors import plain_errors
 from pipeline.evaluate import PairScore, SetScore, by_set, find_pairs, score_pair
 from pipeline.flow.base import EstimatorOptions, FlowEstimator, create, load_all
 from pipeline.flow.weights import KNOWN, KnownWeights, cache_dir, find
@@ -32,19 +33,6 @@ _NETWORKS = tuple(pipeline.flow.family.NETWORKS)
 @click.group()
 def commands() -> None:
     """Flow networks: weights, accuracy, pictures."""
-
-
-def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """A user's mistake or a file's damage is one line and exit code 1, never a traceback."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            raise click.ClickException(str(error)) from error
-
-    return wrapped
 
 
 def estimator_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -110,7 +98,7 @@ def weights(context: click.Context, as_json: bool) -> None:
 
 @weights.command("get")
 @click.argument("names", nargs=-1, required=True)
-@one_line_errors
+@plain_errors
 def weights_get(names: tuple[str, ...]) -> None:
     """Fetch weights by name into the cache and check that they load."""
     from pipeline.flow.download import get
@@ -147,7 +135,7 @@ def _download_progress(entry: KnownWeights) -> Iterator[Callable[[int, int | Non
 @weights.command("convert-smurf")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path), required=False)
-@one_line_errors
+@plain_errors
 def weights_convert_smurf(checkpoint: Path, out: Path | None) -> None:
     """Turn SMURF's published TensorFlow 2 checkpoint (prefix, .index or directory) into a .pt file. TensorFlow is not needed.
 
@@ -169,7 +157,7 @@ def weights_convert_smurf(checkpoint: Path, out: Path | None) -> None:
 )
 @click.option("--per-pair", is_flag=True, help="Also list every pair.")
 @click.option("--json", "as_json", is_flag=True)
-@one_line_errors
+@plain_errors
 @estimator_options
 def evaluate_flow(estimator: FlowEstimator, data: Path, per_pair: bool, as_json: bool) -> None:
     """EPE, Fl-all and 1px against ground truth, per set and in total. Exit code 1 if a pair could not be scored."""
@@ -233,7 +221,7 @@ def _print_scores(estimator: FlowEstimator, scores: list[PairScore], table: list
     help="Shrink larger frames, px.",
 )
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after so many pairs of a video.")
-@one_line_errors
+@plain_errors
 @estimator_options
 def flow_command(
     estimator: FlowEstimator,
@@ -284,7 +272,7 @@ def flow_command(
 @click.option("--pair", nargs=2, type=click.Path(path_type=Path), help="Two pictures instead of synthetic frames.")
 @click.option("--compile/--no-compile", "compiled", default=False, help="Also compare torch.compile.")
 @click.option("--json", "as_json", is_flag=True)
-@one_line_errors
+@plain_errors
 def compare_precision(
     flow: str, weights: str | None, device: str, precisions: tuple[str, ...], side_px: int, pair: tuple[Path, Path] | None,
     compiled: bool, as_json: bool,
