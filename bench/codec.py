@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from record import record
 
-from pipeline.flow.base import Window, create, load_all
-from pipeline.geometry import centre_square, shrink_square
+from pipeline.flow.estimator import Window, create, load_all
+from pipeline.video.geometry import centre_square, shrink_square
 from shards.codec import channel_std_px, decode_flow, encode_flow
 from shards.schema import NOISE_FLOOR_PX
 

@@ -23,13 +23,13 @@ from flow_pairwise import count_macs, pairwise_call
 from record import record
 
 import pipeline.flow.dis
-import pipeline.flow.family  # noqa: F401  (registers the networks)
-from pipeline.flow.base import EstimatorOptions, FlowEstimator, Window, create
-from pipeline.flow.checkpoints import load_random
-from pipeline.flow.estimator import float32_kernels
-from pipeline.flow.family import NETWORKS
-from pipeline.flow.memory import peak_bytes
+import pipeline.flow.networks.table  # noqa: F401  (registers the networks)
+from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, Window, create
+from pipeline.flow.networks.estimator import float32_kernels
+from pipeline.flow.networks.memory import peak_bytes
+from pipeline.flow.networks.table import NETWORKS
 from pipeline.flow.precision import moving_texture
+from pipeline.flow.weights.checkpoints import load_random
 
 K = 4
 

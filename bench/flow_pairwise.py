@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.flow.nets import FlowNetwork, Padding, State, moved, normalise
-from pipeline.flow.raft import Raft
+from pipeline.flow.networks.network import FlowNetwork, Padding, State, moved, normalise
+from pipeline.flow.networks.raft import Raft
 
 
 def pairwise_call(net: FlowNetwork, frames_2chw: Tensor, iterations: int) -> Tensor:

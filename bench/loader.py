@@ -24,7 +24,7 @@ from record import record
 
 from shards.codec import decode_flow
 from shards.reader import ShardSet
-from trainer.data import Loader, Plan
+from trainer.loader import Loader, Plan
 from trainer.order import SampleOrder
 
 BATCH = 32

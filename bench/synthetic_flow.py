@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from record import record
 
-from pipeline.extract import Request, extract
+from pipeline.extract.run import Request, extract
 from pipeline.synth import write_videos
 from shards.codec import decode_flow
 from shards.reader import ShardSet

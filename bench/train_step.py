@@ -30,11 +30,11 @@ from record import record
 
 from shards.reader import ShardSet
 from trainer.config import Config, load_config
-from trainer.data import Loader, Plan
 from trainer.feed import Views, cut_views, on_device
 from trainer.learner import Learner, check_sizes, keep_freed_memory, pick_device
-from trainer.logs import peak_memory_mb
+from trainer.loader import Loader, Plan
 from trainer.order import SampleOrder, draw_boxes
+from trainer.run_log import peak_memory_mb
 
 STORED, STORED_FLOW = 448, 224
 

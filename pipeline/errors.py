@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline.runners import ExtractionError
+from pipeline.extract.local_runner import ExtractionError
 from shards.writer import full_disk
 
 

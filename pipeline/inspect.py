@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipeline.flowviz import flow_to_color
+from common.flow_colors import flow_to_color
 from shards import schema
 from shards.codec import decode_flow
 from shards.reader import ShardSet, decode_image

@@ -22,10 +22,14 @@ from typing import Any
 import click
 import torch
 
-from probes import layouts, linear, report, tables, vos
-from probes.baselines import SOURCES, check_names
-from probes.console import watching
-from probes.store import Results, differing
+from probes.data import davis as layouts
+from probes.heads import linear
+from probes.report import build as report
+from probes.report import tables
+from probes.report.progress import watching
+from probes.report.store import Results, differing
+from probes.sources.flowfeat import SOURCES, check_names
+from probes.tasks import vos
 from trainer import FlowFeat
 
 EXISTING = click.Path(path_type=Path)

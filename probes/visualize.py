@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, UnidentifiedImageError
 
-from probes.layouts import PICTURES
-from probes.pictures import ColourBasis, feature_picture
-from probes.store import write_atomic
-from probes.vos import input_size, network_input
+from probes.data.davis import PICTURES
+from probes.report.pictures import ColourBasis, feature_picture
+from probes.report.store import write_atomic
+from probes.tasks.vos import input_size, network_input
 
 if TYPE_CHECKING:
     from trainer import FlowFeat

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("pipeline", "shards", "trainer", "probes")
+PACKAGES = ("common", "pipeline", "shards", "trainer", "probes")
 ALLOWED = {
     "shards": {"shards"},
-    "pipeline": {"pipeline", "shards"},
-    "trainer": {"trainer", "shards"},
-    "probes": {"probes", "trainer"},
+    "common": {"common", "shards"},
+    "pipeline": {"pipeline", "common", "shards"},
+    "trainer": {"trainer", "common", "shards"},
+    "probes": {"probes", "trainer", "common", "shards"},
 }
 
 

@@ -26,7 +26,7 @@ def plainly(command: _Command) -> _Command:
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        from trainer.data import LoaderError
+        from trainer.loader import LoaderError
         from trainer.train import NonFiniteLoss
 
         try:
@@ -125,10 +125,10 @@ def features_command(model_path: Path, out: Path, size: int, device: str, images
     import torch
     from PIL import Image
 
-    from trainer.checkpoint import atomic_write
     from trainer.flowfeat import FlowFeat
     from trainer.learner import pick_device
     from trainer.pictures import pca_picture
+    from trainer.tensor_file import atomic_write
 
     names = _distinct_names(images)
     target = pick_device(device)

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainer.data import Batch, Loader, Slots
 from trainer.distill import crop_theta, sample_view, standardise_flow
 from trainer.flowfeat import FlowFeat
+from trainer.loader import Batch, Loader, Slots
 from trainer.order import Boxes
 
 

@@ -72,7 +72,7 @@ class FlowFeat(nn.Module):
             model.encoder.initialise(_generator(seed, stream=0))
             model.encoder_source = f"random:{seed}"
             return model
-        from trainer import weights
+        from trainer import encoder_weights as weights
 
         path = weights.fetch_encoder(name) if init == "pretrained" else Path(init)
         model.encoder.load_state_dict(weights.read_encoder_file(path, model.spec, name))

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.checkpoint import DIGEST_KEY, atomic_write, content_digest, first_line, read_tensor_file, save_tensors
 from trainer.encoder import ENCODERS, LICENCES, EncoderSpec, spec_of
 from trainer.flowfeat import FlowFeat
+from trainer.tensor_file import DIGEST_KEY, atomic_write, content_digest, first_line, read_tensor_file, save_tensors
 
 # What a training snapshot holds beside the model: teacher, probes, running norms. The published files were cut this way.
 SNAPSHOT_ONLY = ("bases", "layer_norm", "decoder_ema", "mlp_head_err")

@@ -10,8 +10,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from trainer.checkpoint import atomic_write, load_training_state, save_training_state
 from trainer.config import Config, changed_settings, load_config, to_toml
+from trainer.tensor_file import atomic_write, load_training_state, save_training_state
 
 FOLDER = "snapshots"
 SNAPSHOT_FORMAT = 1

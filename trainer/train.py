@@ -20,12 +20,12 @@ import torch
 from shards.reader import ShardSet
 from trainer import pictures, snapshot
 from trainer.config import Config, flatten
-from trainer.data import Loader, Plan
 from trainer.feed import DeviceBatch, Views, cut_views, on_device
 from trainer.learner import Learner, Update, check_sizes, keep_freed_memory, pick_device
-from trainer.logs import RunLog, Window, peak_memory_mb
+from trainer.loader import Loader, Plan
 from trainer.model_file import export_model
 from trainer.order import SampleOrder, draw_boxes
+from trainer.run_log import RunLog, Window, peak_memory_mb
 
 
 class NonFiniteLoss(RuntimeError):

@@ -1,1 +1,1 @@
-"""Optical-flow estimators behind one protocol; `base` holds the protocol and the registry."""
+"""Flow estimators behind one protocol, what they are worth, and how their flow looks."""

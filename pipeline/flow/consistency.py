@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from pipeline.flow.correlation import cell_grid
+from pipeline.flow.networks.correlation import cell_grid
 
 # Tolerance of the usual occlusion test (Sundaram, Brox & Keutzer, ECCV 2010): 0.01·(|f|² + |b|²) + 0.5 px².
 _RELATIVE, _ABSOLUTE_PX2 = 0.01, 0.5

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import EstimatorOptions, FlowEstimator, Window, WindowFlow, register
+from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, Window, WindowFlow, register
 
 PRESETS: dict[str, int] = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluate import pair_window, read_frame
-from pipeline.flow.base import EstimatorOptions, Window, WindowFlow, create
+from pipeline.flow.estimator import EstimatorOptions, Window, WindowFlow, create
+from pipeline.flow.evaluate import pair_window, read_frame
 
 _OFFSETS = (-2, -1, 1, 2)
 

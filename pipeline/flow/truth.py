@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.flow.base import EstimatorOptions, Window, WindowFlow, register
+from pipeline.flow.estimator import EstimatorOptions, Window, WindowFlow, register
 from pipeline.synth.scene import GENERATOR_VERSION, Scene, square_grid
 
 _SCENES_KEPT = 8  # windows of one video arrive together

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import crop_box, resized_size
 from pipeline.synth.compose import Contents, Style, Surface, draw_contents, draw_motion
 from pipeline.synth.motion import canonical_to_picture
+from pipeline.video.geometry import crop_box, resized_size
 
 if TYPE_CHECKING:
     from pipeline.synth.render import Renderer
@@ -53,7 +53,7 @@ def square_grid(width_px: int, height_px: int, image_size: int, flow_size: int) 
     """The flow square of a width x height video, in that video's pixels.
 
     The frame is resized so that its shorter side is `image_size` (the longer is truncated to an integer, hence slightly
-    different scales of x and y), the centre square is cut out and resized to `flow_size`, as in `pipeline.geometry`.
+    different scales of x and y), the centre square is cut out and resized to `flow_size`, as in `pipeline.video.geometry`.
     """
     resized_w, resized_h = resized_size(width_px, height_px, image_size)
     left, top, _, _ = crop_box(resized_w, resized_h, image_size)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from extraction import digests, make_videos
 
 from shards.verify import verify
+from tests.pipeline.extract.small_extraction import digests, make_videos
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from probes.baselines import Features
-from probes.linear import LinearProbe, fit, upsampling_matrix
+from probes.heads.linear import LinearProbe, fit, upsampling_matrix
+from probes.sources.flowfeat import Features
 
 
 def _random(seed: int, *, decoder: bool, dtype: torch.dtype = torch.float64) -> tuple[Features, torch.Tensor]:

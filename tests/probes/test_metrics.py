@@ -10,7 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from probes.metrics import boundary_accuracy, boundary_map, region_similarity, score_frame, summarise, tolerance_px
+from probes.metrics.davis import (
+    boundary_accuracy,
+    boundary_map,
+    region_similarity,
+    score_frame,
+    summarise,
+    tolerance_px,
+)
 
 
 @pytest.fixture(scope="module")

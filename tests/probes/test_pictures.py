@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from probes.pictures import ColourBasis, feature_picture
+from probes.report.pictures import ColourBasis, feature_picture
 from probes.visualize import draw
 from trainer import FlowFeat
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from probes import report, tables
-from probes.metrics import Statistics
-from probes.page import page
-from probes.store import ObjectScore, Results, SequenceRecord, differing, write_atomic
+from probes.metrics.davis import Statistics
+from probes.report import build as report
+from probes.report import tables
+from probes.report.page import page
+from probes.report.store import ObjectScore, Results, SequenceRecord, differing, write_atomic
 
 SOURCES = ["encoder", "random_decoder", "flowfeat"]
 EVIL = '"><script>alert(1)</script> & |'
@@ -157,7 +158,7 @@ def test_markdown_cells_cannot_break_the_table() -> None:
 
 
 def test_sizes_of_pictures() -> None:
-    from probes.pictures import display_size, picked_frames
+    from probes.report.pictures import display_size, picked_frames
 
     assert display_size(480, 854) == (480, 270)
     assert display_size(64, 96) == (96, 64)
@@ -166,7 +167,7 @@ def test_sizes_of_pictures() -> None:
 
 
 def test_overlay_tints_the_object_only() -> None:
-    from probes.pictures import COLOURS, overlay
+    from probes.report.pictures import COLOURS, overlay
 
     labels = np.zeros((20, 30), np.uint8)
     labels[5:15, 5:25] = 2

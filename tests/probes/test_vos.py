@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from probes import layouts, vos
-from probes.baselines import Features
-from probes.pictures import SequencePictures, display_size
+from probes.data import davis as layouts
+from probes.report.pictures import SequencePictures, display_size
+from probes.sources.flowfeat import Features
+from probes.tasks import vos
 from tests.probes.small_davis import write_labels, write_sequence
 from trainer import FlowFeat
 

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
-from small_set import CHUNKS, PASSES, SETTINGS, encoded, flow_of, write_set
 
 from shards import reader, schema
 from shards.codec import decode_flow
 from shards.reader import SampleError, ShardSet, ShardSetError
 from shards.verify import verify
 from shards.writer import ChunkWriter, atomic_file
+from tests.shards.small_set import CHUNKS, PASSES, SETTINGS, encoded, flow_of, write_set
 
 
 def digests(root: Path) -> dict[str, str]:

@@ -26,9 +26,9 @@ from trainer import FlowFeat
 from trainer import train as train_module
 from trainer.cli import main
 from trainer.config import Config, load_config
-from trainer.data import LoaderError
 from trainer.feed import Views
 from trainer.learner import Learner, check_sizes, pick_device
+from trainer.loader import LoaderError
 from trainer.snapshot import load, snapshots
 from trainer.train import NonFiniteLoss, train
 

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.flow.base import Window
-from pipeline.flow.family import NETWORKS
-from pipeline.flow.layouts import LAYOUTS, expected
-from pipeline.flow.nets import FlowNetwork
+from pipeline.flow.estimator import Window
+from pipeline.flow.networks.network import FlowNetwork
+from pipeline.flow.networks.table import NETWORKS
+from pipeline.flow.weights.key_layouts import LAYOUTS, expected
 
 # Our name → name of the fixture, layout of the official state dict, seed of its weights.
 FIXTURES = {

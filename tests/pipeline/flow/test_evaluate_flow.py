@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from pipeline.evaluate import by_set, find_pairs, pair_window, read_frame, score_pair
-from pipeline.flow.base import EstimatorOptions, Window, WindowFlow, create, load_all
-from pipeline.flow_cli import commands
-from pipeline.flowio import read_flow, write_flow
+from pipeline.flow.cli import commands
+from pipeline.flow.estimator import EstimatorOptions, Window, WindowFlow, create, load_all
+from pipeline.flow.evaluate import by_set, find_pairs, pair_window, read_frame, score_pair
+from pipeline.flow.files import read_flow, write_flow
 from tests.pipeline.flow.flow_stand_in import moving_pair
 
 

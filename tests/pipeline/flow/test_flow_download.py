@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.flow import weights
-from pipeline.flow.download import Patience, fetch, get
-from pipeline.flow.weights import KNOWN, KnownWeights, find, resolve
+from pipeline.flow.weights import catalogue as weights
+from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, find, resolve
+from pipeline.flow.weights.download import Patience, fetch, get
 
 CONTENT = bytes(range(256)) * 400
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-import pipeline.flow.family  # noqa: F401  (registers the networks)
-from pipeline.flow import estimator as engine
-from pipeline.flow import memory
-from pipeline.flow.base import EstimatorOptions, create
+import pipeline.flow.networks.table  # noqa: F401  (registers the networks)
 from pipeline.flow.consistency import round_trip_confidence
-from pipeline.flow.estimator import FrameTable, NetworkEstimator
-from pipeline.flow.memory import pair_bytes, peak_bytes
+from pipeline.flow.estimator import EstimatorOptions, create
+from pipeline.flow.networks import estimator as engine
+from pipeline.flow.networks import memory
+from pipeline.flow.networks.estimator import FrameTable, NetworkEstimator
+from pipeline.flow.networks.memory import pair_bytes, peak_bytes
 from tests.pipeline.flow.flow_stand_in import clip, moving_pair, window_of
 
 NAMES = ("raft", "raft-small", "sea-raft-s", "sea-raft-m", "smurf")
@@ -239,7 +239,7 @@ def test_round_trip_confidence_on_a_known_shift() -> None:
 
 
 def test_uncertainty_of_known_mixtures() -> None:
-    from pipeline.flow.sea_raft import confidence, heat_map
+    from pipeline.flow.networks.sea_raft import confidence, heat_map
 
     info = torch.tensor([[0.0, 0.0, 2.0, 9.9], [-40.0, 40.0, 3.0, 0.0], [40.0, -40.0, 20.0, 0.0]]).view(3, 4, 1, 1)
     assert torch.allclose(heat_map(info).flatten(), torch.tensor([1.0, 0.0, 10.0]))

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from pipeline.flow import correlation, nets, raft, upsample
-from pipeline.flow.correlation import CorrelationPyramid
-from pipeline.flow.nets import FlowNetwork, Padding
+from pipeline.flow.networks import correlation, raft, upsample
+from pipeline.flow.networks import network as nets
+from pipeline.flow.networks.correlation import CorrelationPyramid
+from pipeline.flow.networks.network import FlowNetwork, Padding
 from tests.pipeline.flow.flow_stand_in import as_frames, moving_pair, stand_in_net
 
 NOTICED = 1e-3  # thirty times the tolerance

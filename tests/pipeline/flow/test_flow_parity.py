@@ -14,10 +14,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline.flow.encoders import fold_batch_norms
-from pipeline.flow.nets import FlowNetwork, State, normalise
-from pipeline.flow.raft import Raft
-from pipeline.flow.sea_raft import heat_map
+from pipeline.flow.networks.encoders import fold_batch_norms
+from pipeline.flow.networks.network import FlowNetwork, State, normalise
+from pipeline.flow.networks.raft import Raft
+from pipeline.flow.networks.sea_raft import heat_map
 from tests.pipeline.flow.flow_stand_in import (
     FIXTURES,
     as_frames,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bench.flow_pairwise import count_macs, pairwise_call
-from pipeline.flow.checkpoints import load_random
-from pipeline.flow.family import NETWORKS
+from pipeline.flow.networks.table import NETWORKS
+from pipeline.flow.weights.checkpoints import load_random
 from tests.pipeline.flow.flow_stand_in import as_frames, clip
 
 # Multiply-adds of one official call at 224×224 in 10^9, lookups left out, and the share that K = 4 neighbours of one

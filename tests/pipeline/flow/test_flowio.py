@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.flowio import read_flow, write_flow
-from pipeline.flowviz import color_wheel, flow_to_color
+from common.flow_colors import color_wheel, flow_to_color
+from pipeline.flow.files import read_flow, write_flow
 
 
 def some_flow() -> NDArray[np.float32]:

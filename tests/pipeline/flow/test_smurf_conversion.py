@@ -15,11 +15,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline.flow import tf_bundle
-from pipeline.flow.checkpoints import load_checkpoint
-from pipeline.flow.convert_smurf import convert, key_of
-from pipeline.flow.family import NETWORKS
-from pipeline.flow.tf_bundle import checkpoint_prefix, masked_crc32c, read_tensors
+from pipeline.flow.networks.table import NETWORKS
+from pipeline.flow.weights import tf_bundle
+from pipeline.flow.weights.checkpoints import load_checkpoint
+from pipeline.flow.weights.convert_smurf import convert, key_of
+from pipeline.flow.weights.tf_bundle import checkpoint_prefix, masked_crc32c, read_tensors
 from tests.pipeline.flow.flow_stand_in import stand_in_state
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"

@@ -1,0 +1,291 @@
+"""The commands about flow itself: weights, evaluate-flow, flow, compare-precision.
+
+`commands` is a click group; `python -m pipeline` takes its commands over. What they do is in
+`evaluate.py`, `flowdraw.py` and `flow/`; here are options, tables and one-line errors.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+import pipeline.flow.networks.table
+from pipeline.errors import plain_errors
+from pipeline.flow.draw import PICTURES, draw_video, flow_of_pictures, write_result
+from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, create, load_all
+from pipeline.flow.evaluate import PairScore, SetScore, by_set, find_pairs, score_pair
+from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, cache_dir, find
+
+_NETWORKS = tuple(pipeline.flow.networks.table.NETWORKS)
+
+
+@click.group()
+def commands() -> None:
+    """Flow networks: weights, accuracy, pictures."""
+
+
+def estimator_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--flow, --weights, --device, --precision, --flow-option; the command receives `estimator`, ready to run."""
+
+    @wraps(command)
+    def wrapped(
+        flow: str, weights: str | None, device: str, precision: str, flow_option: tuple[str, ...], **kwargs: Any
+    ) -> None:
+        load_all()
+        extra = {}
+        for text in flow_option:
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise ValueError(f"--flow-option takes NAME=VALUE, not {text!r}")
+            extra[name] = value
+        options = EstimatorOptions(weights=weights, device=device, precision=precision, extra=extra)
+        command(estimator=create(flow, options), **kwargs)
+
+    for option in (
+        click.option(
+            "--flow-option",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="An option of the estimator, such as iterations=12.",
+        ),
+        click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16 or fp16."),
+        click.option("--device", default="cpu", show_default=True),
+        click.option("--weights", help="A weights file, a name that `weights` lists, or random:SEED."),
+        click.option("--flow", default="sea-raft-m", show_default=True, help="Estimator: a network, or dis."),
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@commands.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="A list of objects instead of a table.")
+@click.pass_context
+def weights(context: click.Context, as_json: bool) -> None:
+    """List the known weight files; `weights get NAME` fetches one."""
+    if context.invoked_subcommand is not None:
+        return
+    if as_json:
+        click.echo(
+            json.dumps(
+                [{**asdict(entry), "path": str(entry.path), "present": entry.path.is_file()} for entry in KNOWN],
+                indent=1,
+            )
+        )
+        return
+    table = Table(title=f"Weights, kept in {cache_dir()}", title_justify="left")
+    for heading in ("name", "network", "here", "MB", "sha256", "trained on", "licence", "from"):
+        table.add_column(heading, overflow="fold")
+    for entry in KNOWN:
+        here = "yes" if entry.path.is_file() else "no"
+        known_hash = f"{entry.sha256_prefix}…" if entry.sha256_prefix else "not published"
+        source = entry.make_from or f"{entry.url}{f' ({entry.member})' if entry.member else ''}"
+        table.add_row(
+            entry.name, entry.network, here, f"{entry.about_mb:g}", known_hash, entry.trained_on, entry.licence, source
+        )
+    Console(width=None if sys.stdout.isatty() else 220).print(table)
+
+
+@weights.command("get")
+@click.argument("names", nargs=-1, required=True)
+@plain_errors
+def weights_get(names: tuple[str, ...]) -> None:
+    """Fetch weights by name into the cache and check that they load."""
+    from pipeline.flow.weights.download import get
+
+    entries = [find(name) for name in names]
+    for entry in entries:
+        fetched_now = not entry.path.is_file()
+        with _download_progress(entry) as progress:
+            path = get(entry, progress=progress)
+        identity = _check_loads(entry, remove_if_not=fetched_now)
+        click.echo(f"{entry.name}: {path} {identity}{'' if fetched_now else ' (was here already)'}")
+
+
+def _check_loads(entry: KnownWeights, remove_if_not: bool) -> str:
+    """Strictly load the file. One that was just fetched and is not what it should be does not stay under its name."""
+    from pipeline.flow.weights.checkpoints import load_checkpoint
+
+    try:
+        return load_checkpoint(pipeline.flow.networks.table.NETWORKS[entry.network].build(), entry.network, entry.path)
+    except ValueError:
+        if remove_if_not:
+            entry.path.unlink()
+        raise
+
+
+@contextmanager
+def _download_progress(entry: KnownWeights) -> Iterator[Callable[[int, int | None], None]]:
+    columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(entry.name, total=None)
+        yield lambda here, total: bar.update(task, completed=here, total=total)
+
+
+@weights.command("convert-smurf")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path), required=False)
+@plain_errors
+def weights_convert_smurf(checkpoint: Path, out: Path | None) -> None:
+    """Turn SMURF's published TensorFlow 2 checkpoint (prefix, .index or directory) into a .pt file. TensorFlow is not needed.
+
+    Without OUT the file goes into the cache as smurf-kitti.pt, which `--flow smurf` takes by default.
+    """
+    from pipeline.flow.weights.convert_smurf import convert
+
+    target = out or find("smurf-kitti").path
+    count = convert(checkpoint, target)
+    click.echo(f"{target}: {count} tensors")
+
+
+@commands.command("evaluate-flow")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Directory that holds benchmark layouts at any depth.",
+)
+@click.option("--per-pair", is_flag=True, help="Also list every pair.")
+@click.option("--json", "as_json", is_flag=True)
+@plain_errors
+@estimator_options
+def evaluate_flow(estimator: FlowEstimator, data: Path, per_pair: bool, as_json: bool) -> None:
+    """EPE, Fl-all and 1px against ground truth, per set and in total. Exit code 1 if a pair could not be scored."""
+    scores: list[PairScore] = []
+    skipped: list[str] = []
+    pairs = find_pairs(data)
+    for done, pair in enumerate(pairs, start=1):
+        try:
+            scores.append(score_pair(estimator, pair))
+        except ValueError as unusable:
+            skipped.append(f"{pair.set_name}, {pair.name}: {unusable}")
+        if sys.stderr.isatty():
+            click.echo(f"\r{done}/{len(pairs)}", err=True, nl=done == len(pairs))
+    table = by_set(scores) if scores else []
+    if as_json:
+        rows = [
+            {"set": s.pair.set_name, "pair": s.pair.name, "epe_px": s.epe_px, "non_finite": s.non_finite}
+            for s in scores
+        ]
+        report = {
+            "estimator": estimator.name,
+            "settings": dict(estimator.settings()),
+            "sets": [asdict(line) for line in table],
+        }
+        click.echo(json.dumps({**report, "pairs": rows, "skipped": skipped}, indent=1))
+    else:
+        _print_scores(estimator, scores if per_pair else [], table)
+        for line in skipped:
+            click.echo(f"not scored: {line}", err=True)
+    if skipped:
+        raise click.ClickException(f"{len(skipped)} of {len(pairs)} pairs could not be scored")
+
+
+def _print_scores(estimator: FlowEstimator, scores: list[PairScore], table: list[SetScore]) -> None:
+    for score in scores:
+        click.echo(f"{score.pair.set_name:45s} {score.pair.name:24s} EPE {score.epe_px:8.3f} px")
+    click.echo(f"{estimator.name} {json.dumps(dict(estimator.settings()))}")
+    click.echo(f"{'set':45s} {'pairs':>6s} {'EPE px':>8s} {'Fl-all %':>9s} {'>1px %':>8s} {'non-finite px':>14s}")
+    for line in table:
+        rates = f"{line.fl_all_percent:9.2f} {line.over_1px_percent:8.2f}"
+        click.echo(f"{line.name:45s} {line.pairs:6d} {line.epe_px:8.3f} {rates} {line.non_finite:14d}")
+
+
+@commands.command("flow")
+@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="A.jpg B.jpg | VIDEO")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Picture, .flo, .pfm or .kitti.png; for a video, a video.",
+)
+@click.option(
+    "--max-px", type=click.FloatRange(min=0, min_open=True), help="Motion drawn fully saturated; default: the longest."
+)
+@click.option(
+    "--max-side",
+    "max_side_px",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(128),
+    help="Shrink larger frames, px.",
+)
+@click.option("--max-frames", type=click.IntRange(1), help="Stop after so many pairs of a video.")
+@plain_errors
+@estimator_options
+def flow_command(
+    estimator: FlowEstimator,
+    sources: tuple[Path, ...],
+    out: Path,
+    max_px: float | None,
+    max_side_px: int,
+    max_frames: int | None,
+) -> None:
+    """Flow from picture A to picture B, or along a video, drawn with the usual colour wheel."""
+    if len(sources) == 2:
+        flow_chw = flow_of_pictures(estimator, sources[0], sources[1], max_side_px)
+        write_result(out, flow_chw, max_px)
+        lengths = (flow_chw**2).sum(axis=0) ** 0.5
+        click.echo(f"{out}: motion {lengths.mean():.2f} px on average, {lengths.max():.2f} px at most")
+    elif len(sources) == 1 and sources[0].suffix.lower() not in PICTURES:
+        progress = (
+            (lambda done: click.echo(f"\r{done} pairs", err=True, nl=False))
+            if sys.stderr.isatty()
+            else (lambda done: None)
+        )
+        done, scale = draw_video(
+            estimator, sources[0], out, max_px=max_px, max_side_px=max_side_px, max_frames=max_frames, progress=progress
+        )
+        click.echo(f"{out}: {done} pairs, {scale:.1f} px drawn fully saturated")
+    else:
+        raise ValueError(f"give two pictures or one video, not {len(sources)} sources ({', '.join(map(str, sources))})")
+
+
+@commands.command("compare-precision")
+@click.option("--flow", default="sea-raft-m", show_default=True, type=click.Choice(_NETWORKS))
+@click.option("--weights", help="As elsewhere; random:SEED measures the arithmetic only.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    help="Which to compare with fp32; default: bf16, and fp16 and tf32 on CUDA.",
+)
+@click.option(
+    "--side",
+    "side_px",
+    default=224,
+    show_default=True,
+    type=click.IntRange(121),
+    help="Synthetic frames of this side, px.",
+)
+@click.option("--pair", nargs=2, type=click.Path(path_type=Path), help="Two pictures instead of synthetic frames.")
+@click.option("--compile/--no-compile", "compiled", default=False, help="Also compare torch.compile.")
+@click.option("--json", "as_json", is_flag=True)
+@plain_errors
+def compare_precision(
+    flow: str, weights: str | None, device: str, precisions: tuple[str, ...], side_px: int, pair: tuple[Path, Path] | None,
+    compiled: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """How far every mode's flow is from float32, in pixels, and how fast it runs."""
+    from pipeline.flow.precision import compare
+
+    rows = compare(flow, weights, device, precisions, side_px, pair, compiled)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=1))
+        return
+    click.echo(f"{flow}, {device}: difference to fp32; mean motion {rows[0].mean_motion_px:.2f} px")
+    click.echo(f"{'mode':28s} {'mean EPE px':>12s} {'99 % px':>10s} {'largest px':>11s} {'pairs/s':>9s}")
+    for row in rows:
+        difference = f"{row.mean_epe_px:12.2e} {row.p99_epe_px:10.2e} {row.max_epe_px:11.2e}"
+        click.echo(f"{row.mode:28s} {difference} {row.pairs_per_s:9.2f}")

@@ -1,0 +1,1 @@
+"""RAFT, SMURF and SEA-RAFT: one family of networks with shared parts."""

@@ -1,0 +1,222 @@
+"""Videos to windows through a decoding process that may be killed.
+
+Comes in: a `Video`, the passes wanted of it, a deadline. Goes out: a `DecodedVideo` whose anchors stream from the child one at
+a time, or a `Reject` that says why there are none.
+
+    parent (worker)                         child (pipeline.video.child)
+    Decoder.windows ── request, JSON ─────▶ stamps → anchors → one sweep of decoding → squares
+                    ◀── header, JSON ─────  (or the reject)
+    DecodedAnchor   ◀── raw bytes ────────  one message per pass; the socket's buffer holds the child back
+
+Video libraries hang and crash on damaged files, and neither can be caught in-process. So decoding runs in a process of its
+own, started at the first video: past the deadline it is killed, if it dies by itself that is noticed, and the next video gets a
+fresh one. It dies with its parent. It is replaced after MAX_VIDEOS_PER_CHILD videos, so that a slow leak in a library cannot add up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.flow.estimator import Window
+from pipeline.video.child_process import ChildProcess
+from pipeline.video.datasets import LISTED_FRAMES_FPS, Video
+from pipeline.video.messages import Request, message_layout
+from pipeline.video.rejects import REJECT_REASONS, Reject
+from pipeline.video.sampling import check_offsets
+
+__all__ = ["REJECT_REASONS", "DecodedAnchor", "DecodedVideo", "Decoder", "Reject"]
+
+MAX_VIDEOS_PER_CHILD = 200
+TRANSFER_DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True)
+class DecodedAnchor:
+    """One window of one pass. image_hwc: the anchor [I, I, 3] uint8 RGB. neighbour_images_khwc: [K, I, I, 3] uint8 or None."""
+
+    pass_index: int
+    window: Window
+    image_hwc: NDArray[np.uint8]
+    neighbour_images_khwc: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class DecodedVideo:
+    """n_frames: frames that can be shown. n_anchors: valid ones. fps: 1 / nominal interval. width, height: px, upright.
+
+    frames_decoded: frames that the windows use. decode_s: wall time in the child. anchors: one per pass, in the order asked for;
+    may be walked once, and only until the Decoder's next call.
+    """
+
+    video: Video
+    n_frames: int
+    n_anchors: int
+    fps: float
+    width: int
+    height: int
+    duration_s: float
+    engine: str
+    frames_decoded: int
+    decode_s: float
+    anchors: Iterator[DecodedAnchor]
+
+
+class Decoder:
+    """Owner of one decoding process. Use as a context manager, or call close().
+
+    Not for use by several threads at once. The child is bound to the thread that first calls `windows`: on Linux it is killed when that
+    thread ends (and then replaced).
+    """
+
+    def __init__(self, *, max_videos_per_child: int = MAX_VIDEOS_PER_CHILD) -> None:
+        self._max_videos = max_videos_per_child
+        self._child: ChildProcess | None = None
+        self.children_started = 0
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def child_pid(self) -> int | None:
+        """Process id of the decoding process, if one is running."""
+        return self._child.process.pid if self._child is not None and self._child.alive() else None
+
+    def windows(
+        self,
+        video: Video,
+        passes: Sequence[int],
+        *,
+        seed: int,
+        offsets: Sequence[int],
+        image_size: int = 448,
+        flow_size: int = 224,
+        deadline_s: float = 120.0,
+        keep_neighbours: bool = False,
+    ) -> DecodedVideo:
+        """Decode what the passes need of one video. When this returns all decoding is done; `anchors` only transfers.
+
+        Raises Reject when the video yields nothing (its `seconds` is the time spent), ChildProcessError when the decoding process
+        cannot be started at all, ValueError for arguments that make no sense.
+        """
+        wanted = check_offsets(offsets)
+        if not passes or min(passes) < 0:
+            raise ValueError(f"passes must be a non-empty list of numbers from 0, got {list(passes)}")
+        if not 0 < flow_size <= image_size:
+            raise ValueError(f"flow_size must be between 1 and image_size, got {flow_size} and {image_size}")
+        if not deadline_s > 0:
+            raise ValueError(f"deadline_s must be positive, got {deadline_s}")
+        fps = (video.fps or LISTED_FRAMES_FPS) if video.kind == "frames" else None
+        request = Request(
+            video_id=video.id,
+            path=str(video.path),
+            kind=video.kind,
+            fps=fps,
+            passes=tuple(int(p) for p in passes),
+            seed=int(seed),
+            offsets=wanted,
+            image_size=image_size,
+            flow_size=flow_size,
+            keep_neighbours=keep_neighbours,
+        )
+        child = self._ready_child()
+        header = json.loads(self._ask(child, json.dumps(asdict(request)).encode(), video, deadline_s))
+        if "reject" in header:
+            raise Reject(header["reject"], header["detail"], seconds=header["decode_s"])
+        shapes = message_layout(image_size, flow_size, len(wanted), keep_neighbours)
+        info = {key: value for key, value in header.items() if key != "windows"}
+        child.pending = len(passes)
+        anchors = self._receive(child, video, list(passes), wanted, header["windows"], shapes)
+        return DecodedVideo(video=video, anchors=anchors, **info)
+
+    def close(self) -> None:
+        """End the decoding process. The Decoder may be used again afterwards."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def _ready_child(self) -> ChildProcess:
+        """The running child if it is idle, ours, alive and not yet due for replacement; else a new one."""
+        child = self._child
+        if child is not None and child.owner_pid != os.getpid():
+            # A fork of the process that started it: leave the child to its owner.
+            child = self._child = None
+        if child is None or child.pending or child.videos >= self._max_videos or not child.alive():
+            self.close()
+            child = self._child = ChildProcess()
+            self.children_started += 1
+        child.videos += 1
+        child.forget_stderr()
+        return child
+
+    def _ask(self, child: ChildProcess, request: bytes, video: Video, deadline_s: float) -> bytes:
+        began = time.perf_counter()
+        try:
+            child.connection.send_bytes(request)
+            if child.connection.poll(deadline_s):
+                return child.connection.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise self._crashed(child, video, time.perf_counter() - began) from error
+        noise = child.last_stderr_line()
+        self.close()
+        detail = f"{video.path} was not decoded within {deadline_s:g} s{noise}"
+        raise Reject("timeout", detail, seconds=time.perf_counter() - began)
+
+    def _crashed(self, child: ChildProcess, video: Video, seconds: float) -> Reject:
+        ended = child.how_it_ended()
+        noise = child.last_stderr_line()
+        self.close()
+        return Reject("decoder_crashed", f"decoding {video.path} ended its process {ended}{noise}", seconds=seconds)
+
+    def _receive(
+        self,
+        child: ChildProcess,
+        video: Video,
+        passes: list[int],
+        offsets: tuple[int, ...],
+        windows: list[dict[str, Any]],
+        shapes: list[tuple[int, ...]],
+    ) -> Iterator[DecodedAnchor]:
+        for pass_index, window in zip(passes, windows, strict=True):
+            buffer = np.empty(sum(int(np.prod(shape)) for shape in shapes), np.uint8)
+            if self._child is not child:
+                raise RuntimeError("the anchors of a video must be read before the decoder's next call")
+            try:
+                if not child.connection.poll(TRANSFER_DEADLINE_S):
+                    raise EOFError("the decoding process stopped sending")
+                received = child.connection.recv_bytes_into(buffer.data)
+            except (EOFError, OSError) as error:
+                raise self._crashed(child, video, 0.0) from error
+            assert received == buffer.nbytes, (received, buffer.nbytes)
+            child.pending -= 1
+            ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+            parts = [part.reshape(shape) for part, shape in zip(np.split(buffer, ends), shapes, strict=True)]
+            yield DecodedAnchor(
+                pass_index=pass_index,
+                window=Window(
+                    video_id=video.id,
+                    path=video.path,
+                    offsets=offsets,
+                    anchor_index=window["anchor_index"],
+                    neighbour_indices=tuple(window["neighbour_indices"]),
+                    anchor_time_s=window["anchor_time_s"],
+                    neighbour_times_s=tuple(window["neighbour_times_s"]),
+                    anchor_hwc=parts[1],
+                    neighbours_khwc=parts[2],
+                ),
+                image_hwc=parts[0],
+                neighbour_images_khwc=parts[3] if len(parts) > 3 else None,
+            )

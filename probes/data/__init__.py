@@ -1,0 +1,1 @@
+"""Layouts of evaluation sets: from a directory to frames with their annotation."""

@@ -1,0 +1,1 @@
+"""Where dense features come from."""

@@ -1,0 +1,1 @@
+"""One file per probe: data in, records and pictures out."""

@@ -1,8 +1,0 @@
-"""Fault tests use the small clips of the pipeline tests."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "pipeline"))

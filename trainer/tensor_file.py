@@ -1,0 +1,197 @@
+"""Files of weights and of training state: how they are written, and what is asked of them before they are believed.
+
+Everything that must survive is written through `atomic_write`. Tensor files are read by `read_tensor_file`, whose callers
+are `trainer.model_file` (whole models) and `trainer.encoder_weights` (published encoders); training state is a dict of plain data
+(`save_training_state`, `load_training_state`). No file is ever unpickled beyond tensors and plain containers.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import pickle
+import struct
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+LEFTOVER_AGE_S = 3600.0
+DIGEST_KEY = "content_sha256"
+DOS_DIRECTORY = 0x10
+# What zipfile and torch.load raise on bytes that are not what they were
+READ_ERRORS = (
+    RuntimeError, ValueError, EOFError, LookupError, AttributeError, TypeError, OverflowError,
+    struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and renamed to `path`, on failure removed.
+
+    A reader sees the old file or the whole new one, also across a power cut. Folders are made. Remains of killed writers
+    are removed once they are an hour old.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_S:
+            leftover.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """fsync the file, rename it, fsync the folder that now names it."""
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def _sync(target: Path) -> None:
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_tensor_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The top-level dict of a .pth or .safetensors file (told apart by content) and its metadata (safetensors only).
+
+    Raises FileNotFoundError, or ValueError for a file that is damaged, no tensor file, or holds code instead of data.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:9] == b"{":
+        return _read_safetensors(path)
+    if not start.startswith((b"PK", b"\x80")):
+        raise ValueError(f"{path} is neither a PyTorch nor a safetensors file (it begins with {start!r})")
+    try:
+        _check_records(path)
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except READ_ERRORS as error:
+        raise ValueError(f"{path} is damaged: {first_line(error)}") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is damaged or holds objects other than tensors and plain data: {first_line(error)}"
+        ) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # EINVAL: the file's own directory led to a place before its start
+            raise
+        raise ValueError(f"{path} is damaged: its directory of records is wrong") from error
+    if not isinstance(payload, dict):
+        raise ValueError(f"{path} holds a {type(payload).__name__}, not a dict of tensors")
+    return payload, {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {first_line(error)}") from error
+    if DIGEST_KEY in metadata and metadata[DIGEST_KEY] != content_digest(tensors, metadata):
+        raise ValueError(f"{path} is damaged: its content is not what it was written with")
+    return tensors, metadata
+
+
+def _check_records(path: Path) -> None:
+    """Compare the records of a zipped PyTorch file with their CRCs, which torch.load does not do.
+
+    A writer may have left every CRC out; so only records that differ while others agree count as damage.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        broken = [record.filename for record in records if not _is_intact(archive, record)]
+    if broken and len(broken) < len(records):
+        raise zipfile.BadZipFile(f"{len(broken)} of its records fail their checksum, first {broken[0]}")
+
+
+def _is_intact(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> bool:
+    if record.external_attr & DOS_DIRECTORY:  # PyTorch's reader would hand out memory it never filled
+        return False
+    try:
+        with archive.open(record) as stream:
+            while stream.read(1 << 20):
+                pass
+    except zipfile.BadZipFile:
+        return False
+    return True
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, short enough for one line of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """sha256 over tensors (keys, types, shapes, bytes) and metadata: what an exported safetensors file must still hold."""
+    digest = hashlib.sha256(repr(sorted(item for item in metadata.items() if item[0] != DIGEST_KEY)).encode())
+    for key in sorted(tensors):
+        value = tensors[key].contiguous()
+        digest.update(f"{key} {value.dtype} {list(value.shape)};".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_tensors(payload: Mapping[str, Any], path: Path) -> None:
+    """torch.save, atomically; equal payloads give equal bytes. Raises OSError naming the path when the disk refuses."""
+    with atomic_write(path) as temporary:
+        try:
+            with temporary.open("wb") as file:  # given a name instead, torch.save would write that name into the file
+                torch.save(payload, file)
+        except (RuntimeError, OSError) as error:  # PyTorch's zip writer reports a full disk as a RuntimeError
+            raise OSError(f"cannot write {path}: {first_line(error)}; is the disk full?") from error
+
+
+def save_training_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically. state: nested dicts and lists of tensors, numbers, text; ValueError names anything else."""
+    _refuse_objects(state, "state")
+    save_tensors(state, Path(path))
+
+
+def load_training_state(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU. A damaged one is a ValueError that names the newest other one beside it."""
+    path = Path(path)
+    try:
+        return read_tensor_file(path)[0]
+    except ValueError as error:
+        others = [other for other in path.parent.glob(f"*{path.suffix}") if other != path]
+        newest = max(others, key=lambda other: other.stat().st_mtime, default=None)
+        way_out = f"use the previous one, {newest}" if newest else f"no other lies in {path.parent}: start again"
+        reason = str(error).removeprefix(f"{path} ").removeprefix("is damaged: ")
+        raise ValueError(f"checkpoint {path} is damaged: {reason}; {way_out}") from error
+
+
+def _refuse_objects(value: Any, place: str) -> None:
+    """Only what `weights_only` loading gives back may be saved: found out now, not at resume."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_objects(item, f"{place}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(cast(list[Any], value)):
+            _refuse_objects(item, f"{place}[{index}]")
+    elif type(value) not in (int, float, bool, str, bytes, type(None)) and not isinstance(value, Tensor):
+        raise ValueError(
+            f"{place} is a {type(value).__module__}.{type(value).__name__}: turn it into tensors, numbers or text"
+        )
