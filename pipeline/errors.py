@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pipeline.extract.local_runner import ExtractionError
-from shards.writer import full_disk
+from shards.files import full_disk
 
 
 def plain_errors(command: Callable[..., None]) -> Callable[..., None]:

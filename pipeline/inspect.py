@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 from common.flow_colors import flow_to_color
 from shards import schema
 from shards.codec import decode_flow
+from shards.files import write_atomic
 from shards.reader import ShardSet, decode_image
-from shards.writer import atomic_file
 
 _CELL, _TEXT, _GAP = 224, 44, 6
 
@@ -84,5 +84,4 @@ def write_png(path: Path, picture_hwc: NDArray[np.uint8]) -> None:
     """PNG through the atomic writer."""
     buffer = BytesIO()
     Image.fromarray(picture_hwc).save(buffer, "PNG")
-    with atomic_file(path) as stream:
-        stream.write(buffer.getvalue())
+    write_atomic(path, buffer.getvalue())

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, UnidentifiedImageError
 
+from common.feature_colors import ColorBasis
 from probes.data.davis import PICTURES
-from probes.report.pictures import ColourBasis, feature_picture
-from probes.report.store import write_atomic
+from probes.report.pictures import feature_picture
 from probes.tasks.vos import input_size, network_input
+from shards.files import write_atomic
 
 if TYPE_CHECKING:
     from trainer import FlowFeat
@@ -66,14 +67,14 @@ def draw(model: FlowFeat, path: Path, out: Path, *, height_px: int, joint: bool 
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise ValueError(f"two pictures in {path} are called {twice!r}: their outputs would overwrite each other")
     device = next(model.parameters()).device
-    bases: list[ColourBasis] = []
+    bases: list[ColorBasis] = []
     written = []
     for file in files:
         image = _open(file)
         size_hw = input_size(height_px, image.height, image.width, model.patch_size)
         low, high = model(network_input([image], size_hw, model, device))
         if not (joint and bases):
-            bases = [ColourBasis.fit(low[0]), ColourBasis.fit(high[0])]
+            bases = [ColorBasis.fit(low[0]), ColorBasis.fit(high[0])]
         size = (size_hw[1], size_hw[0])
         panels = [image.resize(size, Image.Resampling.BILINEAR)]
         panels += [feature_picture(basis, one[0], size) for basis, one in zip(bases, (low, high), strict=True)]

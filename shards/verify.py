@@ -7,7 +7,6 @@ hashing cannot.
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from shards import schema
 from shards.codec import channel_std_px, decode_flow
+from shards.files import sha256_of
 from shards.reader import ShardSet, _read_table, decode_image
 from shards.schema import Manifest, SampleError, ShardSetError, read_manifest
 
@@ -30,11 +30,6 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def verify(root: Path, *, deep: bool = False, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
@@ -60,7 +55,7 @@ def verify(root: Path, *, deep: bool = False, progress: Callable[[int, int], Non
         path = root / info.path
         if not path.is_file():
             problems.append(Problem(info.path, "missing"))
-        elif path.stat().st_size != info.bytes or file_sha256(path) != info.sha256:
+        elif path.stat().st_size != info.bytes or sha256_of(path) != info.sha256:
             problems.append(
                 Problem(
                     info.path,

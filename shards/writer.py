@@ -13,7 +13,6 @@ equal bytes and sets can be compared by hash.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -21,51 +20,20 @@ import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards import schema
+from shards.files import atomic_file, fsync_path, write_atomic
 from shards.schema import Manifest, Settings, ShardInfo, ShardSetError
 
 _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
-
-
-def fsync_dir(path: Path) -> None:
-    """Make renames inside a directory durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """The one way to write a file that must survive: temporary name → fsync → rename.
-
-    On an error the temporary file is removed and whatever was at `path` stays as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a failing write does not say where
-        raise
-    fsync_dir(path.parent)
 
 
 @dataclass(frozen=True)
@@ -177,13 +145,13 @@ class ChunkWriter:
                 pq.write_table(table.replace_schema_metadata({"flowfeat": note}), stream)
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
             os.replace(tar.path, self.root / path)
-            fsync_dir((self.root / path).parent)
+            fsync_path((self.root / path).parent)
             records.append((record, self.root / schema.record_path(self.chunk, pass_index)))
             infos.append(info)
         for source, target in records:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(source, target)
-            fsync_dir(target.parent)
+            fsync_path(target.parent)
         shutil.rmtree(self.directory)
         return infos
 
@@ -247,8 +215,7 @@ def finalize(root: Path, settings: Settings, chunks: int, passes: int, plan: Ite
         shards=infos,
         files=files,
     )
-    with atomic_file(root / schema.MANIFEST) as stream:
-        stream.write(manifest.to_bytes())
+    write_atomic(root / schema.MANIFEST, manifest.to_bytes())
     return manifest
 
 
@@ -274,8 +241,7 @@ def _write_table(path: Path, table: pa.Table) -> dict[str, Any]:
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     data = buffer.getvalue()
-    with atomic_file(path) as stream:
-        stream.write(data)
+    write_atomic(path, data)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "rows": table.num_rows}
 
 
@@ -290,8 +256,3 @@ def _counts(index: pa.Table, videos: Sequence[Mapping[str, Any]]) -> dict[str, A
             rejected[video["reason"]] = rejected.get(video["reason"], 0) + 1
     ok = len(videos) - sum(rejected.values())
     return {"videos": len(videos), "ok": ok, "rejected": rejected, "samples": index.num_rows, "pairs": pairs}
-
-
-def full_disk(error: OSError) -> bool:
-    """Whether an OSError says that the device or quota is full."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)

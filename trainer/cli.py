@@ -125,10 +125,10 @@ def features_command(model_path: Path, out: Path, size: int, device: str, images
     import torch
     from PIL import Image
 
+    from common.feature_colors import pca_picture
+    from shards.files import atomic_path
     from trainer.flowfeat import FlowFeat
     from trainer.learner import pick_device
-    from trainer.pictures import pca_picture
-    from trainer.tensor_file import atomic_write
 
     names = _distinct_names(images)
     target = pick_device(device)
@@ -143,9 +143,9 @@ def features_command(model_path: Path, out: Path, size: int, device: str, images
             unreadable += 1
             continue
         _, high = model(FlowFeat.normalise(torch.from_numpy(pixels_hwc)[None]).to(target))
-        with atomic_write(out / f"{name}.npy") as temporary, temporary.open("wb") as file:
+        with atomic_path(out / f"{name}.npy") as temporary, temporary.open("wb") as file:
             np.save(file, high[0].cpu().numpy().astype(np.float16))
-        with atomic_write(out / f"{name}.png") as temporary:
+        with atomic_path(out / f"{name}.png") as temporary:
             Image.fromarray(pca_picture(high[0])).save(temporary, format="PNG")
         click.echo(f"{path} -> {out / name}.npy {list(high.shape[1:])}, {out / name}.png")
     if unreadable:

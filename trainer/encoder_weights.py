@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import http.client
 import logging
 import os
@@ -25,9 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shards.files import atomic_path, publish, sha256_of
 from trainer.encoder import ENCODERS, LICENCES, EncoderSpec, FrozenViT
 from trainer.model_file import compare, encoder_facts, facts_of, unwrap
-from trainer.tensor_file import atomic_write, publish, read_tensor_file
+from trainer.tensor_file import read_tensor_file
 
 log = logging.getLogger(__name__)
 BLOCK_BYTES = 1 << 20
@@ -110,14 +110,8 @@ def _check_digest(path: Path, expected: str | None) -> None:
             f"{path} has sha256 {actual}, not {known} as recorded: delete it (and {record.name}) to download it again"
         )
     if not record.exists():
-        with atomic_write(record) as temporary:
+        with atomic_path(record) as temporary:
             temporary.write_text(f"{actual}  {path.name}\n")
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---- download --------------------------------------------------------------------------------------------------------

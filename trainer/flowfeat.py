@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from shards.files import sha256_of
 from trainer.decoder import DPTDecoder
 from trainer.encoder import EncoderSpec, FrozenViT, spec_of
 
@@ -76,7 +77,7 @@ class FlowFeat(nn.Module):
 
         path = weights.fetch_encoder(name) if init == "pretrained" else Path(init)
         model.encoder.load_state_dict(weights.read_encoder_file(path, model.spec, name))
-        model.encoder_source = f"{path.name} sha256:{weights.sha256_of(path)}"
+        model.encoder_source = f"{path.name} sha256:{sha256_of(path)}"
         return model
 
     @classmethod

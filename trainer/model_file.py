@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shards.files import atomic_path
 from trainer.encoder import ENCODERS, LICENCES, EncoderSpec, spec_of
 from trainer.flowfeat import FlowFeat
-from trainer.tensor_file import DIGEST_KEY, atomic_write, content_digest, first_line, read_tensor_file, save_tensors
+from trainer.tensor_file import DIGEST_KEY, content_digest, first_line, read_tensor_file, save_tensors
 
 # What a training snapshot holds beside the model: teacher, probes, running norms. The published files were cut this way.
 SNAPSHOT_ONLY = ("bases", "layer_norm", "decoder_ema", "mlp_head_err")
@@ -175,7 +176,7 @@ def export_model(model: FlowFeat, path: Path, provenance: Mapping[str, Any] | No
         "provenance": json.dumps(dict(provenance or {}), sort_keys=True),
     }
     metadata[DIGEST_KEY] = content_digest(tensors, metadata)
-    with atomic_write(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(_with_metadata(save(tensors), metadata))
 
 

@@ -10,8 +10,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from shards.files import atomic_path
 from trainer.config import Config, changed_settings, load_config, to_toml
-from trainer.tensor_file import atomic_write, load_training_state, save_training_state
+from trainer.tensor_file import load_training_state, save_training_state
 
 FOLDER = "snapshots"
 SNAPSHOT_FORMAT = 1
@@ -46,7 +47,7 @@ def find(run_dir: Path, config: Config, resume: bool) -> dict[str, Any] | None:
 
 def record_config(run_dir: Path, config: Config) -> None:
     """Write the resolved settings beside the run."""
-    with atomic_write(run_dir / "config.toml") as temporary:
+    with atomic_path(run_dir / "config.toml") as temporary:
         temporary.write_text(to_toml(config), encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """Files of weights and of training state: how they are written, and what is asked of them before they are believed.
 
-Everything that must survive is written through `atomic_write`. Tensor files are read by `read_tensor_file`, whose callers
+Everything that must survive is written through `shards.files.atomic_path`. Tensor files are read by `read_tensor_file`, whose callers
 are `trainer.model_file` (whole models) and `trainer.encoder_weights` (published encoders); training state is a dict of plain data
 (`save_training_state`, `load_training_state`). No file is ever unpickled beyond tensors and plain containers.
 """
@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import pickle
 import struct
-import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-LEFTOVER_AGE_S = 3600.0
+from shards.files import atomic_path
+
 DIGEST_KEY = "content_sha256"
 DOS_DIRECTORY = 0x10
 # What zipfile and torch.load raise on bytes that are not what they were
@@ -31,41 +29,6 @@ READ_ERRORS = (
     RuntimeError, ValueError, EOFError, LookupError, AttributeError, TypeError, OverflowError,
     struct.error, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed to `path`, on failure removed.
-
-    A reader sees the old file or the whole new one, also across a power cut. Folders are made. Remains of killed writers
-    are removed once they are an hour old.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_S:
-            leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """fsync the file, rename it, fsync the folder that now names it."""
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def _sync(target: Path) -> None:
-    descriptor = os.open(target, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_tensor_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -156,7 +119,7 @@ def content_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
 
 def save_tensors(payload: Mapping[str, Any], path: Path) -> None:
     """torch.save, atomically; equal payloads give equal bytes. Raises OSError naming the path when the disk refuses."""
-    with atomic_write(path) as temporary:
+    with atomic_path(path) as temporary:
         try:
             with temporary.open("wb") as file:  # given a name instead, torch.save would write that name into the file
                 torch.save(payload, file)

@@ -78,7 +78,7 @@ def _worker(connection: Connection, estimator_name: str, options: EstimatorOptio
 
 
 def _explain(job: ChunkJob, error: Exception) -> str:
-    from shards.writer import full_disk
+    from shards.files import full_disk
 
     if isinstance(error, OSError) and full_disk(error):
         return f"no space left on the device of {job.root}: free some and rerun the same command; chunks that have landed are safe"

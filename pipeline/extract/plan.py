@@ -17,8 +17,9 @@ from typing import Any
 
 from pipeline.video.datasets import Video
 from shards import schema
+from shards.files import write_atomic
 from shards.schema import Settings
-from shards.writer import atomic_file, committed
+from shards.writer import committed
 
 PLAN = f"{schema.RECORDS}/plan.json"
 
@@ -136,5 +137,4 @@ def save_plan(root: Path, plan: Plan) -> None:
     """Write the plan; must happen before the first shard lands."""
     videos = [[v.video.id, v.path, v.video.kind, v.chunk, v.position] for v in plan.videos]
     body = {"settings": plan.settings.to_json(), "passes": plan.passes, "videos": videos}
-    with atomic_file(root / PLAN) as stream:
-        stream.write((json.dumps(body, sort_keys=True, indent=0) + "\n").encode())
+    write_atomic(root / PLAN, json.dumps(body, sort_keys=True, indent=0) + "\n")

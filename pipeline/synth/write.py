@@ -30,7 +30,7 @@ from PIL import Image
 
 from pipeline.synth.compose import Style
 from pipeline.synth.scene import Scene
-from shards.writer import atomic_file
+from shards.files import write_atomic
 
 HELD_OUT = 2**32  # added to the seed of DAVIS sequences; seeds are smaller than this, so the two never meet
 DEPTH_SCALE = 1000.0
@@ -38,11 +38,6 @@ _JPEG_QUALITY = 95
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of what was finished, how many are done, how many there will be."""
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    with atomic_file(path) as stream:
-        stream.write(data)
 
 
 def _json_bytes(record: Any) -> bytes:
@@ -95,7 +90,7 @@ def _write_video(out_dir: Path, scene: Scene, fps: float) -> str:
     record_path = out_dir / f"{name}.scene.json"
     if not (_is_written(record_path, record) and (out_dir / f"{name}.mp4").is_file()):
         _encode_video(out_dir / f"{name}.mp4", scene, fps)
-        _write_whole(record_path, _json_bytes(record))
+        write_atomic(record_path, _json_bytes(record))
     return name
 
 
@@ -147,8 +142,8 @@ def _write_sequence(out_dir: Path, scene: Scene, fps: float, with_depth: bool) -
                     data = _mask_bytes(scene.mask(t))
                 case _:
                     data = _depth_bytes(scene.depth(t))
-            _write_whole(folder / f"{t:05d}{trees[tree]}", data)
-    _write_whole(folders["JPEGImages"] / "scene.json", _json_bytes(record))
+            write_atomic(folder / f"{t:05d}{trees[tree]}", data)
+    write_atomic(folders["JPEGImages"] / "scene.json", _json_bytes(record))
     return name
 
 
@@ -240,7 +235,7 @@ def write_davis(
         return _write_sequence(out_dir, scene, fps, with_depth)
 
     _in_parallel(job, n, workers or min(os.cpu_count() or 1, 8), done)
-    _write_whole(lists / "val.txt", "".join(f"synth-{index:03d}\n" for index in range(n)).encode())
+    write_atomic(lists / "val.txt", "".join(f"synth-{index:03d}\n" for index in range(n)).encode())
 
 
 def generate(
@@ -281,7 +276,7 @@ def _claim(out_dir: Path, record: dict[str, Any]) -> None:
     del record["index"]
     path = out_dir / "synthetic.json"
     if not path.exists():
-        _write_whole(path, _json_bytes(record))
+        write_atomic(path, _json_bytes(record))
         return
     try:
         earlier = json.loads(path.read_text())

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from probes.report import tables
 from probes.report.page import page
-from probes.report.store import Results, write_atomic
+from probes.report.store import Results
+from shards.files import write_atomic
 
 RESULTS_FILE = "vos.json"
 

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from probes.report.store import write_atomic
+from common.feature_colors import ColorBasis
 from probes.sources.flowfeat import Features
+from shards.files import write_atomic
 
 WIDEST_PX = 480
 """Pictures in the report are no wider than this."""
-BASIS_SAMPLES = 20_000
-"""Pixels that a colour basis is fitted on."""
 Pixels = NDArray[np.uint8]
 
 COLOURS = np.array(
@@ -43,42 +39,6 @@ COLOURS = np.array(
 """RGB of objects 1, 2, ...; repeated beyond the eighth."""
 
 
-@dataclass(frozen=True)
-class ColourBasis:
-    """Three principal directions of a feature map, and the range of each that becomes 0..255."""
-
-    mean_c: Tensor
-    directions_c3: Tensor
-    low_3: Tensor
-    high_3: Tensor
-
-    @staticmethod
-    def fit(map_chw: Tensor) -> ColourBasis:
-        """Fit to one map [C, h, w]. The range is that of the middle 98 % of pixels; signs are fixed, so colours repeat."""
-        flat = map_chw.detach().flatten(1)
-        stride = max(1, flat.shape[1] // BASIS_SAMPLES)
-        sample = flat[:, ::stride].double().cpu()
-        mean = sample.mean(dim=1)
-        centred = sample - mean[:, None]
-        directions = torch.linalg.eigh(centred @ centred.T)[1].flip(1)[:, :3]
-        if directions.shape[1] < 3:
-            directions = F.pad(directions, (0, 3 - directions.shape[1]))
-        biggest = directions.abs().argmax(dim=0)
-        directions = directions * torch.where(directions.gather(0, biggest[None]) < 0, -1.0, 1.0)
-        projected = directions.T @ centred
-        low, high = projected.quantile(0.01, dim=1), projected.quantile(0.99, dim=1)
-        return ColourBasis(mean.to(flat), directions.to(flat), low, high)
-
-    def colours(self, map_chw: Tensor) -> Pixels:
-        """uint8 [h, w, 3] of a map with the same channels."""
-        flat = map_chw.detach().flatten(1)
-        projected = (self.directions_c3.T @ (flat - self.mean_c[:, None])).double().cpu()
-        span = (self.high_3 - self.low_3).clamp(min=1e-12)
-        unit = ((projected - self.low_3[:, None]) / span[:, None]).clamp(0, 1)
-        pixels = (unit * 255).round().to(torch.uint8).T.reshape(*map_chw.shape[1:], 3)
-        return np.asarray(pixels.numpy())
-
-
 def shown_map(features: Features) -> Tensor:
     """The map [C, h, w] a picture of these features shows: the decoder's where there is one, else the token grid."""
     return features.low_bdgf[0] if features.high_bkhw is None else features.high_bkhw[0]
@@ -90,9 +50,9 @@ def display_size(height: int, width: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def feature_picture(basis: ColourBasis, map_chw: Tensor, size: tuple[int, int]) -> Image.Image:
+def feature_picture(basis: ColorBasis, map_chw: Tensor, size: tuple[int, int]) -> Image.Image:
     """Features as colours at `size` (width, height); coarse maps keep their visible cells."""
-    colours = basis.colours(map_chw)
+    colours = basis.colors(map_chw)
     enlarged = colours.shape[1] * 2 <= size[0]
     return Image.fromarray(colours).resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR)
 
@@ -129,11 +89,11 @@ class SequencePictures:
     def __init__(self, out: Path, name: str, size: tuple[int, int]) -> None:
         self.out, self.name, self.size = out, name, size
         self.files: dict[str, dict[str, str]] = {}
-        self._bases: dict[str, ColourBasis] = {}
+        self._bases: dict[str, ColorBasis] = {}
 
     def first_frame(self, source: str, features: Features) -> None:
         """Fit the colours of `source` to its features of frame 0."""
-        self._bases[source] = ColourBasis.fit(shown_map(features))
+        self._bases[source] = ColorBasis.fit(shown_map(features))
 
     def frame(self, frame: str, image: Image.Image, truth_hw: Pixels) -> None:
         self._save(frame, "frame", lambda: image.resize(self.size, Image.Resampling.BILINEAR))

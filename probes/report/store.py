@@ -1,4 +1,4 @@
-"""What a probe has measured so far, as one JSON file in the report's directory; and the one way probes write files.
+"""What a probe has measured so far, as one JSON file in the report's directory.
 
 `vos.py` adds a sequence's scores as soon as it has them, so that a run which was stopped goes on where it was; `report.py`
 turns the file into tables and a page at any time. Scores belong to the settings they were made with: under other settings
@@ -8,31 +8,14 @@ the file starts afresh.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from probes.metrics.davis import Statistics
+from shards.files import write_atomic
 
 FORMAT = 1
-
-
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or all of the new: temporary name, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from probes.metrics.davis import Statistics
 from probes.report import build as report
 from probes.report import tables
 from probes.report.page import page
-from probes.report.store import ObjectScore, Results, SequenceRecord, differing, write_atomic
+from probes.report.store import ObjectScore, Results, SequenceRecord, differing
+from shards.files import write_atomic
 
 SOURCES = ["encoder", "random_decoder", "flowfeat"]
 EVIL = '"><script>alert(1)</script> & |'

@@ -16,9 +16,10 @@ import webdataset as wds
 
 from shards import reader, schema
 from shards.codec import decode_flow
+from shards.files import atomic_file
 from shards.reader import SampleError, ShardSet, ShardSetError
 from shards.verify import verify
-from shards.writer import ChunkWriter, atomic_file
+from shards.writer import ChunkWriter
 from tests.shards.small_set import CHUNKS, PASSES, SETTINGS, encoded, flow_of, write_set
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainer.tensor_file import LEFTOVER_AGE_S, atomic_write, load_training_state, read_tensor_file, save_training_state
+from shards.files import LEFTOVER_AGE_S, atomic_path
+from trainer.tensor_file import load_training_state, read_tensor_file, save_training_state
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,11 +49,11 @@ def test_state_comes_back_as_it_went(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file_and_no_remains(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(KeyError), atomic_write(path) as temporary:
+    with pytest.raises(KeyError), atomic_path(path) as temporary:
         temporary.write_text("half")
         raise KeyError("interrupted")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    with atomic_write(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
@@ -64,7 +65,7 @@ def test_only_old_remains_of_killed_writers_are_removed(tmp_path: Path) -> None:
         leftover.write_text("half")
         stamp = leftover.stat().st_mtime - age_s
         os.utime(leftover, (stamp, stamp))
-    with atomic_write(tmp_path / "a.txt") as temporary:
+    with atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("new")
     assert not old.exists() and young.exists()
 
@@ -73,8 +74,8 @@ def test_a_killed_writer_leaves_the_previous_checkpoint_whole(tmp_path: Path) ->
     path = tmp_path / "latest.pt"
     save_training_state(path, state())
     code = (
-        "import os, sys, torch\nfrom pathlib import Path\nfrom trainer.tensor_file import atomic_write\n"
-        "with atomic_write(Path(sys.argv[1])) as temporary:\n"
+        "import os, sys, torch\nfrom pathlib import Path\nfrom shards.files import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_bytes(b'half a file')\n    os.kill(os.getpid(), 9)\n"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False).returncode == -9

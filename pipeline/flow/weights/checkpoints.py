@@ -7,7 +7,6 @@ that differ. Files are read without running code from them (`weights_only`, safe
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import zipfile
@@ -23,14 +22,9 @@ from torch import Tensor, nn
 
 from pipeline.flow.networks.table import NETWORKS
 from pipeline.flow.weights.key_layouts import LAYOUTS, Layout, expected, without_aliases
+from shards.files import sha256_of
 
 _SHOWN_KEYS = 3
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_in_name(name: str) -> str | None:

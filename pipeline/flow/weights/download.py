@@ -22,7 +22,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from pipeline.flow.weights.catalogue import KnownWeights
-from pipeline.flow.weights.checkpoints import sha256_of
+from shards.files import sha256_of
 
 log = logging.getLogger(__name__)
 

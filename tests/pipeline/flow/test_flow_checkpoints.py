@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.flow.networks.table import NETWORKS
-from pipeline.flow.weights.checkpoints import hash_in_name, load_checkpoint, load_random, sha256_of
+from pipeline.flow.weights.checkpoints import hash_in_name, load_checkpoint, load_random
 from pipeline.flow.weights.key_layouts import LAYOUTS
+from shards.files import sha256_of
 from tests.pipeline.flow.flow_stand_in import FIXTURES, official_shapes, stand_in_state
 
 State = dict[str, Tensor]

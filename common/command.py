@@ -1,0 +1,72 @@
+"""Manners of every command line of the project: errors in one line, the nearest name for a mistyped one.
+
+What a user can act on is an exception whose message is the whole story: ValueError for bad input, OSError for files and
+disks, `PlainError` for what else a stage expects to happen. Anything else is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import click
+
+from common.memory import is_out_of_memory
+from shards.files import full_disk
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+class PlainError(Exception):
+    """Something that went wrong outside the program; its message says what and names the way out."""
+
+
+def nearest(name: str, known: Iterable[str], *, what: str = "") -> str:
+    """The end of a message about an unknown name: "did you mean a or b?", else "known: a, b, c"."""
+    names = list(known)
+    near = get_close_matches(name, names, n=2)
+    return f"did you mean {' or '.join(near)}?" if near else f"known{what}: {', '.join(names)}"
+
+
+def one_line_errors(*, out_of_memory: str) -> Callable[[_Command], _Command]:
+    """Decorator: what a user can do something about becomes click's one line and exit status 1.
+
+    out_of_memory: what to change when the device's memory runs out, such as "use a smaller --batch".
+    """
+
+    def decorate(command: _Command) -> _Command:
+        @wraps(command)
+        def run(*args: Any, **kwargs: Any) -> None:
+            try:
+                command(*args, **kwargs)
+            except (ValueError, PlainError) as error:
+                raise click.ClickException(str(error)) from error
+            except OSError as error:
+                raise click.ClickException(explain_os_error(error)) from error
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                first = (str(error).splitlines() or ["out of memory"])[0]
+                raise click.ClickException(f"{first}: {out_of_memory}") from error
+
+        return cast(_Command, run)
+
+    return decorate
+
+
+def explain_os_error(error: OSError) -> str:
+    """One line: the system's message with its file, and what to do where the disk is full."""
+    return f"{error}: free some space and run the same command again" if full_disk(error) else str(error)
+
+
+class Suggesting(click.Group):
+    """A command group that names the nearest command for an unknown one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            ctx.fail(f"no command {args[0]!r}; {nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
