@@ -1,7 +1,7 @@
 """Published encoder weights: where they lie, how they get here, and whether a file is the encoder it is taken for.
 
-A variant's name becomes a file in the cache (`fetch_encoder`, by way of `common.download`), and a file becomes the tensors of a `FrozenViT` (`read_encoder_file`), as
-published: DINO and DINOv2 flat, MAE nested under "model".
+A variant's name becomes a file in the cache (`fetch_encoder`, by way of `common.download`), and a file becomes the tensors of
+a `FrozenViT` (`read_encoder_file`), as published: DINO and DINOv2 flat, MAE nested under "model".
 """
 
 from __future__ import annotations
