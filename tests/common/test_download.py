@@ -156,6 +156,16 @@ def test_a_file_that_changes_between_attempts_is_not_mixed(second: str, server: 
     server.plan = ["changes", second]
     fetch(server.url, tmp_path / "file.bin", patience=HASTY)
     assert (tmp_path / "file.bin").read_bytes() == CONTENT[::-1]
+    assert len(server.ranges) == (2 if second == "nothing" else 3), (
+        "If-Range spares the request that would be thrown away"
+    )
+
+
+def test_a_weak_tag_is_no_promise_of_equal_bytes(server: Server, tmp_path: Path) -> None:
+    server.tag, server.plan = 'W/"one"', ["closes early"]
+    with pytest.raises(DownloadError):
+        fetch(server.url, tmp_path / "w.pth", patience=replace(HASTY, attempts=1))
+    assert left_in(tmp_path) == ["w.pth.part"]
 
 
 @pytest.mark.parametrize(
