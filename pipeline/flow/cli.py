@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -17,15 +16,17 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 import pipeline.flow.networks.table
+from common.cache import cache_dir
+from common.download import forget
+from common.progress import shown_in_megabytes
 from pipeline.errors import plain_errors
 from pipeline.flow.draw import PICTURES, draw_video, flow_of_pictures, write_result
 from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, create, load_all
 from pipeline.flow.evaluate import PairScore, SetScore, by_set, find_pairs, score_pair
-from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, cache_dir, find
+from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, find
 
 _NETWORKS = tuple(pipeline.flow.networks.table.NETWORKS)
 
@@ -83,7 +84,7 @@ def weights(context: click.Context, as_json: bool) -> None:
             )
         )
         return
-    table = Table(title=f"Weights, kept in {cache_dir()}", title_justify="left")
+    table = Table(title=f"Weights, kept in {cache_dir('flow')}", title_justify="left")
     for heading in ("name", "network", "here", "MB", "sha256", "trained on", "licence", "from"):
         table.add_column(heading, overflow="fold")
     for entry in KNOWN:
@@ -106,7 +107,7 @@ def weights_get(names: tuple[str, ...]) -> None:
     entries = [find(name) for name in names]
     for entry in entries:
         fetched_now = not entry.path.is_file()
-        with _download_progress(entry) as progress:
+        with shown_in_megabytes(entry.name) as progress:
             path = get(entry, progress=progress)
         identity = _check_loads(entry, remove_if_not=fetched_now)
         click.echo(f"{entry.name}: {path} {identity}{'' if fetched_now else ' (was here already)'}")
@@ -120,16 +121,8 @@ def _check_loads(entry: KnownWeights, remove_if_not: bool) -> str:
         return load_checkpoint(pipeline.flow.networks.table.NETWORKS[entry.network].build(), entry.network, entry.path)
     except ValueError:
         if remove_if_not:
-            entry.path.unlink()
+            forget(entry.path)
         raise
-
-
-@contextmanager
-def _download_progress(entry: KnownWeights) -> Iterator[Callable[[int, int | None], None]]:
-    columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(entry.name, total=None)
-        yield lambda here, total: bar.update(task, completed=here, total=total)
 
 
 @weights.command("convert-smurf")

@@ -7,11 +7,12 @@ network is ever needed.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+
+from common.cache import cache_dir
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 _RAFT_ZIP = "https://dl.dropboxusercontent.com/s/4j4z58wuv8o0mfz/models.zip"
@@ -41,7 +42,7 @@ class KnownWeights:
     @property
     def path(self) -> Path:
         """Where the file is, or would be."""
-        return cache_dir() / self.file
+        return cache_dir("flow") / self.file
 
 
 def _torchvision(name: str, network: str, file: str, mb: float, trained_on: str) -> KnownWeights:
@@ -98,12 +99,6 @@ class WeightSource:
 
     path: Path | None = None
     seed: int | None = None
-
-
-def cache_dir() -> Path:
-    """`$FLOWFEAT_CACHE/flow`, by default `~/.cache/flowfeat/flow`. Not created here."""
-    root = os.environ.get("FLOWFEAT_CACHE")
-    return (Path(root).expanduser() if root else Path.home() / ".cache" / "flowfeat") / "flow"
 
 
 def find(name: str) -> KnownWeights:
