@@ -25,10 +25,10 @@ from record import record
 import pipeline.flow.dis
 import pipeline.flow.networks.table  # noqa: F401  (registers the networks)
 from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, Window, create
-from pipeline.flow.networks.estimator import float32_kernels
 from pipeline.flow.networks.memory import peak_bytes
 from pipeline.flow.networks.table import NETWORKS
 from pipeline.flow.precision import moving_texture
+from pipeline.flow.raft_family import float32_kernels
 from pipeline.flow.weights.checkpoints import load_random
 
 K = 4

@@ -65,7 +65,7 @@ NETWORKS = {
 def _register(name: str) -> None:
     @register(name)
     def make(options: EstimatorOptions) -> FlowEstimator:
-        from pipeline.flow.networks.estimator import NetworkEstimator
+        from pipeline.flow.raft_family import NetworkEstimator
 
         return NetworkEstimator(name, options)
 

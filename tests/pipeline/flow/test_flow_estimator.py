@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import pipeline.flow.networks.table  # noqa: F401  (registers the networks)
+from pipeline.flow import raft_family as engine
 from pipeline.flow.consistency import round_trip_confidence
 from pipeline.flow.estimator import EstimatorOptions, create
-from pipeline.flow.networks import estimator as engine
 from pipeline.flow.networks import memory
-from pipeline.flow.networks.estimator import FrameTable, NetworkEstimator
 from pipeline.flow.networks.memory import pair_bytes, peak_bytes
+from pipeline.flow.raft_family import FrameTable, NetworkEstimator
 from tests.pipeline.flow.flow_stand_in import clip, moving_pair, window_of
 
 NAMES = ("raft", "raft-small", "sea-raft-s", "sea-raft-m", "smurf")
