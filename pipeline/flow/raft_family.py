@@ -13,22 +13,25 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from common.device import pick_device
 from pipeline.flow.consistency import round_trip_confidence
-from pipeline.flow.estimator import EstimatorOptions, Window, WindowFlow
+from pipeline.flow.estimator import EstimatorOptions
 from pipeline.flow.networks import sea_raft
+from pipeline.flow.networks.build import build_network
 from pipeline.flow.networks.encoders import fold_batch_norms
 from pipeline.flow.networks.memory import pairs_that_fit
 from pipeline.flow.networks.table import NETWORKS
-from pipeline.flow.weights.catalogue import resolve
-from pipeline.flow.weights.checkpoints import load_checkpoint, load_random
+from pipeline.flow.options import as_count, as_switch, check_names
+from pipeline.flow.weights.catalogue import WeightSource, resolve
+from pipeline.flow.weights.checkpoints import fitting_checkpoint, load_checkpoint, load_random
+from pipeline.window import Window, WindowFlow
+from shards.schema import Statement
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,7 @@ CONFIDENCES = ("auto", "none", "network", "round-trip")
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """What `EstimatorOptions.extra` may say to a network.
+    """What `--flow-option` may say to a network.
 
     iterations: None takes the network's own (RAFT 20, SEA-RAFT 4, SMURF 12). batch_pairs: pairs per run, None
     takes 8 on a CPU and 256 elsewhere. confidence: "network" is SEA-RAFT's own uncertainty, "round-trip" the
@@ -53,40 +56,70 @@ class NetworkOptions:
     compile: bool = False
 
     @classmethod
-    def of(cls, extra: Mapping[str, Any]) -> NetworkOptions:
+    def of(cls, texts: Mapping[str, str]) -> NetworkOptions:
         """Raises ValueError on an unknown name or a value out of range."""
-        known = [field.name for field in fields(cls)]
-        for name in extra:
-            if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-                raise ValueError(f"flow networks have no option {name!r}; {hint}")
+        check_names("flow networks", texts, [field.name for field in fields(cls)])
         options = cls(
-            iterations=_count("iterations", extra.get("iterations")),
-            batch_pairs=_count("batch_pairs", extra.get("batch_pairs")),
-            confidence=str(extra.get("confidence", "auto")),
-            channels_last=_switch("channels_last", extra["channels_last"]) if "channels_last" in extra else None,
-            compile=_switch("compile", extra.get("compile", False)),
+            iterations=as_count("iterations", texts["iterations"]) if "iterations" in texts else None,
+            batch_pairs=as_count("batch_pairs", texts["batch_pairs"]) if "batch_pairs" in texts else None,
+            confidence=texts.get("confidence", "auto"),
+            channels_last=as_switch("channels_last", texts["channels_last"]) if "channels_last" in texts else None,
+            compile=as_switch("compile", texts.get("compile", "false")),
         )
         if options.confidence not in CONFIDENCES:
             raise ValueError(f"confidence must be one of {', '.join(CONFIDENCES)}, not {options.confidence!r}")
         return options
 
 
-def _count(name: str, value: Any) -> int | None:
-    """Options from a command line are text."""
-    if value is None:
-        return None
-    if not str(value).isdecimal() or int(value) < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-    return int(value)
+@dataclass(frozen=True)
+class NetworkChoice:
+    """A network of the table with everything that decides how it runs. weights: "sha256:…" or "random:SEED".
+
+    iterations and confidence are what the run uses; in `options` they may be open.
+    """
+
+    name: str
+    source: WeightSource
+    weights: str
+    device: str
+    precision: str
+    iterations: int
+    confidence: str
+    options: NetworkOptions
+
+    def statement(self) -> Statement:
+        """Device, batch size and memory layout change rounding only and are left out."""
+        return {
+            "network": self.name,
+            "weights": self.weights,
+            "iterations": self.iterations,
+            "precision": self.precision,
+            "confidence": self.confidence,
+            "padding": "replicate to multiples of 8, split on both sides",
+        }
+
+    def build(self) -> NetworkEstimator:
+        """Allocate the network on its device. Raises ValueError if the weights file is no longer the one that was chosen."""
+        return NetworkEstimator(self)
 
 
-def _switch(name: str, value: Any) -> bool:
-    text = str(value).lower()
-    if text not in ("true", "false"):
-        raise ValueError(f"{name} must be true or false, not {value!r}")
-    return text == "true"
+def choose(name: str, options: EstimatorOptions, image_size: int) -> NetworkChoice:
+    """Raises ValueError on unknown options, an absent device, and weights that are not there or do not fit."""
+    chosen, device = NetworkOptions.of(options.extra), pick_device(options.device)
+    if options.precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {options.precision!r}")
+    if options.precision == "tf32" and device.type != "cuda":
+        raise ValueError(f"precision tf32 exists on CUDA devices only, not on {device}; use fp32 or bf16")
+    plan = NETWORKS[name].plan
+    confidence = chosen.confidence
+    if confidence == "network" and not plan.has_uncertainty:
+        raise ValueError(f"{name} has no uncertainty output; use confidence=round-trip or none")
+    if confidence == "auto":
+        confidence = "network" if plan.has_uncertainty else "none"
+    source = resolve(name, options.weights)
+    weights = f"random:{source.seed}" if source.path is None else fitting_checkpoint(name, source.path).identity
+    iterations = chosen.iterations or plan.default_iterations
+    return NetworkChoice(name, source, weights, str(device), options.precision, iterations, confidence, chosen)
 
 
 class FrameTable:
@@ -111,61 +144,35 @@ class NetworkEstimator:
     """A network of the family, ready to run.
 
     batch_pairs is the current limit of pairs per run; halvings counts how often memory made it shrink.
-    Raises ValueError at construction on unknown options, absent device, or weights that do not fit.
     """
 
-    def __init__(self, name: str, options: EstimatorOptions) -> None:
-        self.name = name
-        self.options = NetworkOptions.of(options.extra)
-        self.device = _device(options.device)
-        self.precision = options.precision
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
-        if self.precision == "tf32" and self.device.type != "cuda":
-            raise ValueError(f"precision tf32 exists on CUDA devices only, not on {self.device}; use fp32 or bf16")
-
-        source = resolve(name, options.weights)
-        self.net = NETWORKS[name].build()
-        if source.path is not None:
-            self.weights = load_checkpoint(self.net, name, source.path)
-        else:
-            assert source.seed is not None
-            self.weights = load_random(self.net, source.seed)
-
-        self.iterations = self.options.iterations or self.net.default_iterations
-        self.confidence = self._which_confidence()
+    def __init__(self, choice: NetworkChoice) -> None:
+        self.name = choice.name
+        self.precision, self.iterations, self.confidence = choice.precision, choice.iterations, choice.confidence
+        self.device = torch.device(choice.device)
+        self.net = build_network(choice.name)
+        self._load(choice)
         on_cpu = self.device.type == "cpu"
-        self.batch_pairs = self.options.batch_pairs or (8 if on_cpu else 256)
+        options = choice.options
+        self.batch_pairs = options.batch_pairs or (8 if on_cpu else 256)
         self.halvings = 0
-        self._channels_last = not on_cpu if self.options.channels_last is None else self.options.channels_last
-        self._prepare()
+        self._channels_last = not on_cpu if options.channels_last is None else options.channels_last
+        self._prepare(options.compile)
 
-    def _which_confidence(self) -> str:
-        own = isinstance(self.net, sea_raft.SeaRaft)
-        if self.options.confidence == "network" and not own:
-            raise ValueError(f"{self.name} has no uncertainty output; use confidence=round-trip or none")
-        if self.options.confidence == "auto":
-            return "network" if own else "none"
-        return self.options.confidence
+    def _load(self, choice: NetworkChoice) -> None:
+        if choice.source.path is None:
+            assert choice.source.seed is not None
+            load_random(self.net, choice.source.seed)
+        elif load_checkpoint(self.net, choice.name, choice.source.path) != choice.weights:
+            raise ValueError(f"{choice.source.path} has changed since this run began; run the command again")
 
-    def _prepare(self) -> None:
+    def _prepare(self, compiled: bool) -> None:
         self.net.eval().requires_grad_(False)
         fold_batch_norms(self.net)
         layout = torch.channels_last if self._channels_last else torch.contiguous_format
         self.net.to(device=self.device, dtype=PRECISIONS[self.precision], memory_format=layout)  # type: ignore[call-overload]
-        if self.options.compile:
+        if compiled:
             self.net.compile_parts()
-
-    def settings(self) -> Mapping[str, Any]:
-        """What shapes the flow. Device, batch size and memory layout change rounding only and are left out."""
-        return {
-            "network": self.name,
-            "weights": self.weights,
-            "iterations": self.iterations,
-            "precision": self.precision,
-            "confidence": self.confidence,
-            "padding": "replicate to multiples of 8, split on both sides",
-        }
 
     def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
         """One WindowFlow per window, in order; windows may be of different videos and differ in K and size.
@@ -255,16 +262,6 @@ def _regroup(
         confidence_khw = np.stack(confidences[start:stop]) if confidences else None
         yield WindowFlow(np.stack(flows[start:stop]), confidence_khw)
         start = stop
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as absent:
-        reason = str(absent).split("\n", 1)[0]
-        raise ValueError(f"device {name!r} cannot be used here: {reason}") from absent
-    return device
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

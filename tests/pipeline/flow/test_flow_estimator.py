@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-import pipeline.flow.networks.table  # noqa: F401  (registers the networks)
 from pipeline.flow import raft_family as engine
 from pipeline.flow.consistency import round_trip_confidence
-from pipeline.flow.estimator import EstimatorOptions, create
+from pipeline.flow.estimator import EstimatorOptions, choose, create
 from pipeline.flow.networks import memory
 from pipeline.flow.networks.memory import pair_bytes, peak_bytes
 from pipeline.flow.raft_family import FrameTable, NetworkEstimator
@@ -23,7 +22,9 @@ NAMES = ("raft", "raft-small", "sea-raft-s", "sea-raft-m", "smurf")
 
 def make(name: str = "raft-small", precision: str = "fp32", **extra: object) -> NetworkEstimator:
     """Few iterations: what is tested here does not depend on their number."""
-    options = EstimatorOptions(weights="random:3", precision=precision, extra={"iterations": 3, **extra})
+    options = EstimatorOptions(
+        weights="random:3", precision=precision, extra={"iterations": "3", **{k: str(v) for k, v in extra.items()}}
+    )
     made = create(name, options)
     assert isinstance(made, NetworkEstimator)
     return made
@@ -199,7 +200,7 @@ def test_bfloat16_stays_near_float32(name: str) -> None:
     rough = made.estimate([window])[0].flow_kchw
     error = np.linalg.norm(rough - exact, axis=1).mean()
     assert 1e-5 < error < 0.05 * np.abs(exact).max()
-    assert made.settings()["precision"] == "bf16"
+    assert choose(name, EstimatorOptions("random:0", precision="bf16")).statement()["precision"] == "bf16"
 
 
 def test_channels_last_changes_rounding_only() -> None:
@@ -249,7 +250,7 @@ def test_uncertainty_of_known_mixtures() -> None:
 
 
 def test_settings_say_what_shapes_the_flow() -> None:
-    assert make("smurf", iterations=12).settings() == {
+    assert choose("smurf", EstimatorOptions("random:3")).statement() == {
         "network": "smurf",
         "weights": "random:3",
         "iterations": 12,
@@ -257,7 +258,7 @@ def test_settings_say_what_shapes_the_flow() -> None:
         "confidence": "none",
         "padding": "replicate to multiples of 8, split on both sides",
     }
-    assert {name: create(name, EstimatorOptions("random:0")).settings()["iterations"] for name in NAMES} == {
+    assert {name: choose(name, EstimatorOptions("random:0")).statement()["iterations"] for name in NAMES} == {
         "raft": 20, "raft-small": 20, "sea-raft-s": 4, "sea-raft-m": 4, "smurf": 12,
     }  # fmt: skip
 
@@ -265,16 +266,16 @@ def test_settings_say_what_shapes_the_flow() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (EstimatorOptions("random:0", extra={"iteration": 3}), "did you mean iterations"),
+        (EstimatorOptions("random:0", extra={"iteration": "3"}), "did you mean iterations"),
         (EstimatorOptions("random:0", extra={"iterations": "many"}), "at least 1, not 'many'"),
-        (EstimatorOptions("random:0", extra={"batch_pairs": 0}), "at least 1, not 0"),
+        (EstimatorOptions("random:0", extra={"batch_pairs": "0"}), "at least 1, not '0'"),
         (EstimatorOptions("random:0", extra={"confidence": "high"}), "confidence must be one of"),
         (EstimatorOptions("random:0", extra={"confidence": "network"}), "no uncertainty output"),
         (EstimatorOptions("random:0", extra={"compile": "maybe"}), "must be true or false"),
         (EstimatorOptions("random:0", precision="fp8"), "precision must be one of"),
         (EstimatorOptions("random:0", precision="tf32"), "CUDA devices only"),
-        (EstimatorOptions("random:0", device="cuda:99"), "cannot be used here"),
-        (EstimatorOptions("random:0", device="gpu"), "cannot be used here"),
+        (EstimatorOptions("random:0", device="cuda:99"), "torch sees"),
+        (EstimatorOptions("random:0", device="gpu"), "no device is called"),
     ],
 )
 def test_bad_options_are_refused_by_name(options: EstimatorOptions, message: str) -> None:
@@ -285,7 +286,7 @@ def test_bad_options_are_refused_by_name(options: EstimatorOptions, message: str
 def test_random_weights_are_a_function_of_the_seed() -> None:
     window = window_of(moving_pair(128, 128, 0), str(Path("x")))
     first, again, other = (
-        create("raft-small", EstimatorOptions(weights, extra={"iterations": 2})).estimate([window])[0].flow_kchw
+        create("raft-small", EstimatorOptions(weights, extra={"iterations": "2"})).estimate([window])[0].flow_kchw
         for weights in ("random:1", "random:1", "random:2")
     )
     assert np.array_equal(first, again) and np.abs(first - other).max() > 0.01
