@@ -20,14 +20,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 from flow_pairwise import count_macs, pairwise_call
+from flow_peak_memory import peak_bytes
 from record import record
 
 from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, create
 from pipeline.flow.networks.build import build_network
-from pipeline.flow.networks.memory import peak_bytes
 from pipeline.flow.networks.table import NETWORKS
 from pipeline.flow.precision import moving_texture
-from pipeline.flow.raft_family import float32_kernels
+from pipeline.flow.raft_family import PRECISIONS, float32_kernels
 from pipeline.flow.weights.checkpoints import load_random
 from pipeline.window import Window
 
@@ -108,7 +108,7 @@ def throughput(name: str, args: argparse.Namespace, device: torch.device, report
                 "random:0", str(device), precision, extra={"batch_pairs": "4096", "compile": str(args.compile)}
             )
             estimator = create(name, options)
-            rate = convolution_rate(device, estimator.net.dtype, args.repeats)
+            rate = convolution_rate(device, PRECISIONS[precision], args.repeats)
             for batch in args.batches:
                 seconds = one_size(estimator, name, side_px, precision, batch, base_s, device, args, report)
                 if batch >= K:
