@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.flow.weights import catalogue as weights
-from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, find, resolve
+from pipeline.flow.weights.catalogue import KnownWeights, find
 from pipeline.flow.weights.download import Patience, fetch, get
 
 CONTENT = bytes(range(256)) * 400
@@ -194,36 +193,3 @@ def test_archive_members_and_files_that_are_here(
         get(other, patience=HASTY)
     with pytest.raises(ValueError, match=r"cannot be downloaded as a file.*convert-smurf"):
         get(find("smurf-kitti"))
-
-
-def test_every_network_has_known_weights_and_names_are_unique() -> None:
-    assert {entry.network for entry in KNOWN} == {"raft", "raft-small", "sea-raft-s", "sea-raft-m", "smurf"}
-    assert len({entry.name for entry in KNOWN}) == len(KNOWN) == len({entry.file for entry in KNOWN})
-    assert all((entry.url is None) == (entry.make_from is not None) for entry in KNOWN)
-    assert find("raft-sintel").sha256_prefix == "0b8c9e55" and find("raft-sintel").url is not None
-
-
-def test_what_the_weights_option_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLOWFEAT_CACHE", str(tmp_path))
-    assert resolve("raft", "random:7").seed == 7
-    for wrong in ("random", "random:", "random:-1", "random:x"):
-        with pytest.raises(ValueError, match="random:SEED"):
-            resolve("raft", wrong)
-    with pytest.raises(ValueError, match=r"weights get raft-sintel"):
-        resolve("raft", None)
-    with pytest.raises(ValueError, match=r"no weights for smurf .*convert-smurf"):
-        resolve("smurf", None)
-    with pytest.raises(ValueError, match=r"no weights file at /no/such\.pth"):
-        resolve("raft", "/no/such.pth")
-    with pytest.raises(ValueError, match="did you mean raft-sintel"):
-        resolve("raft", "raft-sintl")
-    with pytest.raises(ValueError, match="are for raft, not for smurf"):
-        resolve("smurf", "raft-things")
-    weights.cache_dir().mkdir(parents=True)
-    official = find("raft-sintel-official").path
-    official.write_bytes(b"")
-    assert resolve("raft", None).path == official, "any known file of the network serves as its default"
-    find("raft-sintel").path.write_bytes(b"")
-    assert resolve("raft", None).path == find("raft-sintel").path
-    assert resolve("raft", "raft-sintel-official").path == official
-    assert resolve("raft", str(official)).path == official
