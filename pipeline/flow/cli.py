@@ -7,20 +7,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from common.command import one_line_errors
-from common.progress import ProgressDisplay
+from common.download import forget
+from common.progress import ProgressDisplay, shown_in_megabytes
 from pipeline.flow.draw import PICTURES, draw_video, flow_of_pictures, write_result
 from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
 from pipeline.flow.evaluate import PairScore, SetScore, by_set, find_pairs, score_pair
@@ -91,7 +88,7 @@ def weights_get(names: tuple[str, ...]) -> None:
     entries = [find(name) for name in names]
     for entry in entries:
         fetched_now = not entry.path.is_file()
-        with _download_progress(entry) as progress:
+        with shown_in_megabytes(entry.name) as progress:
             path = get(entry, progress=progress)
         identity = _check_loads(entry, remove_if_not=fetched_now)
         click.echo(f"{entry.name}: {path} {identity}{'' if fetched_now else ' (was here already)'}")
@@ -105,16 +102,8 @@ def _check_loads(entry: KnownWeights, remove_if_not: bool) -> str:
         return fitting_checkpoint(entry.network, entry.path).identity
     except ValueError:
         if remove_if_not:
-            entry.path.unlink()
+            forget(entry.path)
         raise
-
-
-@contextmanager
-def _download_progress(entry: KnownWeights) -> Iterator[Callable[[int, int | None], None]]:
-    columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(entry.name, total=None)
-        yield lambda here, total: bar.update(task, completed=here, total=total)
 
 
 @weights.command("convert-smurf")
