@@ -85,7 +85,7 @@ class NetworkChoice:
     options: NetworkOptions
 
     def statement(self) -> Statement:
-        """Device, batch size and memory layout change rounding only and are left out."""
+        """Device, batch size, memory layout, compile and threads change rounding only and are left out."""
         return {
             "network": self.name,
             "weights": self.weights,
