@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.flow.estimator import Window
 from pipeline.video.child_process import ChildProcess
 from pipeline.video.datasets import LISTED_FRAMES_FPS, Video
 from pipeline.video.messages import Request, message_layout
 from pipeline.video.rejects import REJECT_REASONS, Reject
 from pipeline.video.sampling import check_offsets
+from pipeline.window import Window
 
 __all__ = ["REJECT_REASONS", "DecodedAnchor", "DecodedVideo", "Decoder", "Reject"]
 

@@ -1,4 +1,4 @@
-"""Known weights: how they get into the cache, and what `--weights` means."""
+"""Known weights: how they get into the cache."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.cache import cache_dir
-from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, find, resolve
+from pipeline.flow.weights.catalogue import KnownWeights, find
 from pipeline.flow.weights.download import get
 from tests.common.download_server import CONTENT, DIGEST, HASTY, serving
 
@@ -48,36 +47,3 @@ def test_a_file_is_held_to_the_hash_that_its_publisher_tells(tmp_path: Path, mon
         made = KnownWeights("smurf-x", "smurf", "s.pt", None, "none", 1.0, "nothing", make_from="a checkpoint")
         made.path.write_bytes(b"made")
         assert get(made) == made.path
-
-
-def test_every_network_has_known_weights_and_names_are_unique() -> None:
-    assert {entry.network for entry in KNOWN} == {"raft", "raft-small", "sea-raft-s", "sea-raft-m", "smurf"}
-    assert len({entry.name for entry in KNOWN}) == len(KNOWN) == len({entry.file for entry in KNOWN})
-    assert all((entry.url is None) == (entry.make_from is not None) for entry in KNOWN)
-    assert find("raft-sintel").sha256_prefix == "0b8c9e55" and find("raft-sintel").url is not None
-
-
-def test_what_the_weights_option_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLOWFEAT_CACHE", str(tmp_path))
-    assert resolve("raft", "random:7").seed == 7
-    for wrong in ("random", "random:", "random:-1", "random:x"):
-        with pytest.raises(ValueError, match="random:SEED"):
-            resolve("raft", wrong)
-    with pytest.raises(ValueError, match=r"weights get raft-sintel"):
-        resolve("raft", None)
-    with pytest.raises(ValueError, match=r"no weights for smurf .*convert-smurf"):
-        resolve("smurf", None)
-    with pytest.raises(ValueError, match=r"no weights file at /no/such\.pth"):
-        resolve("raft", "/no/such.pth")
-    with pytest.raises(ValueError, match="did you mean raft-sintel"):
-        resolve("raft", "raft-sintl")
-    with pytest.raises(ValueError, match="are for raft, not for smurf"):
-        resolve("smurf", "raft-things")
-    cache_dir("flow").mkdir(parents=True)
-    official = find("raft-sintel-official").path
-    official.write_bytes(b"")
-    assert resolve("raft", None).path == official, "any known file of the network serves as its default"
-    find("raft-sintel").path.write_bytes(b"")
-    assert resolve("raft", None).path == find("raft-sintel").path
-    assert resolve("raft", "raft-sintel-official").path == official
-    assert resolve("raft", str(official)).path == official
