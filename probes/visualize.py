@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from common.feature_colors import ColorBasis
 from probes.data.davis import PICTURES
-from probes.report.pictures import feature_picture
+from probes.drawing import feature_picture
 from probes.tasks.vos import input_size, network_input
 from shards.files import write_atomic
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from probes.data import davis as layouts
 from probes.heads import linear
 from probes.metrics.davis import score_frame, summarise
-from probes.report.pictures import SequencePictures, display_size, picked_frames
+from probes.drawing import SequencePictures, display_size, picked_frames
 from probes.report.store import ObjectScore, Results, SequenceRecord
 from probes.sources.flowfeat import Features, FeatureSource, create_sources
 

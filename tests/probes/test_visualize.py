@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from common.feature_colors import ColorBasis
-from probes.report.pictures import feature_picture
+from probes.drawing import feature_picture
 from probes.visualize import draw
 from trainer import FlowFeat
 

@@ -159,7 +159,7 @@ def test_markdown_cells_cannot_break_the_table() -> None:
 
 
 def test_sizes_of_pictures() -> None:
-    from probes.report.pictures import display_size, picked_frames
+    from probes.drawing import display_size, picked_frames
 
     assert display_size(480, 854) == (480, 270)
     assert display_size(64, 96) == (96, 64)
@@ -168,7 +168,7 @@ def test_sizes_of_pictures() -> None:
 
 
 def test_overlay_tints_the_object_only() -> None:
-    from probes.report.pictures import COLOURS, overlay
+    from probes.drawing import COLOURS, overlay
 
     labels = np.zeros((20, 30), np.uint8)
     labels[5:15, 5:25] = 2

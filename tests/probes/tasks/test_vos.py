@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from probes.data import davis as layouts
-from probes.report.pictures import SequencePictures, display_size
+from probes.drawing import SequencePictures, display_size
 from probes.sources.flowfeat import Features
 from probes.tasks import vos
 from tests.probes.small_davis import write_labels, write_sequence
