@@ -1,14 +1,10 @@
-"""Pictures for the report: features as colours (three principal components) and masks laid over frames.
+"""What tasks draw: features as colours (three principal components) and masks laid over frames.
 
-Feature maps and label maps come in while a probe runs, small JPEG files go out to `<report>/pictures/`. One colour basis is
-fitted per source and sequence, on frame 0, so that a colour means the same feature in every frame shown.
+Feature maps and label maps come in while a task measures a unit, pictures go out to its `PictureSink`. A colour basis is
+fitted once per source and unit, so that a colour means the same feature in every picture of the unit.
 """
 
 from __future__ import annotations
-
-import io
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from common.feature_colors import ColorBasis
-from probes.sources.flowfeat import Features
-from shards.files import write_atomic
+from probes.sources.features import Features
 
 WIDEST_PX = 480
 """Pictures in the report are no wider than this."""
-Pixels = NDArray[np.uint8]
 
-COLOURS = np.array(
+OBJECT_COLORS = np.array(
     [
         (230, 57, 70),
         (46, 196, 182),
@@ -57,11 +51,11 @@ def feature_picture(basis: ColorBasis, map_chw: Tensor, size: tuple[int, int]) -
     return Image.fromarray(colours).resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR)
 
 
-def overlay(image: Image.Image, labels_hw: Pixels, size: tuple[int, int]) -> Image.Image:
+def overlay(image: Image.Image, labels_hw: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
     """Objects tinted and outlined over the frame, at `size` (width, height)."""
     pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
     labels = np.asarray(Image.fromarray(labels_hw).resize(size, Image.Resampling.NEAREST))
-    colours = COLOURS[(labels.astype(np.int64) - 1) % len(COLOURS)]
+    colours = OBJECT_COLORS[(labels.astype(np.int64) - 1) % len(OBJECT_COLORS)]
     inside = labels > 0
     # The outline is the object's own rim, one pixel on every side where the label changes.
     padded = np.pad(labels, 1, mode="edge")
@@ -71,40 +65,7 @@ def overlay(image: Image.Image, labels_hw: Pixels, size: tuple[int, int]) -> Ima
     return Image.fromarray((pixels * (1 - opacity) + colours * opacity).round().astype(np.uint8))
 
 
-def save_jpeg(image: Image.Image, path: Path) -> None:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88, subsampling=0)
-    write_atomic(path, buffer.getvalue())
-
-
 def picked_frames(frames: int, count: int = 2) -> list[int]:
     """`count` scored frames spread over a sequence: in the middle and near the end, where a probe has the most to lose."""
     last = frames - 2
     return sorted({max(1, round(last * (i + 1) / count)) for i in range(count)})
-
-
-class SequencePictures:
-    """Collects the pictures of one sequence. `files[frame name][what]` are paths relative to `out`."""
-
-    def __init__(self, out: Path, name: str, size: tuple[int, int]) -> None:
-        self.out, self.name, self.size = out, name, size
-        self.files: dict[str, dict[str, str]] = {}
-        self._bases: dict[str, ColorBasis] = {}
-
-    def first_frame(self, source: str, features: Features) -> None:
-        """Fit the colours of `source` to its features of frame 0."""
-        self._bases[source] = ColorBasis.fit(shown_map(features))
-
-    def frame(self, frame: str, image: Image.Image, truth_hw: Pixels) -> None:
-        self._save(frame, "frame", lambda: image.resize(self.size, Image.Resampling.BILINEAR))
-        self._save(frame, "truth", lambda: overlay(image, truth_hw, self.size))
-
-    def prediction(self, frame: str, source: str, image: Image.Image, labels_hw: Pixels, features: Features) -> None:
-        self._save(frame, f"{source}.mask", lambda: overlay(image, labels_hw, self.size))
-        basis = self._bases[source]
-        self._save(frame, f"{source}.features", lambda: feature_picture(basis, shown_map(features), self.size))
-
-    def _save(self, frame: str, what: str, draw: Callable[[], Image.Image]) -> None:
-        relative = Path("pictures") / self.name / f"{frame}.{what}.jpg"
-        save_jpeg(draw(), self.out / relative)
-        self.files.setdefault(frame, {})[what] = relative.as_posix()
