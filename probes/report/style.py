@@ -35,5 +35,12 @@ table.settings td:first-child { white-space: nowrap; }
 figure { margin: 0; }
 figcaption { font-size: .8rem; line-height: 1.3; margin-top: .15rem; }
 img { display: block; width: 100%; height: auto; border-radius: 3px; background: var(--card); }
-@media (max-width: 30rem) { th, td { padding: .3rem .5rem; } }
+@media (max-width: 34rem) {
+  body { padding: 1.25rem 1rem 3rem; }
+  table { font-size: .82rem; }
+  th { font-size: .72rem; line-height: 1.3; vertical-align: bottom; }
+  th, td { padding: .3rem .25rem; }
+  th, td:first-child { white-space: normal; overflow-wrap: normal; }
+  .bars { grid-template-columns: 1fr max-content; gap: .1rem .8rem; }
+  .bars span:nth-child(3n + 1) { grid-column: 1 / -1; } }
 """

@@ -5,18 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from probes.sources.flowfeat import SOURCES, check_names, create_sources, with_fresh_decoder
+from probes.sources.features import Encoding, Features, Source, by_encoder, features_of
+from probes.sources.flowfeat import Checkpoint, with_fresh_decoder
+from probes.sources.table import check_names, create_sources, source_names, title_of
 from trainer import FlowFeat
 
 
 def _images(seed: int = 0) -> torch.Tensor:
-    return torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(0, 256, (2, 32, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_three_sources_share_their_encoder(tiny: FlowFeat) -> None:
+def test_the_three_sources_share_their_encoder(tiny: FlowFeat, tiny_checkpoint: Checkpoint) -> None:
     images = _images()
-    encoder, fresh, trained = (source(images) for source in create_sources(list(SOURCES), tiny, seed=5))
-    low, high = tiny(images)
+    sources = create_sources(source_names(), tiny_checkpoint)
+    encoder, fresh, trained = (features for _, features in features_of(sources, images))
+    low, high = tiny(tiny.normalise(images))
     assert encoder.high_bkhw is None
     assert fresh.high_bkhw is not None
     for features in (encoder, fresh, trained):
@@ -26,20 +29,40 @@ def test_the_three_sources_share_their_encoder(tiny: FlowFeat) -> None:
     assert (fresh.high_bkhw - high).abs().max() > 0.1
 
 
-def test_the_encoder_runs_once_per_batch(tiny: FlowFeat, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_encoder_runs_once_per_batch(
+    tiny: FlowFeat, tiny_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     encode = FlowFeat.encode
     monkeypatch.setattr(FlowFeat, "encode", lambda self, images: (calls.append(1), encode(self, images))[1])
-    sources = create_sources(list(SOURCES), tiny, seed=0)
+    sources = create_sources(source_names(), tiny_checkpoint)
     images, others = _images(1), _images(2)
-    for source in sources:
-        source(images)
+    assert [source.name for source, _ in features_of(sources, images)] == source_names()
     assert len(calls) == 1
-    assert torch.equal(sources[0](others).low_bdgf, tiny(others)[0]), (
-        "another batch must not get the remembered features"
-    )
-    images.mul_(2)
-    assert torch.equal(sources[0](images).low_bdgf, tiny(images)[0]), "nor the same tensor with other content"
+    for batch in (others, images, images.fill_(7)):
+        (_, features), *_ = features_of(sources, batch)
+        assert torch.equal(features.low_bdgf, tiny(tiny.normalise(batch))[0]), "nothing of another batch may be left"
+
+
+def test_every_encoder_sees_the_batch_once_and_its_own_sources_only() -> None:
+    class Counting:
+        size_multiple = 1
+
+        def __init__(self, factor: float) -> None:
+            self.factor, self.calls = factor, 0
+
+        def encode(self, images_bhwc: torch.Tensor) -> Encoding:
+            self.calls += 1
+            images = images_bhwc.movedim(-1, 1).float()
+            return Encoding(images, self.factor * images)
+
+    one, two = Counting(1.0), Counting(2.0)
+    plain = lambda encoding: Features(encoding.low_bdgf)  # noqa: E731
+    sources = [Source("a", one, plain), Source("b", two, plain), Source("c", one, plain)]
+    assert [[source.name for source in group] for group in by_encoder(sources)] == [["a", "c"], ["b"]]
+    means = {source.name: features.low_bdgf.mean() for source, features in features_of(sources, _images())}
+    assert (one.calls, two.calls) == (1, 1)
+    assert means["b"] == 2 * means["a"] == 2 * means["c"]
 
 
 def test_a_fresh_decoder_follows_its_seed_only(tiny: FlowFeat) -> None:
@@ -66,7 +89,9 @@ def test_a_trained_decoder_leaves_nothing_in_the_random_one(tiny: FlowFeat) -> N
 
 def test_names_are_checked_and_ordered() -> None:
     assert check_names(["flowfeat", "encoder", "flowfeat"]) == ["encoder", "flowfeat"]
-    with pytest.raises(ValueError, match="did you mean 'flowfeat'"):
+    assert title_of("flowfeat") == "encoder + FlowFeat"
+    assert title_of("somebody's own") == "somebody's own"
+    with pytest.raises(ValueError, match="'flowfeet'; did you mean flowfeat"):
         check_names(["flowfeet"])
     with pytest.raises(ValueError, match="no feature source"):
         check_names([])
