@@ -62,9 +62,9 @@ def _task_option(option: Option, *, required: bool) -> Callable[[Any], Any]:
     """One option of a task. Left out, it is None, and the task's own default holds."""
     default = "" if option.default in (None, False, ()) else f"  [default: {option.default}]"
     kind: dict[str, Any] = {"is_flag": True} if option.kind is bool else {"type": option.kind}
-    return click.option(
-        option.flag, option.parameter, required=required, default=None, help=option.help + default, **kind
-    )
+    # A default, even None, would satisfy click where the option is required.
+    kind |= {"required": True} if required else {"default": None}
+    return click.option(option.flag, option.parameter, help=option.help + default, **kind)
 
 
 def _decorated(command: Callable[..., None], options: Sequence[Callable[[Any], Any]]) -> Callable[..., None]:

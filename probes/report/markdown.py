@@ -13,8 +13,8 @@ from probes.report import tables
 from probes.report.tables import Section, Table
 
 ESCAPED = re.compile(r"[\\`*_\[\]|~$]")
-BARE_LINK = re.compile(r":(?=//)|(?<=www)\.|@", re.IGNORECASE)
-"""What GitHub makes a link of without any brackets: http://..., www...., and addresses of mail."""
+BARE_LINK = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)", re.IGNORECASE)
+"""Where to break what GitHub makes a link of without any brackets: http://..., www...., and addresses of mail."""
 
 
 def escape(text: str) -> str:
@@ -22,7 +22,7 @@ def escape(text: str) -> str:
     text = re.sub(r"&(?=#?\w+;)", "&amp;", re.sub(r"\s", " ", text))
     text = ESCAPED.sub(lambda found: "\\" + found[0], text)
     text = text.replace("<", "&lt;").replace(">", "&gt;")
-    return BARE_LINK.sub(lambda found: "&#64;<!-- -->" if found[0] == "@" else "\\" + found[0], text)
+    return BARE_LINK.sub("<!-- -->", text)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
