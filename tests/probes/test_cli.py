@@ -91,6 +91,13 @@ def test_changed_data_is_measured_again(checkpoint: Path, tmp_path: Path) -> Non
     assert (tmp_path / "out" / "vos.csv").read_text() != before
 
 
+def test_results_of_an_earlier_version_are_measured_anew(checkpoint: Path, davis: Path, tmp_path: Path) -> None:
+    (tmp_path / "vos.json").write_text('{"format": 1, "probe": "vos"}')
+    result = probe(checkpoint, davis, tmp_path, "--sources", "encoder", "--sequences", "boxes")
+    assert result.exit_code == 0, result.output
+    assert "starting afresh" in result.stderr and "format 1" in result.stderr
+
+
 def test_report_rebuilds_what_was_lost(finished: tuple[Path, Result], tmp_path: Path) -> None:
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)
@@ -132,15 +139,15 @@ def test_what_users_get_wrong(checkpoint: Path, davis: Path, tmp_path: Path) -> 
     _one_clear_line(probe(tmp_path / "none.safetensors", davis, out), "no model file .*none.safetensors")
     _one_clear_line(probe(checkpoint, tmp_path, out), "not a DAVIS directory")
     _one_clear_line(probe(checkpoint, davis, out, "--sequences", "nope"), "'nope'")
-    _one_clear_line(probe(checkpoint, davis, out, "--sources", "encodr"), "did you mean 'encoder'")
+    _one_clear_line(probe(checkpoint, davis, out, "--sources", "encodr"), "did you mean encoder")
     _one_clear_line(probe(checkpoint, davis, out, "--height", 7), "height 7 is too small")
-    _one_clear_line(probe(checkpoint, davis, out, "--device", "tpu"), "unknown device 'tpu'")
+    _one_clear_line(probe(checkpoint, davis, out, "--device", "tpu"), "no device is called 'tpu'")
     _one_clear_line(probe(checkpoint, davis, out, "--list", tmp_path / "no.txt"), "no.txt")
     _one_clear_line(invoke("report", "--out", tmp_path), "no results in")
     _one_clear_line(
         invoke("visualize", "--model", checkpoint, tmp_path / "x.jpg", "--out", out), "no picture or directory"
     )
-    _one_clear_line(invoke("voss"), "did you mean 'vos'")
+    _one_clear_line(invoke("voss"), "did you mean vos")
     garbage = tmp_path / "garbage.safetensors"
     garbage.write_bytes(b"not a checkpoint at all")
     _one_clear_line(probe(garbage, davis, out), "garbage.safetensors")
