@@ -45,3 +45,16 @@ def test_what_killed_writers_left_goes_after_a_while(leftover: str, tmp_path: Pa
     os.utime(tmp_path / leftover, (long_ago, long_ago))
     write_atomic(tmp_path / "clip.mp4", b"whole")
     assert names(tmp_path) == ["clip.mp4"]
+
+
+def test_a_disk_that_fills_up_while_syncing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.md"
+    write_atomic(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space.*report\.md"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old" and names(tmp_path) == ["report.md"]
