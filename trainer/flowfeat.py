@@ -73,10 +73,10 @@ class FlowFeat(nn.Module):
             model.encoder.initialise(_generator(seed, stream=0))
             model.encoder_source = f"random:{seed}"
             return model
-        from trainer import encoder_weights as weights
+        from trainer import encoder_file, encoder_weights
 
-        path = weights.fetch_encoder(name) if init == "pretrained" else Path(init)
-        model.encoder.load_state_dict(weights.read_encoder_file(path, model.spec, name))
+        path = encoder_weights.fetch_encoder(name) if init == "pretrained" else Path(init)
+        model.encoder.load_state_dict(encoder_file.read_encoder_file(path, model.spec, name))
         model.encoder_source = f"{path.name} sha256:{sha256_of(path)}"
         return model
 
