@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
 from trainer.encoder_weights import PUBLISHED
-from trainer.model_file import compare, encoder_facts, facts_of, unwrap
-from trainer.tensor_file import read_tensor_file
+from trainer.families import FAMILIES, Family, Grid, recognised
+from trainer.tensor_file import compare, read_tensor_file, unwrap
 
 
 def read_encoder_file(path: Path, spec: EncoderSpec, variant: str) -> dict[str, Tensor]:
@@ -37,37 +37,58 @@ def read_encoder_file(path: Path, spec: EncoderSpec, variant: str) -> dict[str, 
         raise ValueError(
             f"{path} is a whole FlowFeat model, not an encoder file: load it with FlowFeat.from_pretrained"
         )
-    if spec.family == "mae":  # the full pre-training file also holds the reconstruction decoder
-        tensors = {
-            key: value for key, value in tensors.items() if not key.startswith("decoder_") and key != "mask_token"
-        }
+    tensors = {key: value for key, value in tensors.items() if not key.startswith(spec.rules.training_only)}
     with torch.device("meta"):
         expected = {key: tuple(value.shape) for key, value in FrozenViT(spec).state_dict().items()}
     differences = compare(tensors, expected)
-    sign = family_sign(payload, tensors)
-    if differences or sign[0] != spec.family:
+    family, sign = recognised(payload, tensors)
+    if differences or family.name != spec.family:
         raise ValueError(
-            f"{path} is not {variant}: {_looks_like(tensors, sign)}{'; ' + differences if differences else ''}"
+            f"{path} is not {variant}: {_looks_like(tensors, family, sign)}{'; ' + differences if differences else ''}"
+        )
+    grids = stored_grids(tensors["pos_embed"], spec)
+    if grids and spec.grid not in grids:
+        raise ValueError(
+            f"{path} holds positions of a {grids[0][0]}x{grids[0][1]} grid of tokens, not of {variant}'s "
+            f"{spec.grid[0]}x{spec.grid[1]}: pass an EncoderSpec with that grid instead of the name"
         )
     return tensors
 
 
-def family_sign(payload: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[str, str]:
-    """(family, what shows it). MAE's fixed position table has a zero row for CLS, which no learned one has; its files are nested."""
-    if any(key.endswith(".gamma") for key in tensors):
-        return "dinov2", "it has LayerScale"
-    if "pos_embed" in tensors and tensors["pos_embed"].ndim == 3 and not tensors["pos_embed"][0, 0].any():
-        return "mae", "its position embedding is fixed"
-    if isinstance(payload.get("model"), Mapping):
-        return "mae", 'its tensors are nested under "model"'
-    return "dino", "it is a flat file without LayerScale and with a learned position embedding"
+def stored_grids(position_1pd: Tensor, spec: EncoderSpec) -> list[Grid]:
+    """The layouts that a file's position table shows by itself; empty where the family's table does not."""
+    if spec.rules.grid_of is None or position_1pd.ndim != 3:
+        return []
+    return spec.rules.grid_of(position_1pd[0])
 
 
-def _looks_like(tensors: Mapping[str, Tensor], sign: tuple[str, str]) -> str:
+class Facts(NamedTuple):
+    """What the keys and shapes of an encoder say about it: `marks` are the keys that only some families have."""
+
+    marks: frozenset[str]
+    dim: int
+    depth: int
+    patch: int
+
+
+def encoder_facts(tensors: Mapping[str, Tensor]) -> Facts:
+    """Facts of an encoder's tensors (no prefix). Raises KeyError if it is no such ViT."""
+    patch_dchw = tensors["patch_embed.proj.weight"]
+    depth = sum(key.startswith("blocks.") and key.endswith(".norm1.weight") for key in tensors)
+    known = frozenset[str]().union(*(family.marks for family in FAMILIES.values()))
+    return Facts(known & tensors.keys(), int(patch_dchw.shape[0]), depth, int(patch_dchw.shape[-1]))
+
+
+def facts_of(spec: EncoderSpec) -> Facts:
+    """What `encoder_facts` would find in a file of this spec."""
+    return Facts(spec.rules.marks, spec.dim, spec.depth, spec.patch)
+
+
+def _looks_like(tensors: Mapping[str, Tensor], family: Family, sign: str) -> str:
     try:
         facts = encoder_facts(tensors)
     except KeyError as error:
         return f"it is no ViT of these families, as {error} is missing (first keys: {', '.join(list(tensors)[:3]) or 'none'})"
-    fits = [name for name, spec in ENCODERS.items() if spec.family == sign[0] and facts_of(spec) == facts]
-    shape = f"a {sign[0]} ViT of dim {facts[1]}, depth {facts[2]}, patch {facts[3]}"
-    return f"it looks like {fits[0] if fits else shape} ({sign[1]})"
+    fits = [name for name, spec in ENCODERS.items() if spec.family == family.name and facts_of(spec) == facts]
+    shape = f"a {family.name} ViT of dim {facts.dim}, depth {facts.depth}, patch {facts.patch}"
+    return f"it looks like {fits[0] if fits else shape} ({sign})"

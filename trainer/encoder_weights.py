@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.files import atomic_path, publish, sha256_of
-from trainer.encoder import LICENCES
+from trainer.families import FAMILIES, family_of_variant
 
 log = logging.getLogger(__name__)
 BLOCK_BYTES = 1 << 20
@@ -36,15 +36,8 @@ class Published:
     sha256: str | None = None
 
 
-_HOST = "https://dl.fbaipublicfiles.com"
 PUBLISHED: dict[str, Published] = {
-    "dino_vits16": Published(f"{_HOST}/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"),
-    "dino_vitb16": Published(f"{_HOST}/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"),
-    "dinov2_vits14": Published(f"{_HOST}/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth"),
-    "dinov2_vitb14": Published(f"{_HOST}/dinov2/dinov2_vitb14/dinov2_vitb14_pretrain.pth"),
-    "dinov2_vitl14": Published(f"{_HOST}/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"),
-    "mae_vitb16": Published(f"{_HOST}/mae/pretrain/mae_pretrain_vit_base.pth"),
-    "mae_vitl16": Published(f"{_HOST}/mae/pretrain/mae_pretrain_vit_large.pth"),
+    variant: Published(url) for family in FAMILIES.values() for variant, url in family.urls.items()
 }
 
 
@@ -70,8 +63,9 @@ def fetch_encoder(
     path = cache_dir() / source.url.rsplit("/", 1)[-1]
     with _sole_user(path):
         if not path.exists():
-            if variant.startswith("mae"):
-                log.warning("the weights of %s are licensed %s: no commercial use", variant, LICENCES["mae"])
+            family = family_of_variant(variant)
+            if family is not None and family.non_commercial:
+                log.warning("the weights of %s are licensed %s: no commercial use", variant, family.licence)
             try:
                 download(source.url, path, timeout_s=timeout_s, attempts=attempts, progress=progress)
             except OSError as error:
