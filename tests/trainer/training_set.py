@@ -79,9 +79,9 @@ def flip_image_byte(root: Path, row: int) -> str:
     from shards.reader import ShardSet
 
     shards = ShardSet(root)
-    path = root / shards.shards[int(shards._shard[row])]
+    path = root / shards.shard_of(row)
     with open(path, "r+b") as file:
-        file.seek(int(shards._image[row, 0]) + 100)
+        file.seek(shards.members(row)[0].offset + 100)
         byte = file.read(1)[0]
         file.seek(-1, 1)
         file.write(bytes([byte ^ 0x10]))
