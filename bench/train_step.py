@@ -29,10 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from record import record
 
 from shards.reader import ShardSet
+from trainer.batch import Plan
 from trainer.config import Config, load_config
 from trainer.feed import Views, cut_views, on_device
 from trainer.learner import Learner, check_sizes, keep_freed_memory, pick_device
-from trainer.loader import Loader, Plan
+from trainer.loader import Loader
 from trainer.order import SampleOrder, draw_boxes
 from trainer.run_log import peak_memory_mb
 

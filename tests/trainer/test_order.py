@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.order import SampleOrder, batch_positions, draw_boxes, permute, uniforms
+from trainer.order import SampleOrder, batch_positions, permute, uniforms
+from trainer.views import draw_boxes
 
 PINNED_SAMPLES = [738, 90, 640, 866, 427]
 PINNED_NEIGHBOURS = [0, 2, 2, 0, 1]

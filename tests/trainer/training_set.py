@@ -12,6 +12,7 @@ import simplejpeg
 
 from shards import schema
 from shards.codec import channel_std_px, encode_flow, pair_exponent
+from shards.sample import Buffers
 from shards.schema import SampleError, Settings
 from shards.writer import ChunkWriter, EncodedSample, finalize
 
@@ -88,11 +89,6 @@ def flip_image_byte(root: Path, row: int) -> str:
     return shards.keys[row]
 
 
-@dataclass(frozen=True)
-class Read:
-    quantum_px: float
-
-
 @dataclass
 class FakeSource:
     """Stands in for a ShardSet: sample i's frame is filled with i, its flow with k. Listed samples fail or hang."""
@@ -103,7 +99,7 @@ class FakeSource:
     crash: Iterable[int] = ()
     reads: list[tuple[int, int]] = field(default_factory=list)
 
-    def read(self, i: int, k: int, image_out: np.ndarray, flow_out: np.ndarray, /) -> Read:
+    def read_into(self, i: int, k: int, out: Buffers, /) -> float:
         self.reads.append((i, k))
         if i in self.hang:
             time.sleep(3600)
@@ -112,6 +108,7 @@ class FakeSource:
         if i in self.bad:
             raise SampleError(f"sample-{i} in some shard is damaged")
         time.sleep(self.delay_s)
-        image_out[:] = i % 256
-        flow_out[:] = k
-        return Read(2.0**-k)
+        assert out.image_hwc is not None and out.flow_chw is not None
+        out.image_hwc[:] = i % 256
+        out.flow_chw[:] = k
+        return 2.0**-k
