@@ -10,6 +10,7 @@ import torch
 from tests.trainer.runs import TINY, assert_equal, config_for, lines, run
 from trainer.config import load_config
 from trainer.learner import Learner
+from trainer.update import FlowDistillation
 from trainer.views import Views
 
 
@@ -45,3 +46,35 @@ def test_learner_state_survives_a_round_trip(shards: Path) -> None:
     learner = Learner(config, torch.device("cpu"))
     other = Learner(load_config(None, [*TINY, "train.seed=9"]), torch.device("cpu"), learner.state_dict())
     assert_equal(other.state_dict(), learner.state_dict())
+
+
+def views_of(count: int = 2, seed: int = 0) -> Views:
+    draw = torch.Generator().manual_seed(seed)
+    return Views(*(torch.randn(count, c, 32, 32, generator=draw) for c in (3, 3, 2, 2)))
+
+
+def test_the_teacher_follows_the_student_that_has_taken_its_step(shards: Path) -> None:
+    """The first call copies: afterwards both are the student of after the step, not of before."""
+    learner = Learner(config_for(shards, "train.batch_size=2"), torch.device("cpu"))
+    assert isinstance(learner.objective, FlowDistillation)
+    before = {name: p.detach().clone() for name, p in learner.model.decoder.named_parameters()}
+    learner.learn(views_of())
+    student, teacher = learner.model.decoder.state_dict(), learner.objective.teacher.decoder.state_dict()
+    assert any(not torch.equal(before[name], student[name]) for name in before)
+    assert all(torch.equal(teacher[name], student[name]) for name in student)
+
+
+def test_the_optimiser_gets_every_setting_of_the_config(shards: Path) -> None:
+    """And uses them: two steps with other betas or another weight decay lead elsewhere."""
+    reached = []
+    for overrides in ((), ("train.betas=[0.5,0.6]",), ("train.weight_decay=0.3",), ("train.lr=2e-3",)):
+        config = config_for(shards, "train.batch_size=2", *overrides)
+        learner = Learner(config, torch.device("cpu"))
+        (group,) = learner.optimiser.param_groups
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (
+            config.train.lr, config.train.betas, config.train.weight_decay
+        )  # fmt: skip
+        for seed in (0, 1):
+            learner.learn(views_of(seed=seed))
+        reached.append(learner.model.decoder.state_dict()["scratch.output_conv0.weight"].clone())
+    assert not any(torch.equal(reached[0], other) for other in reached[1:])

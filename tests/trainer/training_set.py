@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +57,25 @@ def sample(number: int) -> EncodedSample:
     return EncodedSample(f"v{number}", 10, 1.0, jpeg, data, columns, {})
 
 
-def write_training_set(root: Path, samples: int = 10, complete: bool = True) -> Path:
-    """One pass of chunks of six videos; `complete` false leaves the last chunk out."""
+def optional_members(number: int) -> dict[str, bytes]:
+    """What extraction keeps with --keep-neighbours and --keep-confidence; sample 4 has no confidence for its flow to +1."""
+    draw = np.random.default_rng([number, 1])
+    kept = {}
+    for offset in SETTINGS.offsets:
+        label = schema.offset_label(offset)
+        frame = draw.integers(0, 255, (IMAGE // 8, IMAGE // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+        confidence = draw.integers(0, 255, (FLOW // 4, FLOW // 4, 1), np.uint8).repeat(4, 0).repeat(4, 1)
+        kept[f"{label}.jpg"] = simplejpeg.encode_jpeg(frame, quality=90, colorspace="RGB")
+        if (number, offset) != (4, 1):
+            kept[f"{label}.conf.jpg"] = simplejpeg.encode_jpeg(
+                confidence, quality=95, colorspace="GRAY", colorsubsampling="Gray"
+            )
+    return kept
+
+
+def write_training_set(root: Path, samples: int = 10, complete: bool = True, optional: bool = False) -> Path:
+    """One pass of chunks of six videos; `complete` false leaves the last chunk out, `optional` keeps neighbours and confidence."""
+    settings = replace(SETTINGS, keep_neighbours=optional, keep_confidence=optional)
     ok = {"status": "ok", "reason": "", "detail": "", "frames": 20, "fps": 10.0, "width": 64, "height": 64}
     chunks = -(-samples // SETTINGS.chunk_videos)
     plan = []
@@ -67,11 +84,12 @@ def write_training_set(root: Path, samples: int = 10, complete: bool = True) -> 
         plan += [{"video": f"v{n}", "path": f"v{n}.mp4", "chunk": chunk, "position": i} for i, n in enumerate(numbers)]
         if chunk == chunks - 1 and not complete:
             continue
-        writer = ChunkWriter(root, SETTINGS, chunk, [0])
+        writer = ChunkWriter(root, settings, chunk, [0])
         for position, number in enumerate(numbers):
-            writer.add(0, position, sample(number))
+            encoded = sample(number)
+            writer.add(0, position, replace(encoded, optional=optional_members(number)) if optional else encoded)
         writer.commit([{"video": f"v{n}", "engine": "test", **ok} for n in numbers])
-    finalize(root, SETTINGS, chunks, 1, plan)
+    finalize(root, settings, chunks, 1, plan)
     return root
 
 
