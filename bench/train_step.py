@@ -166,9 +166,9 @@ def main(
             gpu = torch.cuda.get_device_name() if pick_device(device).type == "cuda" else None
             note = f"{row['ms_per_step']} ms/step, waiting {100 * row['data_wait_share']:.1f} %"
             record("train_step", f"{figure}_samples_per_s", row["samples_per_s"], "1/s", note, device=gpu)
-            if gpu is None:  # a figure that other load on the machine moves much less than the rate
-                note = f"user and system of this process, of which system {row['system_ms_per_step']} ms"
-                record("train_step", f"{figure}_cpu_ms_per_step", row["cpu_ms_per_step"], "ms", note)
+            if gpu is None:  # what clearing memory costs; other load on the machine moves it much less than the rate
+                note = f"system time of this process, beside {row['cpu_ms_per_step']} ms of CPU time in all"
+                record("train_step", f"{figure}_system_ms_per_step", row["system_ms_per_step"], "ms", note)
 
 
 def resident(config: Config, steps: int, warmup: int) -> dict[str, Any]:
