@@ -32,7 +32,7 @@ from trainer.tensor_file import (
 )
 
 # What a training snapshot holds beside the model: teacher, probes, running norms. The published files were cut this way.
-SNAPSHOT_ONLY = ("bases", "layer_norm", "decoder_ema", "mlp_head_err")
+SNAPSHOT_ONLY = ("bases", "layer_norm", "decoder_ema", "mlp_head_err", "objective.")
 TEACHER = "decoder_ema.ema_model."
 EXPORT_FORMAT = "1"
 
