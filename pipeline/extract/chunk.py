@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from pipeline.extract.plan import PlannedVideo
 from pipeline.flow.estimator import FlowEstimator, WindowFlow
-from pipeline.video.decoder import DecodedAnchor, DecodedVideo, Decoder, Reject
+from pipeline.video.decoder import DecodedAnchor, DecodedVideo, Decoder
+from pipeline.video.rejects import Reject
 from shards import schema
 from shards.codec import FlowRangeError, channel_std_px, encode_flow, pair_exponent
 from shards.schema import Settings
@@ -99,17 +100,7 @@ def extract_chunk(
 
 
 def _decode(job: ChunkJob, decoder: Decoder, planned: PlannedVideo) -> tuple[DecodedVideo, list[DecodedAnchor]]:
-    settings = job.settings
-    decoded = decoder.windows(
-        planned.video,
-        job.passes,
-        seed=settings.seed,
-        offsets=settings.offsets,
-        image_size=settings.image_size,
-        flow_size=settings.flow_size,
-        deadline_s=job.deadline_s,
-        keep_neighbours=settings.keep_neighbours,
-    )
+    decoded = decoder.windows(planned.video, job.passes, job.settings, deadline_s=job.deadline_s)
     return decoded, list(decoded.anchors)
 
 
@@ -134,7 +125,7 @@ def _flush(
 def _store(
     job: ChunkJob, pending: _Pending, writer: ChunkWriter, report: Callable[[VideoReport], None]
 ) -> dict[str, Any]:
-    planned, info = pending.planned, pending.info
+    planned, info = pending.planned, pending.info.facts
     pairs = dict.fromkeys(schema.PAIR_STATUS, 0)
     stored = 0
     for anchor, flow in zip(pending.anchors, pending.flows, strict=True):

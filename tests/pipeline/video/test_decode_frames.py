@@ -11,16 +11,11 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from pipeline.video.decord_frames import (
-    DecordFrames,
-    EngineFailure,
-    PyAVFrames,
-    RepeatedFrames,
-    presentation_times_s,
-    upright,
-)
+from pipeline.video.decord_frames import DecordFrames
 from pipeline.video.edit_list import shown_until_s
 from pipeline.video.folder_frames import FolderFrames, read_picture
+from pipeline.video.frame_source import EngineFailure, RepeatedFrames, presentation_times_s
+from pipeline.video.pyav_frames import PyAVFrames, upright
 from pipeline.video.rejects import Reject, check_file
 from tests.pipeline.video.numbered_videos import cut_by_edit_list, numbered_frame, read_number, write_video
 
