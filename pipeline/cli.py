@@ -19,7 +19,7 @@ from rich.progress import Progress
 from pipeline.errors import plain_errors
 from pipeline.extract.plan import make_plan
 from pipeline.extract.progress import ExtractionProgress
-from pipeline.extract.run import Request, extract, settings_of
+from pipeline.extract.run import Request, choice_of, extract, settings_of
 from pipeline.flow.cli import commands as flow_commands
 from pipeline.flow.estimator import EstimatorOptions
 from pipeline.inspect import choose, contact_sheet, write_png
@@ -110,7 +110,7 @@ def _request(kw: dict[str, Any]) -> Request:
         if not 16 <= content[name] <= 4096:
             raise ValueError(f"--{name.replace('_', '-')} is {content[name]}; it must be 16..4096")
     extra = dict(kw.pop("flow_options"))
-    options = EstimatorOptions(kw.pop("weights"), kw.pop("device"), kw.pop("precision"), content["image_size"], extra)
+    options = EstimatorOptions(kw.pop("weights"), kw.pop("device"), kw.pop("precision"), extra)
     return Request(content=content, options=options, **kw)
 
 
@@ -168,7 +168,7 @@ def plan(**kw: Any) -> None:
     """Say what `extract` with the same options would do; write nothing."""
     request = _request(kw)
     listing = list_videos(request.dataset, request.root, list_file=request.list_file)
-    made = make_plan(request.out, listing, request.root, settings_of(request), request.passes)
+    made = make_plan(request.out, listing, request.root, settings_of(request, choice_of(request)), request.passes)
     missing = made.missing(request.out)
     todo = sum(len(passes) for passes in missing.values())
     click.echo(

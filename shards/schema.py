@@ -35,6 +35,10 @@ PAIR_STATUS = (STORED, STILL, NON_FINITE, OUT_OF_RANGE)
 OK, REJECTED = "ok", "rejected"
 
 
+Statement = Mapping[str, str | int | float | bool | None]
+"""What an estimator says about itself in the manifest: all that shapes its flow."""
+
+
 class ShardSetError(ValueError):
     """A shard set that is missing, incomplete, damaged or of another format."""
 
@@ -130,7 +134,7 @@ class Settings:
     """
 
     dataset: str
-    estimator: Mapping[str, Any]
+    estimator: Statement
     seed: int = 0
     offsets: tuple[int, ...] = (-2, -1, 1, 2)
     image_size: int = 448

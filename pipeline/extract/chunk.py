@@ -22,9 +22,10 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from pipeline.extract.plan import PlannedVideo
-from pipeline.flow.estimator import FlowEstimator, WindowFlow
+from pipeline.flow.estimator import FlowEstimator
 from pipeline.video.decoder import DecodedAnchor, DecodedVideo, Decoder
 from pipeline.video.rejects import Reject
+from pipeline.window import WindowFlow
 from shards import schema
 from shards.codec import FlowRangeError, channel_std_px, encode_flow, pair_exponent
 from shards.schema import Settings

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from pipeline.extract.chunk import ChunkJob, VideoReport, extract_chunk
-from pipeline.flow.estimator import EstimatorOptions, create, load_all
+from pipeline.flow.estimator import EstimatorChoice
 
 TRIES = 2
 
@@ -53,14 +53,15 @@ def die_with_parent() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _worker(connection: Connection, estimator_name: str, options: EstimatorOptions, threads: int) -> None:
+def _worker(connection: Connection, threads: int) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     os.environ["OMP_NUM_THREADS"] = str(threads)
     from pipeline.video.decoder import Decoder
 
-    load_all()
-    estimator = create(estimator_name, options)
+    # Received here, not as an argument: unpickling it may import torch, which reads the number of threads only then.
+    choice: EstimatorChoice = connection.recv()
+    estimator = choice.build()
     with Decoder() as decoder:
         while True:
             try:
@@ -95,8 +96,8 @@ class _Slot:
 class LocalRunner:
     """Runs chunk jobs in `workers` processes. Use as a context manager: leaving it ends the workers."""
 
-    def __init__(self, workers: int, estimator: str, options: EstimatorOptions) -> None:
-        self.workers, self.estimator, self.options = workers, estimator, options
+    def __init__(self, workers: int, choice: EstimatorChoice) -> None:
+        self.workers, self.choice = workers, choice
         self._context = get_context("spawn")
         self._slots: list[_Slot] = []
 
@@ -113,9 +114,10 @@ class LocalRunner:
     def _start(self) -> _Slot:
         ours, theirs = self._context.Pipe()
         threads = max(1, (os.cpu_count() or 1) // self.workers)
-        process = self._context.Process(target=_worker, args=(theirs, self.estimator, self.options, threads))
+        process = self._context.Process(target=_worker, args=(theirs, threads))
         process.start()
         theirs.close()
+        ours.send(self.choice)
         return _Slot(process, ours)
 
     def run(self, jobs: Sequence[ChunkJob], on_event: Callable[[Event], None]) -> None:

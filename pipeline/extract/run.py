@@ -20,7 +20,7 @@ from typing import Any
 from pipeline.extract.chunk import ChunkJob, VideoReport
 from pipeline.extract.local_runner import ChunkDone, Event, LocalRunner
 from pipeline.extract.plan import Plan, make_plan, save_plan
-from pipeline.flow.estimator import EstimatorOptions, create, load_all
+from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
 from pipeline.video.datasets import list_videos
 from shards import schema
 from shards.schema import Manifest, Settings
@@ -90,11 +90,15 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
-def settings_of(request: Request) -> Settings:
+def choice_of(request: Request) -> EstimatorChoice:
+    """The estimator, checked and not built."""
+    image_size = request.content.get("image_size", Settings.image_size)
+    return choose(request.flow, request.options, image_size=image_size)
+
+
+def settings_of(request: Request, choice: EstimatorChoice) -> Settings:
     """Everything that shapes the content, the estimator's own statement included."""
-    load_all()
-    estimator = create(request.flow, request.options)
-    statement = {"name": estimator.name, **estimator.settings()}
+    statement = {"name": choice.name, **choice.statement()}
     return Settings(dataset=request.dataset, estimator=statement, **request.content)
 
 
@@ -107,7 +111,8 @@ def extract(
     error or interrupt the set holds exactly the chunks that had landed, and its manifest says so.
     """
     listing = list_videos(request.dataset, request.root, list_file=request.list_file)
-    settings = settings_of(request)
+    choice = choice_of(request)
+    settings = settings_of(request, choice)
     with locked(request.out):
         plan = make_plan(request.out, listing, request.root, settings, request.passes)
         shutil.rmtree(
@@ -124,7 +129,7 @@ def extract(
             for chunk, passes in missing.items()
         ]
         try:
-            _run(request, jobs, plan, tally, on_event)
+            _run(request, choice, jobs, plan, tally, on_event)
         except BaseException:
             # What stopped the run is what the user must hear of; on a full disk the manifest cannot be written either,
             # and the next run makes it from the records.
@@ -139,12 +144,17 @@ def _finalize(out: Path, plan: Plan) -> Manifest:
 
 
 def _run(
-    request: Request, jobs: Sequence[ChunkJob], plan: Plan, tally: Tally, on_event: Callable[[Event, Tally], None]
+    request: Request,
+    choice: EstimatorChoice,
+    jobs: Sequence[ChunkJob],
+    plan: Plan,
+    tally: Tally,
+    on_event: Callable[[Event, Tally], None],
 ) -> None:
     log_path = request.out / ".log" / f"extract-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
     log_path.parent.mkdir(exist_ok=True)
     told = time.perf_counter()
-    with open(log_path, "a") as log, LocalRunner(request.workers, request.flow, request.options) as runner:
+    with open(log_path, "a") as log, LocalRunner(request.workers, choice) as runner:
 
         def handle(event: Event) -> None:
             nonlocal told

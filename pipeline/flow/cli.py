@@ -20,14 +20,13 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-import pipeline.flow.networks.table
 from pipeline.errors import plain_errors
 from pipeline.flow.draw import PICTURES, draw_video, flow_of_pictures, write_result
-from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, create, load_all
+from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
 from pipeline.flow.evaluate import PairScore, SetScore, by_set, find_pairs, score_pair
+from pipeline.flow.networks.table import NETWORKS
+from pipeline.flow.options import named_values
 from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, cache_dir, find
-
-_NETWORKS = tuple(pipeline.flow.networks.table.NETWORKS)
 
 
 @click.group()
@@ -36,21 +35,14 @@ def commands() -> None:
 
 
 def estimator_options(command: Callable[..., None]) -> Callable[..., None]:
-    """--flow, --weights, --device, --precision, --flow-option; the command receives `estimator`, ready to run."""
+    """--flow, --weights, --device, --precision, --flow-option; the command receives `choice`, checked and not built."""
 
     @wraps(command)
     def wrapped(
         flow: str, weights: str | None, device: str, precision: str, flow_option: tuple[str, ...], **kwargs: Any
     ) -> None:
-        load_all()
-        extra = {}
-        for text in flow_option:
-            name, equals, value = text.partition("=")
-            if not equals:
-                raise ValueError(f"--flow-option takes NAME=VALUE, not {text!r}")
-            extra[name] = value
-        options = EstimatorOptions(weights=weights, device=device, precision=precision, extra=extra)
-        command(estimator=create(flow, options), **kwargs)
+        options = EstimatorOptions(weights, device, precision, named_values(flow_option))
+        command(choice=choose(flow, options), **kwargs)
 
     for option in (
         click.option(
@@ -113,11 +105,11 @@ def weights_get(names: tuple[str, ...]) -> None:
 
 
 def _check_loads(entry: KnownWeights, remove_if_not: bool) -> str:
-    """Strictly load the file. One that was just fetched and is not what it should be does not stay under its name."""
-    from pipeline.flow.weights.checkpoints import load_checkpoint
+    """Identity of the file, which must fit its network. One that was just fetched and does not is removed again."""
+    from pipeline.flow.weights.checkpoints import fitting_checkpoint
 
     try:
-        return load_checkpoint(pipeline.flow.networks.table.NETWORKS[entry.network].build(), entry.network, entry.path)
+        return fitting_checkpoint(entry.network, entry.path).identity
     except ValueError:
         if remove_if_not:
             entry.path.unlink()
@@ -159,11 +151,12 @@ def weights_convert_smurf(checkpoint: Path, out: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True)
 @plain_errors
 @estimator_options
-def evaluate_flow(estimator: FlowEstimator, data: Path, per_pair: bool, as_json: bool) -> None:
+def evaluate_flow(choice: EstimatorChoice, data: Path, per_pair: bool, as_json: bool) -> None:
     """EPE, Fl-all and 1px against ground truth, per set and in total. Exit code 1 if a pair could not be scored."""
     scores: list[PairScore] = []
     skipped: list[str] = []
     pairs = find_pairs(data)
+    estimator = choice.build()
     for done, pair in enumerate(pairs, start=1):
         try:
             scores.append(score_pair(estimator, pair))
@@ -178,23 +171,23 @@ def evaluate_flow(estimator: FlowEstimator, data: Path, per_pair: bool, as_json:
             for s in scores
         ]
         report = {
-            "estimator": estimator.name,
-            "settings": dict(estimator.settings()),
+            "estimator": choice.name,
+            "settings": dict(choice.statement()),
             "sets": [asdict(line) for line in table],
         }
         click.echo(json.dumps({**report, "pairs": rows, "skipped": skipped}, indent=1))
     else:
-        _print_scores(estimator, scores if per_pair else [], table)
+        _print_scores(choice, scores if per_pair else [], table)
         for line in skipped:
             click.echo(f"not scored: {line}", err=True)
     if skipped:
         raise click.ClickException(f"{len(skipped)} of {len(pairs)} pairs could not be scored")
 
 
-def _print_scores(estimator: FlowEstimator, scores: list[PairScore], table: list[SetScore]) -> None:
+def _print_scores(choice: EstimatorChoice, scores: list[PairScore], table: list[SetScore]) -> None:
     for score in scores:
         click.echo(f"{score.pair.set_name:45s} {score.pair.name:24s} EPE {score.epe_px:8.3f} px")
-    click.echo(f"{estimator.name} {json.dumps(dict(estimator.settings()))}")
+    click.echo(f"{choice.name} {json.dumps(dict(choice.statement()))}")
     click.echo(f"{'set':45s} {'pairs':>6s} {'EPE px':>8s} {'Fl-all %':>9s} {'>1px %':>8s} {'non-finite px':>14s}")
     for line in table:
         rates = f"{line.fl_all_percent:9.2f} {line.over_1px_percent:8.2f}"
@@ -224,7 +217,7 @@ def _print_scores(estimator: FlowEstimator, scores: list[PairScore], table: list
 @plain_errors
 @estimator_options
 def flow_command(
-    estimator: FlowEstimator,
+    choice: EstimatorChoice,
     sources: tuple[Path, ...],
     out: Path,
     max_px: float | None,
@@ -232,6 +225,7 @@ def flow_command(
     max_frames: int | None,
 ) -> None:
     """Flow from picture A to picture B, or along a video, drawn with the usual colour wheel."""
+    estimator = choice.build()
     if len(sources) == 2:
         flow_chw = flow_of_pictures(estimator, sources[0], sources[1], max_side_px)
         write_result(out, flow_chw, max_px)
@@ -252,7 +246,7 @@ def flow_command(
 
 
 @commands.command("compare-precision")
-@click.option("--flow", default="sea-raft-m", show_default=True, type=click.Choice(_NETWORKS))
+@click.option("--flow", default="sea-raft-m", show_default=True, type=click.Choice(list(NETWORKS)))
 @click.option("--weights", help="As elsewhere; random:SEED measures the arithmetic only.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option(

@@ -1,7 +1,7 @@
 """The default estimator `dis`: OpenCV's Dense Inverse Search flow on the grey flow square. No weights, no accelerator.
 
 Windows come in as RGB squares; each (anchor, neighbour) pair becomes one flow field in pixels of that square.
-Equal input gives equal bytes for one OpenCV version, whose number is part of the settings: one thread, and no state from one
+Equal input gives equal bytes for one OpenCV version, whose number is part of the statement: one thread, and no state from one
 pair to the next.
 
 Options (`EstimatorOptions.extra`):
@@ -12,24 +12,42 @@ Options (`EstimatorOptions.extra`):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, Window, WindowFlow, register
+from pipeline.flow.estimator import EstimatorOptions
+from pipeline.flow.options import as_switch, check_names
+from pipeline.window import Window, WindowFlow
+from shards.schema import Statement
 
 PRESETS: dict[str, int] = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
     "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
     "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
 }
-OPTIONS = ("preset", "confidence")
 MIN_SIDE_PX = 12
 """OpenCV refuses smaller squares: the coarsest pyramid level must hold an 8 px patch."""
+
+
+@dataclass(frozen=True)
+class DisChoice:
+    """preset: a name of PRESETS. confidence: whether to compute the way back as well."""
+
+    preset: str = "medium"
+    confidence: bool = False
+    name = "dis"
+
+    def statement(self) -> Statement:
+        """`weights` is None: there are none."""
+        return {"preset": self.preset, "confidence": self.confidence, "opencv": cv2.__version__, "weights": None}
+
+    def build(self) -> DisFlow:
+        """Ready to run."""
+        return DisFlow(self.preset, confidence=self.confidence)
 
 
 class DisFlow:
@@ -38,16 +56,9 @@ class DisFlow:
     name = "dis"
 
     def __init__(self, preset: str = "medium", *, confidence: bool = False) -> None:
-        if preset not in PRESETS:
-            raise ValueError(f"dis has no preset {preset!r}; use one of {', '.join(PRESETS)}")
         cv2.setNumThreads(1)
-        self.preset = preset
         self.confidence = confidence
         self._dis = cv2.DISOpticalFlow.create(PRESETS[preset])
-
-    def settings(self) -> Mapping[str, Any]:
-        """What shapes the output. `weights` is None: there are none."""
-        return {"preset": self.preset, "confidence": self.confidence, "opencv": cv2.__version__, "weights": None}
 
     def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
         """flow_kchw [K, 2, S, S] float32 pixels, anchor -> neighbour, for each window."""
@@ -84,34 +95,20 @@ def _round_trip_confidence(forward_hwc: NDArray[np.float32], backward_hwc: NDArr
     return np.where(inside, np.exp(-miss_px), 0.0).astype(np.float32)
 
 
-@register("dis")
-def create_dis(options: EstimatorOptions) -> FlowEstimator:
-    """Build `dis`. Raises ValueError for weights, a device, a precision or an option that it has no use for."""
+def choose(name: str, options: EstimatorOptions, image_size: int) -> DisChoice:
+    """Raises ValueError for weights, a device, a precision or an option that dis has no use for."""
     if options.weights is not None:
         raise ValueError(
             f"dis computes flow without a network and takes no weights (got {options.weights!r}); leave the weights out"
         )
-    if options.device != "cpu":
+    if options.device not in ("cpu", "auto"):
         raise ValueError(
             f"dis runs on the CPU only, not on {options.device!r}; leave the device out or choose another estimator"
         )
     if options.precision != "fp32":
         raise ValueError(f"dis computes in fp32 only, not in {options.precision!r}; leave the precision out")
-    for key in options.extra:
-        if key not in OPTIONS:
-            near = get_close_matches(key, OPTIONS, n=1)
-            raise ValueError(
-                f"dis has no option {key!r}; {f'did you mean {near[0]}?' if near else 'it has ' + ', '.join(OPTIONS)}"
-            )
-    return DisFlow(
-        str(options.extra.get("preset", "medium")), confidence=_as_bool(options.extra.get("confidence", False))
-    )
-
-
-def _as_bool(value: Any) -> bool:
-    """Command lines hand options over as text."""
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() in ("true", "1", "yes", "false", "0", "no"):
-        return str(value).lower() in ("true", "1", "yes")
-    raise ValueError(f"dis option confidence must be true or false, got {value!r}")
+    check_names("dis", options.extra, ("preset", "confidence"))
+    preset = options.extra.get("preset", DisChoice.preset)
+    if preset not in PRESETS:
+        raise ValueError(f"dis has no preset {preset!r}; use one of {', '.join(PRESETS)}")
+    return DisChoice(preset, as_switch("confidence", options.extra.get("confidence", "false")))

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.flow_colors import flow_to_color, largest_motion_px
-from pipeline.flow.estimator import FlowEstimator, Window
+from pipeline.flow.estimator import FlowEstimator
 from pipeline.flow.evaluate import pair_window, read_frame
 from pipeline.flow.files import FORMATS, write_flow
+from pipeline.window import Window
 
 PICTURES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".webp")
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")

@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.flow.estimator import FlowEstimator, Window
+from pipeline.flow.estimator import FlowEstimator
 from pipeline.flow.files import read_flow
+from pipeline.window import Window
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.flow.estimator import Window
 from pipeline.video.child_process import ChildProcess
 from pipeline.video.datasets import LISTED_FRAMES_FPS, Video
 from pipeline.video.messages import (
@@ -36,6 +35,7 @@ from pipeline.video.messages import (
     message_layout,
 )
 from pipeline.video.rejects import Reject
+from pipeline.window import Window
 from shards.schema import Settings
 
 MAX_VIDEOS_PER_CHILD = 200

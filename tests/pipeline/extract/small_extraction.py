@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.extract.run import Request, extract
-from pipeline.flow.estimator import EstimatorOptions
 from pipeline.synth import write_videos
 from shards.schema import Manifest
 
@@ -22,9 +21,8 @@ def make_videos(out: Path, count: int, seed: int = 0) -> Path:
 
 def request(videos: Path, out: Path, **changes: Any) -> Request:
     content = {**SMALL, **changes.pop("content", {})}
-    options = EstimatorOptions(image_size=content["image_size"])
     base: dict[str, Any] = {"dataset": "folder", "root": videos, "out": out, "flow": "dis", "passes": 2}
-    return Request(**{**base, "options": options, "content": content, "deadline_s": 60.0, **changes})
+    return Request(**{**base, "content": content, "deadline_s": 60.0, **changes})
 
 
 def run(wanted: Request) -> Manifest:

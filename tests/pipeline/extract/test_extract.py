@@ -14,10 +14,10 @@ from pipeline.extract import chunk as chunk_module
 from pipeline.extract.chunk import ChunkJob, encode_pair, extract_chunk
 from pipeline.extract.plan import PlanError, make_plan
 from pipeline.flow.dis import DisFlow
-from pipeline.flow.estimator import Window, WindowFlow
 from pipeline.flow.truth import load_scene
 from pipeline.video.datasets import list_videos
 from pipeline.video.decoder import Decoder
+from pipeline.window import Window, WindowFlow
 from shards import schema
 from shards.codec import decode_flow
 from shards.reader import ShardSet
@@ -187,9 +187,6 @@ class Broken:
     """An estimator whose flow is NaN for one neighbour and absurd for another."""
 
     name = "broken"
-
-    def settings(self) -> dict[str, object]:
-        return {}
 
     def estimate(self, windows: list[Window]) -> list[WindowFlow]:
         flows = []

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import pipeline.flow.dis  # noqa: F401 - registers the estimator
-from pipeline.flow.estimator import EstimatorOptions, Window, available, create
+from pipeline.flow.estimator import ESTIMATORS, EstimatorOptions, choose, create
+from pipeline.window import Window
 
 
 def texture(side: int = 320) -> NDArray[np.uint8]:
@@ -68,7 +68,7 @@ def test_confidence_is_high_where_the_round_trip_closes() -> None:
 
 
 def test_settings_name_what_shapes_the_output() -> None:
-    settings = create("dis", EstimatorOptions(extra={"preset": "fast"})).settings()
+    settings = choose("dis", EstimatorOptions(extra={"preset": "fast"})).statement()
     assert settings == {"preset": "fast", "confidence": False, "opencv": cv2.__version__, "weights": None}
 
 
@@ -103,6 +103,6 @@ def test_small_squares_are_refused_in_words() -> None:
 
 
 def test_registry_names_near_ones() -> None:
-    assert "dis" in available()
+    assert "dis" in ESTIMATORS
     with pytest.raises(ValueError, match="did you mean"):
         create("diss")

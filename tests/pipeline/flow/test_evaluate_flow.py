@@ -12,9 +12,10 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from pipeline.flow.cli import commands
-from pipeline.flow.estimator import EstimatorOptions, Window, WindowFlow, create, load_all
+from pipeline.flow.estimator import EstimatorOptions, create
 from pipeline.flow.evaluate import by_set, find_pairs, pair_window, read_frame, score_pair
 from pipeline.flow.files import read_flow, write_flow
+from pipeline.window import Window, WindowFlow
 from tests.pipeline.flow.flow_stand_in import moving_pair
 
 
@@ -25,9 +26,6 @@ class Fixed:
 
     def __init__(self, flow_chw: NDArray[np.float32]) -> None:
         self.flow_chw = flow_chw
-
-    def settings(self) -> dict[str, object]:
-        return {"weights": None}
 
     def estimate(self, windows: list[Window]) -> list[WindowFlow]:
         return [WindowFlow(self.flow_chw[None]) for _ in windows]
@@ -133,7 +131,6 @@ def test_frames_and_truth_must_agree_in_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("preset", "rmse_px"), [("ultrafast", 0.86), ("fast", 0.74), ("medium", 0.49)])
 def test_dis_lands_where_opencv_says(preset: str, rmse_px: float, shared_dir: Path) -> None:
     """OpenCV's accuracy test bounds the root mean square error on Middlebury's RubberWhale for every preset."""
-    load_all()
     root = shared_dir / "data" / "flow_gt" / "middlebury"
     truth_chw, known = read_flow(root / "other-gt-flow" / "RubberWhale" / "flow10.flo")
     frames = [read_frame(root / "other-data" / "RubberWhale" / f"frame{n}.png") for n in (10, 11)]

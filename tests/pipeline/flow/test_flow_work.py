@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.flow_pairwise import count_macs, pairwise_call
-from pipeline.flow.networks.table import NETWORKS
+from pipeline.flow.networks.build import build_network
 from pipeline.flow.weights.checkpoints import load_random
 from tests.pipeline.flow.flow_stand_in import as_frames, clip
 
@@ -23,7 +23,7 @@ OFFICIAL = {
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_four_neighbours_save_the_computed_share(name: str) -> None:
-    net = NETWORKS[name].build().eval()
+    net = build_network(name).eval()
     with torch.device("meta"):
         frames = torch.zeros(5, 3, 224, 224)
     net.to("meta")
@@ -40,7 +40,7 @@ def test_four_neighbours_save_the_computed_share(name: str) -> None:
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_the_baseline_gives_the_same_flow(name: str) -> None:
-    net = NETWORKS[name].build()
+    net = build_network(name)
     load_random(net, 1)
     net.eval()
     frames = as_frames(clip(3, 128, 0))
