@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline.extract.local_runner import ExtractionError
+from pipeline.extract.local import ExtractionError
 from shards.files import full_disk
 
 

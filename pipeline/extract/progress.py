@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
-from pipeline.extract.chunk import VideoReport
-from pipeline.extract.local_runner import Event
+from pipeline.extract.local import Event
 from pipeline.extract.plan import Plan
 from pipeline.extract.run import Tally
+from pipeline.extract.stages import VideoReport
 from shards import schema
 
 PLAIN_EVERY_S = 5.0

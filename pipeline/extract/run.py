@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.extract.chunk import ChunkJob, VideoReport
-from pipeline.extract.local_runner import ChunkDone, Event, LocalRunner
+from pipeline.extract.local import ChunkDone, Event, LocalRunner
 from pipeline.extract.plan import Plan, make_plan, save_plan
+from pipeline.extract.stages import ChunkJob, VideoReport
 from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
 from pipeline.video.datasets import list_videos
 from shards import schema

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.extract import chunk as chunk_module
-from pipeline.extract.chunk import ChunkJob, encode_pair, extract_chunk
+from pipeline.extract import stages as chunk_module
 from pipeline.extract.plan import PlanError, make_plan
+from pipeline.extract.stages import ChunkJob, encode_pair, extract_chunk
 from pipeline.flow.dis import DisFlow
 from pipeline.flow.truth import load_scene
 from pipeline.video.datasets import list_videos

@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pipeline.errors import plain_errors
+from pipeline.extract.contact_sheet import choose, contact_sheet, write_png
 from pipeline.extract.plan import make_plan
 from pipeline.extract.progress import ExtractionProgress
 from pipeline.extract.run import Request, choice_of, extract, settings_of
 from pipeline.flow.cli import commands as flow_commands
 from pipeline.flow.estimator import EstimatorOptions
-from pipeline.inspect import choose, contact_sheet, write_png
 from pipeline.video.datasets import DATASETS, list_videos
 from shards import schema
 from shards.reader import ShardSet

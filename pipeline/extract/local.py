@@ -18,7 +18,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from pipeline.extract.chunk import ChunkJob, VideoReport, extract_chunk
+from pipeline.extract.stages import ChunkJob, VideoReport, extract_chunk
 from pipeline.flow.estimator import EstimatorChoice
 
 TRIES = 2
