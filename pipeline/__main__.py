@@ -1,5 +1,5 @@
 """Entry point of `python -m pipeline`."""
 
-from pipeline.extract.cli import main
+from pipeline.cli import main
 
 main(prog_name="python -m pipeline")

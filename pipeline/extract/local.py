@@ -2,66 +2,50 @@
 
 Each worker is a spawned process with its own estimator and decoder child. The parent hands out one chunk at a
 time over a pipe and hears of every video that ends. A worker that dies (killed, out of memory) costs its chunk
-one more try in a fresh worker; a second death is an error that names the chunk. Workers die with the parent.
+one more try in a fresh worker; a second death fails the chunk. Workers die with the parent.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import TracebackType
 
-from pipeline.extract.stages import ChunkJob, VideoReport, extract_chunk
+from common.parent_death import die_with
+from pipeline.extract.runner import ChunkDone, ChunkFailed, ChunkJob, Event, ExtractionError
+from pipeline.extract.stages import run_job
 from pipeline.flow.estimator import EstimatorChoice
+from pipeline.video.decoder import Decoder
 
 TRIES = 2
 
 
-class ExtractionError(RuntimeError):
-    """A chunk that could not be made; what had landed before is safe."""
-
-
 @dataclass(frozen=True)
-class ChunkDone:
-    """Told by a worker when its chunk has landed."""
+class WorkerReady:
+    """A worker's first words. refusal: why it cannot work, in one line."""
 
-    chunk: int
-
-
-@dataclass(frozen=True)
-class ChunkFailed:
-    """Told by a worker when its chunk could not be made."""
-
-    chunk: int
-    message: str
+    refusal: str = ""
 
 
-Event = VideoReport | ChunkDone | ChunkFailed
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, however that happens (Linux; elsewhere the pipe's end tells)."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _worker(connection: Connection, threads: int) -> None:
-    die_with_parent()
+def _worker(connection: Connection, parent_pid: int, threads: int) -> None:
+    die_with(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    from pipeline.video.decoder import Decoder
-
-    # Received here, not as an argument: unpickling it may import torch, which reads the number of threads only then.
-    choice: EstimatorChoice = connection.recv()
-    estimator = choice.build()
+    try:
+        # Received here, not as an argument: unpickling it may import torch, which reads the number of threads only then.
+        choice: EstimatorChoice = connection.recv()
+        estimator = choice.build()
+    except Exception as error:
+        connection.send(WorkerReady(f"the flow estimator cannot be built: {type(error).__name__}: {error}"))
+        return
+    connection.send(WorkerReady())
     with Decoder() as decoder:
         while True:
             try:
@@ -70,41 +54,37 @@ def _worker(connection: Connection, threads: int) -> None:
                 return
             if job is None:
                 return
-            try:
-                extract_chunk(job, decoder, estimator, connection.send)
-            except (ValueError, OSError, RuntimeError) as error:
-                connection.send(ChunkFailed(job.chunk, _explain(job, error)))
-            else:
-                connection.send(ChunkDone(job.chunk))
-
-
-def _explain(job: ChunkJob, error: Exception) -> str:
-    from shards.files import full_disk
-
-    if isinstance(error, OSError) and full_disk(error):
-        return f"no space left on the device of {job.root}: free some and rerun the same command; chunks that have landed are safe"
-    return f"chunk {job.chunk}: {type(error).__name__}: {error}"
+            connection.send(run_job(job, decoder, estimator, connection.send))
 
 
 @dataclass
 class _Slot:
+    """A worker. job: what it is at; None while it starts, and when there is nothing left."""
+
     process: BaseProcess
     connection: Connection
     job: ChunkJob | None = None
+    starting: bool = True
 
 
 class LocalRunner:
-    """Runs chunk jobs in `workers` processes. Use as a context manager: leaving it ends the workers."""
+    """A `Runner` of `workers` processes. Raises ValueError when that is none."""
 
     def __init__(self, workers: int, choice: EstimatorChoice) -> None:
+        if workers < 1:
+            raise ValueError(f"workers is {workers}; it must be at least 1")
         self.workers, self.choice = workers, choice
         self._context = get_context("spawn")
         self._slots: list[_Slot] = []
+        self._queue: deque[ChunkJob] = deque()
+        self._tries: dict[int, int] = {}
 
     def __enter__(self) -> LocalRunner:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for slot in self._slots:
             slot.process.kill()
         for slot in self._slots:
@@ -114,49 +94,77 @@ class LocalRunner:
     def _start(self) -> _Slot:
         ours, theirs = self._context.Pipe()
         threads = max(1, (os.cpu_count() or 1) // self.workers)
-        process = self._context.Process(target=_worker, args=(theirs, threads))
+        process = self._context.Process(target=_worker, args=(theirs, os.getpid(), threads))
         process.start()
         theirs.close()
-        ours.send(self.choice)
+        with suppress(OSError):  # a worker that is dead already is found when it is listened to
+            ours.send(self.choice)
         return _Slot(process, ours)
 
+    def prepare(self, jobs: int) -> None:
+        """Start the workers and wait until the first has built its estimator."""
+        self._slots = [self._start() for _ in range(min(self.workers, jobs))]
+        if self._slots:
+            first = wait([slot.connection for slot in self._slots])[0]
+            self._welcome(next(slot for slot in self._slots if slot.connection is first))
+
+    def _welcome(self, slot: _Slot) -> None:
+        try:
+            ready: WorkerReady = slot.connection.recv()
+        except (EOFError, OSError):
+            slot.process.join()
+            raise ExtractionError(
+                f"a worker died while building the flow estimator (exit code {slot.process.exitcode}; -9 often means out of "
+                "memory): use fewer --workers"
+            ) from None
+        if ready.refusal:
+            raise ExtractionError(ready.refusal)
+        slot.starting = False
+
     def run(self, jobs: Sequence[ChunkJob], on_event: Callable[[Event], None]) -> None:
-        """Make all chunks. Raises ExtractionError at the first chunk that cannot be made; others that landed stay."""
-        queue, tries = deque(jobs), dict.fromkeys((j.chunk for j in jobs), 0)
-        self._slots = [self._start() for _ in range(min(self.workers, len(jobs)))]
+        """Make all chunks with the workers that `prepare` has started."""
+        self._queue, self._tries = deque(jobs), dict.fromkeys((job.chunk for job in jobs), 0)
         for slot in self._slots:
-            self._give(slot, queue, tries)
-        while any(slot.job for slot in self._slots):
-            busy = {slot.connection: slot for slot in self._slots if slot.job}
-            for connection in wait(list(busy)):
-                slot = busy[connection]  # type: ignore[index]
-                try:
-                    event: Event = slot.connection.recv()
-                except (EOFError, OSError):
-                    self._replace(slot, queue, tries)
-                    continue
-                if isinstance(event, ChunkFailed):
-                    raise ExtractionError(event.message)
-                on_event(event)
-                if isinstance(event, ChunkDone):
-                    self._give(slot, queue, tries)
+            if not slot.starting:
+                self._give(slot)
+        while self._queue or any(slot.job for slot in self._slots):
+            for connection in wait([slot.connection for slot in self._slots if slot.job or slot.starting]):
+                self._hear(next(slot for slot in self._slots if slot.connection is connection), on_event)
 
-    def _give(self, slot: _Slot, queue: deque[ChunkJob], tries: dict[int, int]) -> None:
-        slot.job = queue.popleft() if queue else None
+    def _hear(self, slot: _Slot, on_event: Callable[[Event], None]) -> None:
+        if slot.starting:
+            self._welcome(slot)
+            self._give(slot)
+            return
+        try:
+            event: Event = slot.connection.recv()
+        except (EOFError, OSError):
+            self._replace(slot, on_event)
+            return
+        on_event(event)
+        if isinstance(event, ChunkDone | ChunkFailed):
+            self._give(slot)
+
+    def _give(self, slot: _Slot) -> None:
+        """The next job, or the news that there is none."""
+        slot.job = self._queue.popleft() if self._queue else None
         if slot.job:
-            tries[slot.job.chunk] += 1
-        slot.connection.send(slot.job)
+            self._tries[slot.job.chunk] += 1
+        with suppress(OSError):  # one that has died meanwhile is found when it is listened to
+            slot.connection.send(slot.job)
 
-    def _replace(self, slot: _Slot, queue: deque[ChunkJob], tries: dict[int, int]) -> None:
+    def _replace(self, slot: _Slot, on_event: Callable[[Event], None]) -> None:
+        """A fresh worker for one that died; its job goes back to the front of the queue, unless it has killed enough."""
         slot.process.join()
         job = slot.job
         assert job is not None
-        if tries[job.chunk] >= TRIES:
-            raise ExtractionError(
-                f"the worker for chunk {job.chunk} died {TRIES} times (exit code {slot.process.exitcode}; -9 often means out of memory): "
-                "use fewer --workers or a smaller --batch and rerun; chunks that have landed are safe"
+        if self._tries[job.chunk] < TRIES:
+            self._queue.appendleft(job)
+        else:
+            message = (
+                f"the worker for chunk {job.chunk} died {TRIES} times (exit code {slot.process.exitcode}; -9 often means out of "
+                "memory): use fewer --workers or a smaller --batch and rerun; chunks that have landed are safe"
             )
-        queue.appendleft(job)
+            on_event(ChunkFailed(job.chunk, message))
         fresh = self._start()
-        slot.process, slot.connection = fresh.process, fresh.connection
-        self._give(slot, queue, tries)
+        slot.process, slot.connection, slot.job, slot.starting = fresh.process, fresh.connection, None, True
