@@ -71,7 +71,9 @@ def test_every_flag_that_can_be_refused_is_in_the_list() -> None:
 def test_a_flow_size_that_the_network_cannot_take_is_refused(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     refused = invoke(videos, out, "--flow", "raft-small", "--weights", "random:0")
-    assert refused.exit_code == 1 and "flow_size is 32; raft-small needs squares of at least 121 pixels" in refused.output
+    assert (
+        refused.exit_code == 1 and "flow_size is 32; raft-small needs squares of at least 121 pixels" in refused.output
+    )
     assert not out.exists()
 
 

@@ -130,6 +130,20 @@ def test_long_jumps_seek_and_keep_windows_together(tmp_path: Path) -> None:
         assert got[3:] == [i + shift for i in wanted[3:]]
 
 
+def test_a_long_jump_lands_on_the_key_frame_before_the_last_one(tmp_path: Path) -> None:
+    """What a seek garbles is over within one group of pictures, so a whole group lies between the landing and the window."""
+    path = write_video(tmp_path / "v.mp4", 1000, options={"g": "50", "bf": "2", "preset": "ultrafast"})
+    source = DecordFrames(path, head_of(path))
+    keyframes = source._reader.get_key_indices()
+    sought: list[int] = []
+    seek = source._reader.seek_accurate
+    source._reader.seek_accurate = lambda index: (sought.append(index), seek(index))
+    target = next(index for index in keyframes if index > 700)
+    got = [read_number(frame) for _, frame in source.fetch([10, target, target + 1])]
+    assert got == [10, target, target + 1]
+    assert sought == [keyframes[keyframes.index(target) - 1]]
+
+
 @pytest.mark.parametrize("width", [16, 18, 24, 48, 50])
 def test_narrow_frames_whose_rows_decord_pads(tmp_path: Path, width: int) -> None:
     path = write_video(tmp_path / "v.mp4", 6, size=(width, 64), options={"g": "3"})
