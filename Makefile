@@ -19,7 +19,8 @@ PASSES  ?= 8
 SHARDS  ?= data/shards/$(DATASET)
 EXTRACT ?=
 # train, probe
-CONFIG  ?= configs/ytvos.toml
+# The settings named after the data set; real.toml for data of your own.
+CONFIG  ?= $(firstword $(wildcard configs/$(DATASET).toml) configs/real.toml)
 RUN     ?= runs/$(DATASET)
 TRAIN   ?=
 DAVIS   ?= data/davis
@@ -38,7 +39,8 @@ help:
 	@echo "make lint            ruff and mypy"
 	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=...] [WEIGHTS=file] [PASSES=8] [SHARDS=dir] [EXTRACT='...']"
 	@echo "make verify          SHARDS=dir: check every byte of a shard set"
-	@echo "make train           SHARDS=dir CONFIG=file RUN=dir [TRAIN='key=value ...']; continues a run that was stopped"
+	@echo "make train           SHARDS=dir RUN=dir [DATASET=kinetics|ytvos|...: configs/<it>.toml, else real.toml; or CONFIG=file]"
+	@echo "                     [TRAIN='key=value ...']; continues a run that was stopped"
 	@echo "make probe           RUN=dir DAVIS=dir [PROBE='...']: the VOS linear probe"
 	@echo "make probe-all       RUN=dir DAVIS=dir: every probe that has data"
 	@echo "make report          RUN=dir: build the report's pages again"

@@ -4,10 +4,10 @@ Windows come in as RGB squares; each (anchor, neighbour) pair becomes one flow f
 Equal input gives equal bytes for one OpenCV version, whose number is part of the statement: one thread, and no state from one
 pair to the next.
 
-Options (`EstimatorOptions.extra`):
+Options (`--flow-option NAME=VALUE`):
     preset      ultrafast | fast | medium (default): OpenCV's own presets.
-    confidence  false (default) | true: also compute the backward flow and return exp(-e), e the distance in pixels by which going
-                there and back misses the starting point. Doubles the cost.
+    confidence  false (default) | true: also compute the way back, and return how well the round trip closes
+                (`consistency.py`). Doubles the cost.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ class DisChoice:
     smallest_side_px = MIN_SIDE_PX
 
     def statement(self) -> Statement:
-        """`weights` is None: there are none."""
-        return {"preset": self.preset, "confidence": self.confidence, "opencv": cv2.__version__, "weights": None}
+        """`weights` is None: there are none. confidence: false, or the name of the formula."""
+        confidence = "round-trip" if self.confidence else False
+        return {"preset": self.preset, "confidence": confidence, "opencv": cv2.__version__, "weights": None}
 
     def build(self) -> DisFlow:
         """Ready to run."""
@@ -73,7 +74,7 @@ class DisFlow:
             flow_hwc = self._dis.calc(anchor_hw, neighbour_hw, None)
             flows_chw.append(flow_hwc.transpose(2, 0, 1))
             if self.confidence:
-                confidences_hw.append(_round_trip_confidence(flow_hwc, self._dis.calc(neighbour_hw, anchor_hw, None)))
+                confidences_hw.append(_confidence(flow_hwc, self._dis.calc(neighbour_hw, anchor_hw, None)))
         flow_kchw = np.ascontiguousarray(np.stack(flows_chw), dtype=np.float32)
         return WindowFlow(flow_kchw, np.stack(confidences_hw) if confidences_hw else None)
 
@@ -85,15 +86,15 @@ def _grey(square_hwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(square_hwc), cv2.COLOR_RGB2GRAY))
 
 
-def _round_trip_confidence(forward_hwc: NDArray[np.float32], backward_hwc: NDArray[np.float32]) -> NDArray[np.float32]:
-    """exp(-|f(x) + b(x + f(x))|), [S, S] float32 in [0, 1]; 0 where the forward flow leaves the square."""
-    height, width = forward_hwc.shape[:2]
-    x_hw, y_hw = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    to_x, to_y = x_hw + forward_hwc[..., 0], y_hw + forward_hwc[..., 1]
-    back_hwc = cv2.remap(backward_hwc, to_x, to_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    miss_px = np.linalg.norm(forward_hwc + back_hwc, axis=2)
-    inside = (to_x >= 0) & (to_x <= width - 1) & (to_y >= 0) & (to_y <= height - 1)
-    return np.where(inside, np.exp(-miss_px), 0.0).astype(np.float32)
+def _confidence(forward_hwc: NDArray[np.float32], backward_hwc: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[S, S] float32 in [0, 1], by the formula of all estimators."""
+    # Here, because torch takes seconds to import and dis without confidence has no other need of it.
+    import torch
+
+    from pipeline.flow.consistency import round_trip_confidence
+
+    forward, backward = (torch.from_numpy(f).permute(2, 0, 1)[None] for f in (forward_hwc, backward_hwc))
+    return round_trip_confidence(forward, backward)[0].numpy()
 
 
 def choose(name: str, options: EstimatorOptions, image_size: int) -> DisChoice:

@@ -1,0 +1,45 @@
+"""What the make targets would run, without running it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.module_graph import ROOT
+
+
+def commands(*arguments: str) -> str:
+    """The command lines of `make -n`."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed here")
+    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config"),
+    [
+        ((), "configs/kinetics.toml"),
+        (("DATASET=kinetics",), "configs/kinetics.toml"),
+        (("DATASET=ytvos",), "configs/ytvos.toml"),
+        (("DATASET=folder",), "configs/real.toml"),
+        (("DATASET=ytvos", "CONFIG=mine.toml"), "mine.toml"),
+    ],
+)
+def test_train_takes_the_settings_of_its_data_set(arguments: tuple[str, ...], config: str) -> None:
+    assert f"--config {config} " in commands("train", *arguments)
+
+
+def test_extraction_takes_the_papers_network_for_the_papers_data_sets() -> None:
+    assert "--flow sea-raft-m " in commands("extract-flow", "DATASET=kinetics")
+    assert "--flow dis " in commands("extract-flow", "DATASET=folder")
+
+
+def test_lint_covers_benches_and_tests() -> None:
+    lines = commands("lint")
+    assert "ruff check ." in lines and "ruff format --check ." in lines
+    assert "mypy" in lines
+    settings = (ROOT / "pyproject.toml").read_text()
+    assert '"bench"' in settings.split("[tool.mypy]")[1] and '"tests"' in settings.split("[tool.mypy]")[1]
