@@ -1,7 +1,7 @@
 """The commands about flow itself: weights, evaluate-flow, flow, compare-precision.
 
-`commands` is a click group; `python -m pipeline` takes its commands over. What they do is in
-`evaluate.py`, `flowdraw.py` and `flow/`; here are options, tables and one-line errors.
+`commands` is a click group; `python -m pipeline` takes its commands over. What they do is in `evaluate.py`,
+`draw.py`, `precision.py` and `weights/`; here are options, tables and one-line errors.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, find
 from pipeline.flow.weights.listing import listing
 
 _SMALLER = "use smaller frames, or --flow-option batch_pairs=1"
+_AGAIN = "free some memory and run the same command again"
 
 
 @click.group()
@@ -80,7 +81,7 @@ def weights(context: click.Context, as_json: bool) -> None:
 
 @weights.command("get")
 @click.argument("names", nargs=-1, required=True)
-@one_line_errors(out_of_memory=_SMALLER)
+@one_line_errors(out_of_memory=_AGAIN)
 def weights_get(names: tuple[str, ...]) -> None:
     """Fetch weights by name into the cache and check that they load."""
     from pipeline.flow.weights.download import get
@@ -109,7 +110,7 @@ def _check_loads(entry: KnownWeights, remove_if_not: bool) -> str:
 @weights.command("convert-smurf")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path), required=False)
-@one_line_errors(out_of_memory=_SMALLER)
+@one_line_errors(out_of_memory=_AGAIN)
 def weights_convert_smurf(checkpoint: Path, out: Path | None) -> None:
     """Turn SMURF's published TensorFlow 2 checkpoint (prefix, .index or directory) into a .pt file. TensorFlow is not needed.
 
@@ -253,7 +254,7 @@ def flow_command(
 @click.option("--pair", nargs=2, type=click.Path(path_type=Path), help="Two pictures instead of synthetic frames.")
 @click.option("--compile/--no-compile", "compiled", default=False, help="Also compare torch.compile.")
 @click.option("--json", "as_json", is_flag=True)
-@one_line_errors(out_of_memory=_SMALLER)
+@one_line_errors(out_of_memory="use a smaller --side")
 def compare_precision(
     flow: str, weights: str | None, device: str, precisions: tuple[str, ...], side_px: int, pair: tuple[Path, Path] | None,
     compiled: bool, as_json: bool,

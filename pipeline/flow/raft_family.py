@@ -87,7 +87,7 @@ class NetworkChoice:
     smallest_side_px = MIN_SIDE_PX - STRIDE + 1  # padded to a multiple of the stride
 
     def statement(self) -> Statement:
-        """Device, batch size and memory layout change rounding only and are left out."""
+        """Device, batch size, memory layout, compile and threads change rounding only and are left out."""
         return {
             "network": self.name,
             "weights": self.weights,

@@ -111,7 +111,7 @@ def test_small_squares_are_refused_in_words() -> None:
         create("dis").estimate([window([(0, 0)], side=8)])
 
 
-def test_registry_names_near_ones() -> None:
+def test_an_unknown_name_gets_the_nearest_one() -> None:
     assert "dis" in ESTIMATORS
     with pytest.raises(ValueError, match="did you mean"):
         create("diss")

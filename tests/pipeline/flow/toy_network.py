@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.flow.batching import PairFlow
+from pipeline.flow.batching import PairEstimator, PairFlow
+from pipeline.flow.estimator import EstimatorOptions
+from pipeline.flow.options import as_count, check_names
+from shards.schema import Statement
 
 
 class ToyNetwork:
@@ -35,3 +39,22 @@ class ToyNetwork:
         rows, columns = frames_fhwc.shape[1:3]
         flow_p2hw = np.broadcast_to(shift_p2[..., None, None], (len(pairs), 2, rows, columns))
         return PairFlow(flow_p2hw, np.full((len(pairs), rows, columns), 0.5, np.float32))
+
+
+@dataclass(frozen=True)
+class ToyChoice:
+    """batch_pairs: pairs per run."""
+
+    batch_pairs: int
+    name = "toy"
+
+    def statement(self) -> Statement:
+        return {"weights": None}
+
+    def build(self) -> PairEstimator:
+        return PairEstimator(self.name, ToyNetwork(holds=2), self.batch_pairs)
+
+
+def choose(name: str, options: EstimatorOptions, image_size: int) -> ToyChoice:
+    check_names("toy", options.extra, ("batch_pairs",))
+    return ToyChoice(as_count("batch_pairs", options.extra.get("batch_pairs", "8")))
