@@ -122,7 +122,9 @@ class LocalRunner:
         slot.starting = False
 
     def run(self, jobs: Sequence[ChunkJob], on_event: Callable[[Event], None]) -> None:
-        """Make all chunks with the workers that `prepare` has started."""
+        """Make all chunks with the workers that `prepare` has started, or with new ones where it had nothing to start them for."""
+        if jobs and not self._slots:
+            self.prepare(len(jobs))
         self._queue, self._tries = deque(jobs), dict.fromkeys((job.chunk for job in jobs), 0)
         for slot in self._slots:
             if not slot.starting:

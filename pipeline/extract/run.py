@@ -13,7 +13,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -121,18 +121,22 @@ def extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_pl
     chunks that had landed, and its manifest says so.
     """
     try:
-        with runner:
+        with ExitStack() as running:
+            running.enter_context(runner)
             # Planned first without a trace, so that whatever is refused is refused before the directory exists.
             runner.prepare(len(request.plan().missing(request.out)))
             with locked(request.out):
-                return _extract(request, runner, on_event, on_plan)
+                return _extract(request, runner, running, on_event, on_plan)
     except OSError as error:
         if full_disk(error):
             raise ExtractionError(disk_is_full(request.out)) from error
         raise
 
 
-def _extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_plan: OnPlan) -> Manifest:
+def _extract(
+    request: ExtractionRequest, runner: Runner, running: ExitStack, on_event: OnEvent, on_plan: OnPlan
+) -> Manifest:
+    """Under the lock. running: leaving it ends the runner."""
     plan = request.plan()  # again: another run may have added to the set before the lock was ours
     shutil.rmtree(request.out / ".tmp", ignore_errors=True)  # what a killed run left; nobody else writes
     save_plan(request.out, plan)
@@ -152,7 +156,8 @@ def _extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_p
         for chunk, passes in missing.items()
     ]
     try:
-        _run(request.out, runner, jobs, plan, tally, on_event)
+        with running:  # no chunk may land, and no worker hold memory, while the set is finalized
+            _run(request.out, runner, jobs, plan, tally, on_event)
     except BaseException:
         # What stopped the run is what the user must hear of; on a full disk the manifest cannot be written either,
         # and the next run makes it from the records.

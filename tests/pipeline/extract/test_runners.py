@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,6 +171,30 @@ def test_a_manifest_of_what_has_landed_is_there_while_the_run_goes_on(
     out = tmp_path / "short"
     run_here(request(videos, out), on_event=look)
     assert seen == [], "a short run writes one manifest, at its end"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_runner_has_ended_before_the_set_is_finalized(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Otherwise a chunk could land while the records are merged, and workers would hold memory that nobody uses."""
+    wanted = request(videos, tmp_path / "set")
+    runner = LocalRunner(1, wanted.estimator)
+    alive: list[int] = []
+    finalize = run_module.finalize
+
+    def look(*args: object) -> object:
+        alive.append(len(runner._slots))
+        return finalize(*args)  # type: ignore[arg-type]
+
+    def stop(event: Event, tally: object) -> None:
+        if fails and isinstance(event, ChunkDone):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "finalize", look)
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        extract(wanted, runner, stop, lambda plan, tally: None)
+    assert alive == [0]
 
 
 def test_what_an_event_handler_raises_ends_the_run_and_keeps_what_has_landed(videos: Path, tmp_path: Path) -> None:
