@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import record
-
+from bench.record import record
 from pipeline.flow.estimator import create
 from pipeline.video.geometry import centre_square, shrink_square
 from pipeline.window import Window

@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from flow_pairwise import count_macs, pairwise_call
-from flow_peak_memory import peak_bytes
-from record import record
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.flow_pairwise import count_macs, pairwise_call
+from bench.flow_peak_memory import peak_bytes
+from bench.record import record
 from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, create
 from pipeline.flow.networks.build import build_network
 from pipeline.flow.networks.table import NETWORKS
