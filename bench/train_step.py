@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def from_shards(config: Config, root: Path, steps: int, warmup: int) -> dict[str
         learner = Learner(config, pick_device(config.train.device))
         source = check_sizes(learner.model, config, stored.image_size)
 
-        def views() -> Iterator[Views]:
+        def views() -> Generator[Views, None, None]:
             for batch in on_device(loader, learner.device):
                 boxes = draw_boxes(0, batch.host.positions, config.views.crop_scale, source)
                 yield cut_views(batch.pixels, boxes, view_size=config.views.image_size, source_size=source)

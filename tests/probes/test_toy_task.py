@@ -11,10 +11,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from probes.cli import commands
+from probes.task import Task
 from probes.tasks.table import TASKS
 from tests.probes.toy_task import TokenSize
 
-TWO_TASKS = (*TASKS, TokenSize)  # the line
+TWO_TASKS: tuple[type[Task], ...] = (*TASKS, TokenSize)  # the line
 
 
 def invoke(*arguments: object) -> Result:

@@ -48,6 +48,7 @@ def test_non_finite_loss_stops_and_keeps_the_last_snapshot(
     def poisoned(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         views = cut(*args, **kwargs)
+        assert views.u1 is not None
         return views._replace(u1=views.u1 * float("nan")) if len(calls) == 4 else views
 
     monkeypatch.setattr(train_module, "cut_views", poisoned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -96,7 +97,7 @@ def test_fewer_passes_leave_the_set_alone(videos: Path, whole: Path) -> None:
         ({"flow": "truth"}, "estimator.name: 'dis' in the set, 'truth' asked for"),
     ],
 )
-def test_other_settings_are_refused_by_name(videos: Path, whole: Path, change: dict, named: str) -> None:  # type: ignore[type-arg]
+def test_other_settings_are_refused_by_name(videos: Path, whole: Path, change: dict[str, Any], named: str) -> None:
     before = digests(whole)
     with pytest.raises(PlanError, match="made with other settings") as caught:
         run(request(videos, whole, **change))
@@ -264,7 +265,7 @@ def test_only_one_extraction_writes_a_set(videos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"passes": 0}, {"batch": 0}, {"deadline_s": 0.0}, {"deadline_s": float("nan")}])
-def test_senseless_requests(videos: Path, tmp_path: Path, change: dict) -> None:  # type: ignore[type-arg]
+def test_senseless_requests(videos: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         request(videos, tmp_path, **change)
     with pytest.raises(ValueError, match="must be"):

@@ -147,7 +147,12 @@ def test_a_batch_on_cuda_is_not_smaller_the_second_time(monkeypatch: pytest.Monk
         monkeypatch.setattr(torch.cuda, name, getattr(card, name))
     monkeypatch.setattr(toy, "pair_bytes", lambda rows, columns: 20)
     run = toy.run
-    monkeypatch.setattr(toy, "run", lambda f, pairs: (card.batch(20 * len(pairs)), run(f, pairs))[1])
+
+    def taking_memory(frames_fhwc: NDArray[np.uint8], pairs: list[tuple[int, int]]) -> batching.PairFlow:
+        card.batch(20 * len(pairs))
+        return run(frames_fhwc, pairs)
+
+    monkeypatch.setattr(toy, "run", taking_memory)
     estimator = batching.PairEstimator("toy", toy, 64)
     estimator.estimate([window(frames(5))])
     estimator.estimate([window(frames(5))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -27,7 +28,7 @@ class Fixed:
     def __init__(self, flow_chw: NDArray[np.float32]) -> None:
         self.flow_chw = flow_chw
 
-    def estimate(self, windows: list[Window]) -> list[WindowFlow]:
+    def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
         return [WindowFlow(self.flow_chw[None]) for _ in windows]
 
 
@@ -167,7 +168,7 @@ def test_evaluate_command_counts_what_it_could_not_score(tmp_path: Path) -> None
 class Patchy(Fixed):
     """Finite flow for square frames, none at all for others."""
 
-    def estimate(self, windows: list[Window]) -> list[WindowFlow]:
+    def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
         shapes = [window.anchor_hwc.shape[:2] for window in windows]
         return [
             WindowFlow(np.full((1, 2, *shape), 1.0 if shape[0] == shape[1] else np.nan, np.float32)) for shape in shapes

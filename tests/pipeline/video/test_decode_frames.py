@@ -137,7 +137,12 @@ def test_a_long_jump_lands_on_the_key_frame_before_the_last_one(tmp_path: Path) 
     keyframes = source._reader.get_key_indices()
     sought: list[int] = []
     seek = source._reader.seek_accurate
-    source._reader.seek_accurate = lambda index: (sought.append(index), seek(index))
+
+    def noted(index: int) -> None:
+        sought.append(index)
+        seek(index)
+
+    source._reader.seek_accurate = noted
     target = next(index for index in keyframes if index > 700)
     got = [read_number(frame) for _, frame in source.fetch([10, target, target + 1])]
     assert got == [10, target, target + 1]
