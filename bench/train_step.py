@@ -109,7 +109,7 @@ def from_shards(config: Config, root: Path, steps: int, warmup: int) -> dict[str
 @click.option("--batch", default=128)
 @click.option("--accumulate", default=1)
 @click.option("--device", default="auto")
-@click.option("--precision", "precisions", multiple=True, default=("float32", "bf16"), help="Repeatable.")
+@click.option("--precision", "precisions", multiple=True, default=("fp32", "bf16"), help="Repeatable.")
 @click.option("--compile", "compiled", is_flag=True, help="Through torch.compile.")
 @click.option("--shards", type=click.Path(path_type=Path, exists=True), help="Also measure from this set.")
 @click.option("--workers", default=min(8, os.cpu_count() or 1), help="Loader processes.")
@@ -146,7 +146,7 @@ def main(
         ],
     )
     for precision in precisions:
-        if precision != "float32" and pick_device(device).type != "cuda":
+        if precision != "fp32" and pick_device(device).type != "cuda":
             continue
         config = replace(base, train=replace(base.train, precision=precision))  # type: ignore[arg-type]
         rows: list[tuple[str, Callable[[Config], dict[str, Any]]]] = []

@@ -37,8 +37,10 @@ from probes.visualize import draw, find_pictures
 PATH = click.Path(path_type=Path)
 one_line = one_line_errors(out_of_memory="use a smaller --height, or --device cpu")
 
-MODEL = click.option("--model", type=PATH, required=True, help="Checkpoint: .safetensors, .pth or a training snapshot.")
-TEACHER = click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training snapshot.")
+MODEL = click.option(
+    "--model", type=PATH, required=True, help="Model file (.safetensors, .pth) or training checkpoint."
+)
+TEACHER = click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training checkpoint.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
 RUN_OPTIONS = (
     MODEL,

@@ -63,7 +63,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`precision`: "float32"; "tf32" lets convolutions use TF32; "bf16" runs both networks in bfloat16 autocast (CUDA).
+    """`precision`: "fp32"; "tf32" lets convolutions use TF32; "bf16" runs both networks in bfloat16 autocast (CUDA).
     `accumulate` splits a batch into equal parts (same gradient, less memory). `max_minutes` 0: no limit."""
 
     seed: int = setting(0, low=0, high=2**31 - 1)
@@ -73,7 +73,7 @@ class TrainConfig:
     lr: float = setting(1e-4, above=0)
     betas: tuple[float, float] = setting((0.9, 0.999), low=0, high=0.9999999)
     weight_decay: float = setting(0.0, low=0)
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
     device: str = "auto"
     threads: int = setting(0, low=0, high=1024)
@@ -90,12 +90,12 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Steps between log lines, pictures (0: never) and snapshots; how many snapshots stay; TensorBoard on or off."""
+    """Steps between log lines, pictures (0: never) and checkpoints; how many checkpoints stay; TensorBoard on or off."""
 
     every: int = setting(10, low=1)
     pictures_every: int = setting(1000, low=0)
-    snapshot_every: int = setting(1000, low=1)
-    keep_snapshots: int = setting(2, low=1)
+    checkpoint_every: int = setting(1000, low=1)
+    keep_checkpoints: int = setting(2, low=1)
     tensorboard: bool = True
 
 

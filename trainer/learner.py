@@ -1,6 +1,6 @@
 """What learns in a run: a FlowFeat model, the objective that trains its decoder, and the optimiser.
 
-Views come in and are handed to `trainer.update`; state goes out as a snapshot, the model as a model file.
+Views come in and are handed to `trainer.update`; state goes out as a checkpoint, the model as a model file.
 """
 
 from __future__ import annotations

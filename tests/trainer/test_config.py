@@ -30,7 +30,7 @@ def test_defaults_are_the_papers() -> None:
         "train.lr": 1e-4,
         "train.betas": (0.9, 0.999),
         "train.weight_decay": 0.0,
-        "train.precision": "float32",
+        "train.precision": "fp32",
         "loss.alpha": 1.0,
         "loss.sigma": 0.1,
         "loss.flow_weight": 0.1,

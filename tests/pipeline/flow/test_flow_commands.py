@@ -73,10 +73,10 @@ def test_flow_command_on_a_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("flow", "a.png", "b.png", "--flow", "dis", "--out", "x.png"), "no picture at a.png"),
+        (("flow", "a.png", "b.png", "--flow", "dis", "--out", "x.png"), "no image at a.png"),
         (("flow", "a.mp4", "--flow", "dis", "--out", "x.mp4"), "no video at a.mp4"),
         (("flow", "a.mp4", "--flow", "dis", "--out", "x.png"), "a video becomes a video"),
-        (("flow", "a.png", "--flow", "dis", "--out", "x.png"), "two pictures or one video"),
+        (("flow", "a.png", "--flow", "dis", "--out", "x.png"), "two images or one video"),
         (
             (
                 "flow",

@@ -73,7 +73,7 @@ def test_pfm_bytes(scale: str, order: str, tmp_path: Path) -> None:
         ("a.flo", b"PIEH" + struct.pack("<ii", -1, -1) + bytes(8), "does not go with its"),
         ("a.pfm", b"Pf\n2 2\n-1\n" + bytes(16), "three channels"),
         ("a.pfm", b"PF\n2 2\n-1\n" + bytes(40), "does not go with its"),
-        ("a.png", b"not a picture", "no KITTI flow"),
+        ("a.png", b"not a image", "no KITTI flow"),
         ("a.txt", b"", "flow files end in"),
     ],
 )

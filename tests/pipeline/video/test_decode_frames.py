@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.video.decord_frames import DecordFrames
 from pipeline.video.edit_list import shown_until_s
-from pipeline.video.folder_frames import FolderFrames, read_picture
+from pipeline.video.folder_frames import FolderFrames, read_image
 from pipeline.video.frame_source import EngineFailure, RepeatedFrames, presentation_times_s
 from pipeline.video.pyav_frames import PyAVFrames, upright
 from pipeline.video.rejects import Reject, check_file
@@ -213,10 +213,10 @@ def test_folder_of_png_grey_and_cmyk(tmp_path: Path) -> None:
     Image.new("L", (96, 64), 77).save(tmp_path / "grey.jpg")
     Image.new("CMYK", (96, 64)).save(tmp_path / "cmyk.jpg")
     assert (
-        read_picture(tmp_path / "grey.jpg").shape == (64, 96, 3)
-        and abs(int(read_picture(tmp_path / "grey.jpg")[0, 0, 0]) - 77) <= 1
+        read_image(tmp_path / "grey.jpg").shape == (64, 96, 3)
+        and abs(int(read_image(tmp_path / "grey.jpg")[0, 0, 0]) - 77) <= 1
     )
-    assert read_picture(tmp_path / "cmyk.jpg").shape == (64, 96, 3)
+    assert read_image(tmp_path / "cmyk.jpg").shape == (64, 96, 3)
 
 
 def test_broken_pictures_are_named(tmp_path: Path) -> None:

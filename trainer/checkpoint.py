@@ -1,6 +1,6 @@
-"""Snapshots of a run: which lie there, write the next one, keep the last few, check that one may be continued from.
+"""Checkpoints of a run: which lie there, write the next one, keep the last few, check that one may be continued from.
 
-runs/NAME/config.toml holds the resolved settings, runs/NAME/snapshots/step-0001000.pth everything else: model, teacher,
+runs/NAME/config.toml holds the resolved settings, runs/NAME/checkpoints/step-0001000.pth everything else: model, teacher,
 optimiser, the number of steps done (which is all the state the data order has) and the identity of the shard set.
 """
 
@@ -15,20 +15,20 @@ from trainer.config import Config, changed_settings, load_config, to_toml
 from trainer.config import rounding_changes as changed_rounding
 from trainer.tensor_file import load_training_state, save_training_state
 
-FOLDER = "snapshots"
-SNAPSHOT_FORMAT = 1
+FOLDER = "checkpoints"
+CHECKPOINT_FORMAT = 1
 
 
-def snapshots(run_dir: Path) -> list[Path]:
-    """Snapshot files of a run, oldest first."""
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Checkpoint files of a run, oldest first."""
     return sorted((run_dir / FOLDER).glob("step-*.pth"))
 
 
 def save(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Write the snapshot after `step` steps; only when it is safely there are older ones than the last `keep` removed."""
+    """Write the checkpoint after `step` steps; only when it is safely there are older ones than the last `keep` removed."""
     path = run_dir / FOLDER / f"step-{step:07d}.pth"
-    save_training_state(path, {"snapshot_format": SNAPSHOT_FORMAT, "step": step, **state})
-    for old in [p for p in snapshots(run_dir) if p != path][: -(keep - 1) or None]:
+    save_training_state(path, {"checkpoint_format": CHECKPOINT_FORMAT, "step": step, **state})
+    for old in [p for p in checkpoints(run_dir) if p != path][: -(keep - 1) or None]:
         old.unlink()
     return path
 
@@ -36,7 +36,7 @@ def save(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
 def find(run_dir: Path, config: Config, resume: bool) -> dict[str, Any] | None:
     """The state to continue from, or None where the run begins. ValueError where the directory does not suit the wish."""
     held = run_dir / "config.toml"
-    found = snapshots(run_dir)
+    found = checkpoints(run_dir)
     if resume and not held.is_file():
         raise ValueError(f"{run_dir} holds no run to resume (no config.toml): check --out, or leave --resume out")
     if not resume and (found or held.is_file()):
@@ -57,11 +57,11 @@ def record_config(run_dir: Path, config: Config) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A snapshot's content. ValueError where the file is damaged or is no snapshot of this version."""
+    """A checkpoint's content. ValueError where the file is damaged or is no checkpoint of this version."""
     state = load_training_state(path)
-    if state.get("snapshot_format") != SNAPSHOT_FORMAT:
+    if state.get("checkpoint_format") != CHECKPOINT_FORMAT:
         raise ValueError(
-            f"{path} is no training snapshot of version {SNAPSHOT_FORMAT} (it says {state.get('snapshot_format')!r})"
+            f"{path} is no training checkpoint of version {CHECKPOINT_FORMAT} (it says {state.get('checkpoint_format')!r})"
         )
     return state
 
