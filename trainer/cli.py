@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from trainer.sweep.command import sweep_command
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -45,6 +47,9 @@ def plainly(command: _Command) -> _Command:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """Stage 2 of FlowFeat: train a feature decoder on a shard set, export it, look at its features."""
+
+
+main.add_command(sweep_command)
 
 
 @main.command("train")
