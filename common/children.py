@@ -70,6 +70,14 @@ def slots(jobs: int, *, use_gpus: bool) -> list[Slot]:
     return [Slot({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}) for number in range(jobs or len(gpus))]
 
 
+def threads_each(places: list[Slot]) -> int:
+    """The CPU threads of each child, so that together they have what the machine has; 0, which is no limit, on GPUs."""
+    if any(place.environment for place in places):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // len(places))
+
+
 def visible_gpus() -> list[str]:
     """Names for CUDA_VISIBLE_DEVICES of the GPUs this process may use."""
     import torch  # heavy; whoever asks for GPUs has it

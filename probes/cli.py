@@ -29,6 +29,7 @@ from probes.report import tables
 from probes.report.progress import watching
 from probes.report.store import Results, differing
 from probes.sources.flowfeat import SOURCES, check_names
+from probes.sweep.command import sweep_command
 from probes.tasks import vos
 from trainer import FlowFeat
 
@@ -66,6 +67,9 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
 @click.group(cls=Suggesting, help="Probes of dense features: python -m probes vos --model FILE --davis DIR --out DIR")
 def main() -> None:
     pass
+
+
+main.add_command(sweep_command)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import click
 
 from common.command import one_line_errors
 
-INTERRUPTED = 130
+SOME_FAILED, INTERRUPTED = 3, 130
+"""Exit statuses besides 0 and 1: all is over but some runs failed; an end was asked for. (1: nothing was begun.)"""
 
 
 @click.command("sweep")
@@ -49,4 +50,5 @@ def sweep_command(sweep_file: Path, shards: Path | None, sets: tuple[str, ...], 
         click.echo("interrupted; the same command continues", err=True)
         raise click.exceptions.Exit(INTERRUPTED)
     if outcome.failed:
-        raise click.ClickException(f"{len(outcome.failed)} of {len(plan.runs)} runs failed (named above)")
+        click.echo(f"Error: {len(outcome.failed)} of {len(plan.runs)} runs failed (named above)", err=True)
+        raise click.exceptions.Exit(SOME_FAILED)

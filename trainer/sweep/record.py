@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from shards.files import write_atomic
 from trainer.sweep.plan import SweepPlan, run_directory
-from trainer.sweep.sweep_file import ProbeSettings, Row
+from trainer.sweep.sweep_file import ProbeSettings, Row, override
 
 RECORD = "sweep.json"
 FORMAT = 1
@@ -82,7 +82,7 @@ def _row(plan: SweepPlan, row: Row, errors: Mapping[str, str], interrupted: froz
     if not row.trained:
         places = [run_directory(plan.out, row.name, seed).relative_to(plan.out) for seed in plan.file.seeds]
         runs = [RunRecord(s, str(place), "waiting") for s, place in zip(plan.file.seeds, places, strict=True)]
-    settings = tuple(f"{key} = {value}" for key, value in row.settings)
+    settings = tuple(override(key, value) for key, value in row.settings)
     left_out = plan.left_out.get(row.name, "")
     return RowRecord(
         row.name, row.title, row.source, row.trained, settings, row.shards, row.paper, left_out, tuple(runs)

@@ -6,7 +6,6 @@ network. An interrupt asks the children once to save and end; the same command l
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import deque
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from common.children import Children, Ended, Task, directory_lock, slots
+from common.children import Children, Ended, Task, directory_lock, slots, threads_each
 from shards.files import write_atomic
 from trainer.config import load_config, to_toml
 from trainer.sweep.plan import Run, SweepPlan
@@ -76,7 +75,7 @@ def run_sweep(
     with directory_lock(plan.out, "a sweep") as lock, Interrupts() as interrupts:
         _claim(plan)
         places = slots(jobs, use_gpus=use_gpus)
-        threads = 0 if any(place.environment for place in places) else _threads_each(len(places))
+        threads = threads_each(places)
         with Children(places, held=lock) as children:
             asked = False
             while children.running or (todo and not interrupts.asked):
@@ -125,12 +124,6 @@ def _task(run: Run, threads: int, command: Callable[[Run, bool], tuple[str, ...]
     write_atomic(run.settings_file, to_toml(config))
     beside = run.directory
     return Task(run.name, command(run, resume), beside.with_suffix(".err"), beside.with_suffix(".out"))
-
-
-def _threads_each(jobs: int) -> int:
-    """The CPU threads of each of `jobs` children, so that together they have what the machine has."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs)
 
 
 def _error(run: Run, end: Ended) -> str:
