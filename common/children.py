@@ -2,8 +2,8 @@
 
 A `Task` comes in; its output goes to two files, and how it ended comes back as `Ended`. Children are out of reach of the
 keyboard's interrupt, so that whoever started them asks each exactly once to end (SIGTERM: a training saves first).
-On Linux a child is asked the same when its parent dies. They inherit the descriptor of a lock, so that nothing else starts
-in a directory in which one of them is still at work.
+On Linux they end when their parent is killed (the kernel may say so more than once where the parent has threads, so they may not
+get round to saving). They inherit the descriptor of a lock: nothing else starts in a directory in which one is still at work.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Figures of rows and seeds in, the lines of a sweep's table out: mean, spread, difference to the baseline, verdict.
 
 A difference is taken seed by seed: the same seed means the same initial weights and the same order of samples, so what all
-rows share with it cancels out. The spread of a difference is from the lowest to the highest of these. Where it is at least as
-large as their mean, the seeds disagree by more than the rows do, and the difference is marked as inside the spread.
+rows share with it cancels out. It is marked as inside the spread where another choice of seeds could as well have made it: where
+its mean is no larger than the range, from the lowest to the highest seed, of the differences, of the baseline or of the row.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ def difference(row: dict[int, float], baseline: dict[int, float]) -> Spread | No
     return spread(row[seed] - baseline[seed] for seed in sorted(row.keys() & baseline.keys()))
 
 
-def verdict_of(change: Spread | None) -> Verdict:
-    if change is None:
+def verdict_of(change: Spread | None, row: Spread | None, baseline: Spread | None) -> Verdict:
+    """change: the differences. With few seeds their own range can be small by luck, so those of the figures count as well."""
+    if change is None or row is None or baseline is None:
         return "not judged"
     if change.count == 1:
         return "one seed"
-    if abs(change.mean) <= change.width:
+    if abs(change.mean) <= max(change.width, row.width, baseline.width):
         return "inside the spread"
     return "above" if change.mean > 0 else "below"
 
@@ -80,10 +81,11 @@ def compare(record: SweepRecord, figures: dict[str, dict[int, Figures]]) -> list
     for row in record.rows:
         values, is_baseline = of_rows[row.name], row.name == record.baseline
         change = None if is_baseline else difference(values, baseline)
-        verdict: Verdict = "baseline" if is_baseline and values else verdict_of(change)
+        figure = spread(values.values())
+        verdict: Verdict = "baseline" if is_baseline and values else verdict_of(change, figure, spread(baseline.values()))
         names = dict.fromkeys(name for known in figures.get(row.name, {}).values() for name in known if name != metric)
         others = {name: _mean(known[name] for known in figures[row.name].values() if name in known) for name in names}
-        lines.append(Line(row, values, spread(values.values()), change, verdict, others, _note(row, values)))
+        lines.append(Line(row, values, figure, change, verdict, others, _note(row, values)))
     return lines
 
 

@@ -15,8 +15,8 @@ MARK = {"inside the spread": "≈", "one seed": "?", "above": "▲", "below": "�
 
 RULE = (
     "Differences are taken seed by seed (same initial weights, same order of samples) and averaged; in brackets the lowest and the "
-    "highest. ≈ marks a difference inside the seeds' spread: its range is at least as wide as its mean is large, so the rows "
-    "cannot be told apart. ? marks a difference of one seed, whose spread is unknown."
+    "highest. ≈ marks a difference inside the seeds' spread: it is no larger than the range over seeds of the differences, of the "
+    "baseline or of the row, so the rows cannot be told apart. ? marks a difference of one seed, whose spread is unknown."
 )
 
 

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 
+from common.children import directory_lock
 from tests.trainer.sweep.small_sweep import HEAD, log_lines, write_sweep
 from tests.trainer.training_set import write_training_set
 from trainer.config import load_config
@@ -117,13 +118,14 @@ def test_an_interrupt_saves_and_the_same_command_continues(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children learn of their parent's death on Linux only")
 def test_no_training_outlives_a_killed_sweep(begun: subprocess.Popen[str], tmp_path: Path) -> None:
+    """Whether they still save is not promised; that nobody trains on in the directory is."""
     children = children_of(begun)
     assert len(children) == 2
     os.kill(begun.pid, signal.SIGKILL)
-    psutil.wait_procs(children, timeout=60)
-    assert [log_lines(directory, "stop")[-1]["reason"] for directory in run_directories(tmp_path)] == [
-        "interrupted"
-    ] * 2
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+    with directory_lock(tmp_path / "out", "a sweep"):
+        pass
 
 
 def test_a_sweep_that_names_nothing_wrong_begins_and_others_do_not(tmp_path: Path, shards: Path) -> None:
