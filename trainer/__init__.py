@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer.decoder import DPTDecoder
     from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
-    from trainer.flowfeat import Encoded, FlowFeat
+    from trainer.flowfeat import FlowFeat
+    from trainer.model import Encoded
     from trainer.sweep.record import RowRecord, RunRecord, SweepRecord, read_record
     from trainer.sweep.run_state import loss_curve
 
@@ -32,7 +33,7 @@ __all__ = [
 _HOMES = {
     "DPTDecoder": "trainer.decoder",
     "ENCODERS": "trainer.encoder",
-    "Encoded": "trainer.flowfeat",
+    "Encoded": "trainer.model",
     "EncoderSpec": "trainer.encoder",
     "FlowFeat": "trainer.flowfeat",
     "FrozenViT": "trainer.encoder",

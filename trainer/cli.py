@@ -6,13 +6,13 @@ interrupted (but saved) training in exit code 130.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING
 
 import click
 
+from common.command import Suggesting, one_line_errors
 from trainer.sweep.command import sweep_command
 
 if TYPE_CHECKING:
@@ -20,31 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INTERRUPTED = 130
-_Command = TypeVar("_Command", bound=Callable[..., None])
+OUT_OF_MEMORY = "use a smaller train.batch_size, a larger train.accumulate or a smaller views.image_size"
 
 
-def plainly(command: _Command) -> _Command:
-    """Turn what can go wrong with input, disk or data into click's one-line errors."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        from trainer.loader import LoaderError
-        from trainer.train import NonFiniteLoss
-
-        try:
-            command(*args, **kwargs)
-        except (ValueError, OSError, LoaderError, NonFiniteLoss) as error:
-            raise click.ClickException(str(error)) from error
-        except RuntimeError as error:
-            if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-                raise
-            hint = "use a smaller train.batch_size, a larger train.accumulate or a smaller views.image_size"
-            raise click.ClickException(f"{str(error).splitlines()[0]} ({hint})") from error
-
-    return cast(_Command, wrapped)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Suggesting, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """Stage 2 of FlowFeat: train a feature decoder on a shard set, export it, look at its features."""
 
@@ -60,7 +39,7 @@ main.add_command(sweep_command)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the run, such as runs/NAME.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out from its last snapshot.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@plainly
+@one_line_errors(out_of_memory=OUT_OF_MEMORY)
 def train_command(
     config_path: Path | None, shards: Path | None, out: Path, resume: bool, overrides: tuple[str, ...]
 ) -> None:
@@ -81,8 +60,6 @@ def train_command(
 
 
 def _quoted(path: Path) -> str:
-    import json
-
     return json.dumps(str(path))
 
 
@@ -90,7 +67,7 @@ def _quoted(path: Path) -> str:
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Directory of a training run.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="FILE.safetensors or FILE.pth to write.")
 @click.option("--ema", is_flag=True, help="Export the teacher (EMA decoder) instead of the student.")
-@plainly
+@one_line_errors(out_of_memory=OUT_OF_MEMORY)
 def export_command(run_dir: Path, out: Path, ema: bool) -> None:
     """Write a model file from the last snapshot of a run."""
     from trainer.config import flatten, load_config
@@ -120,7 +97,7 @@ def export_command(run_dir: Path, out: Path, ema: bool) -> None:
 @click.option("--size", default=448, type=click.IntRange(min=16), help="Shorter side the network sees, pixels.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@plainly
+@one_line_errors(out_of_memory="use a smaller --size")
 def features_command(model_path: Path, out: Path, size: int, device: str, images: tuple[Path, ...]) -> None:
     """Features of pictures: a float16 array [channels, height, width] and a picture of its first three components each.
 
@@ -130,10 +107,10 @@ def features_command(model_path: Path, out: Path, size: int, device: str, images
     import torch
     from PIL import Image
 
+    from common.device import pick_device
     from common.feature_colors import pca_picture
     from shards.files import atomic_path
     from trainer.flowfeat import FlowFeat
-    from trainer.learner import pick_device
 
     names = _distinct_names(images)
     target = pick_device(device)

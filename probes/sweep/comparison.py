@@ -82,7 +82,9 @@ def compare(record: SweepRecord, figures: dict[str, dict[int, Figures]]) -> list
         values, is_baseline = of_rows[row.name], row.name == record.baseline
         change = None if is_baseline else difference(values, baseline)
         figure = spread(values.values())
-        verdict: Verdict = "baseline" if is_baseline and values else verdict_of(change, figure, spread(baseline.values()))
+        verdict: Verdict = (
+            "baseline" if is_baseline and values else verdict_of(change, figure, spread(baseline.values()))
+        )
         names = dict.fromkeys(name for known in figures.get(row.name, {}).values() for name in known if name != metric)
         others = {name: _mean(known[name] for known in figures[row.name].values() if name in known) for name in names}
         lines.append(Line(row, values, figure, change, verdict, others, _note(row, values)))

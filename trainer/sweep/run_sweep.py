@@ -16,9 +16,9 @@ from typing import Protocol
 from common.children import Children, Ended, Task, directory_lock, slots, threads_each
 from shards.files import write_atomic
 from trainer.config import load_config, to_toml
+from trainer.interrupts import Interrupts
 from trainer.sweep.plan import Run, SweepPlan
 from trainer.sweep.record import RECORD, read_record, record_of, write_record
-from trainer.train import Interrupts
 
 LOOK_EVERY_S = 0.5
 INTERRUPTED = 130
