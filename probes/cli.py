@@ -3,301 +3,193 @@
     vos         linear probe for video object segmentation on a DAVIS directory
     all         every probe that has data
     report      the tables and the page again, from stored results
+    sweep       every finished run of a sweep, in one table
     visualize   features of pictures of your own as colours
 
-Progress goes to standard error, the result to standard output. What a user can get wrong ends in one line and exit status 1.
+Every task of `tasks/table.py` is a command; its options are the fields that it declares. Progress goes to standard error, the
+result to standard output. What a user can get wrong ends in one line and exit status 1.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from probes.data import davis as layouts
-from probes.heads import linear
-from probes.report import build as report
-from probes.report import tables
-from probes.report.progress import watching
-from probes.report.store import Results, differing
-from probes.sources.flowfeat import SOURCES, check_names
+from common.command import PlainError, Suggesting, one_line_errors
+from common.device import pick_device
+from common.progress import ProgressDisplay
+from probes.data.images import PAPER_HEIGHT_PX
+from probes.options import CommaSeparated, Option
+from probes.report.build import rebuild
+from probes.report.tables import Section
+from probes.run import Request, run_tasks
+from probes.sources.flowfeat import open_checkpoint
+from probes.sources.table import source_names
 from probes.sweep.command import sweep_command
-from probes.tasks import vos
-from trainer import FlowFeat
+from probes.task import Task
+from probes.tasks.table import TASKS
+from probes.visualize import draw, find_pictures
 
-EXISTING = click.Path(path_type=Path)
+PATH = click.Path(path_type=Path)
+one_line = one_line_errors(out_of_memory="use a smaller --height, or --device cpu")
 
-
-class Suggesting(click.Group):
-    """Names the nearest command for an unknown one."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            near = get_close_matches(args[0], self.commands, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else f" (known: {', '.join(self.commands)})"
-            ctx.fail(f"no command {args[0]!r}{hint}")
-        return super().resolve_command(ctx, args)
-
-
-def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns what users can cause (bad files, values, memory) into click's one line and exit status 1."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            raise click.ClickException(str(error)) from error
-        except torch.OutOfMemoryError as error:
-            raise click.ClickException(f"out of GPU memory, use a smaller --height or --device cpu: {error}") from error
-
-    return wrapped
-
-
-@click.group(cls=Suggesting, help="Probes of dense features: python -m probes vos --model FILE --davis DIR --out DIR")
-def main() -> None:
-    pass
-
-
-main.add_command(sweep_command)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One run of the probes, as asked for on the command line."""
-
-    model: Path
-    davis: Path | None
-    out: Path
-    resolution: str | None
-    year: int | None
-    list_file: Path | None
-    sequences: tuple[str, ...]
-    sources: tuple[str, ...]
-    settings: vos.Settings
-    device: str
-    teacher: bool
-
-
-def _split(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-PROBE_OPTIONS = (
+MODEL = click.option("--model", type=PATH, required=True, help="Checkpoint: .safetensors, .pth or a training snapshot.")
+TEACHER = click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training snapshot.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
+RUN_OPTIONS = (
+    MODEL,
+    click.option("--out", type=PATH, required=True, help="Directory of the report."),
     click.option(
-        "--model", type=EXISTING, required=True, help="Checkpoint: .safetensors, .pth or a training snapshot."
-    ),
-    click.option("--out", type=EXISTING, required=True, help="Directory of the report."),
-    click.option(
-        "--height", "height_px", type=int, default=vos.PAPER_HEIGHT_PX, show_default=True, help="Input height, px."
-    ),
-    click.option("--sequences", help="Only these, with commas between them."),
-    click.option("--list", "list_file", type=EXISTING, help="File that names the sequences, one a line."),
-    click.option("--resolution", help="Folder under JPEGImages.  [default: 480p, or the only one]"),
-    click.option("--year", type=click.Choice(["2016", "2017"]), help="ImageSets list; 2016 makes one object of all."),
-    click.option("--sources", default=",".join(SOURCES), show_default=True, help="Feature sources to compare."),
-    click.option(
-        "--iterations", type=int, default=linear.ITERATIONS, show_default=True, help="Steps of the linear probe."
-    ),
-    click.option(
-        "--standardise", is_flag=True, help="Give feature channels mean 0 and variance 1 first (not the paper's)."
+        "--sources",
+        type=CommaSeparated(),
+        default=",".join(source_names()),
+        show_default=True,
+        help="Feature sources to compare.",
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Draws the random decoder."),
-    click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training snapshot."),
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto."),
+    TEACHER,
+    DEVICE,
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the network.  [default: torch's]"),
     click.option("--json", "as_json", is_flag=True, help="Print the means as JSON instead of a table."),
 )
 
 
-def probe_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(PROBE_OPTIONS):
-        command = option(command)
+def _task_option(option: Option, *, required: bool) -> Callable[[Any], Any]:
+    """One option of a task. Left out, it is None, and the task's own default holds."""
+    default = "" if option.default in (None, False, ()) else f"  [default: {option.default}]"
+    kind: dict[str, Any] = {"is_flag": True} if option.kind is bool else {"type": option.kind}
+    # A default, even None, would satisfy click where the option is required.
+    kind |= {"required": True} if required else {"default": None}
+    return click.option(option.flag, option.parameter, help=option.help + default, **kind)
+
+
+def _decorated(command: Callable[..., None], options: Sequence[Callable[[Any], Any]]) -> Callable[..., None]:
+    for decorate in reversed(options):
+        command = decorate(command)
     return command
 
 
-def _request(davis: Path | None, **given: Any) -> Request:
-    if given["threads"] is not None:
-        torch.set_num_threads(given["threads"])
-    settings = vos.Settings(given["height_px"], given["iterations"], given["standardise"], given["seed"])
-    return Request(
-        model=given["model"],
-        davis=davis,
-        out=given["out"],
-        resolution=given["resolution"],
-        year=None if given["year"] is None else int(given["year"]),
-        list_file=given["list_file"],
-        sequences=_split(given["sequences"]),
-        sources=tuple(check_names(_split(given["sources"]))),
-        settings=settings,
-        device=given["device"],
-        teacher=given["teacher"],
-    )
+def _given(task: type[Task], values: dict[str, Any]) -> Task:
+    """The task with what was named on the command line."""
+    named = {name: values[option.parameter] for name, option in task.options().items()}
+    return task(**{name: value for name, value in named.items() if value is not None})
 
 
-def device_of(name: str) -> torch.device:
-    """`auto` takes CUDA when there is one. Raises ValueError for a device this machine doesn't have."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name != "cpu" and not name.startswith("cuda"):
-        raise ValueError(f"unknown device {name!r}: cpu, cuda, cuda:N or auto")
-    if name != "cpu" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch finds no CUDA device: use --device cpu")
-    index = name.removeprefix("cuda").removeprefix(":") or "0"
-    if name != "cpu" and not (index.isdigit() and int(index) < torch.cuda.device_count()):
-        raise ValueError(f"no device {name!r}: this machine has {torch.cuda.device_count()}, cuda:0 and up")
-    return torch.device(name)
+def _request(known: tuple[type[Task], ...], values: dict[str, Any]) -> Request:
+    if values["threads"] is not None:
+        torch.set_num_threads(values["threads"])
+    taken = {name: values[name] for name in ("model", "out", "sources", "seed", "teacher", "device")}
+    return Request(**taken, known=known)
 
 
-def load_model(path: Path, *, teacher: bool = False) -> tuple[FlowFeat, str]:
-    """(model, sha256 of its file). Raises ValueError or OSError saying what is wrong with the file."""
-    if not path.is_file():
-        raise ValueError(
-            f"no model file {path}: train one with `python -m trainer train`, or name another with --model"
-        )
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FlowFeat.from_pretrained(path, teacher=teacher), digest
-
-
-def _results(request: Request, model: FlowFeat, digest: str, names: list[str], note: Callable[[str], None]) -> Results:
-    """Stored results when they were made with the same settings, else fresh ones; with this run's selection."""
-    settings = {
-        "model": request.model.name,
-        "model_sha256": digest,
-        "decoder": "teacher" if request.teacher else "student",
-        "variant": model.variant,
-        "patch": model.patch_size,
-        "height": request.settings.height_px,
-        "iterations": request.settings.iterations,
-        "learning_rate": linear.LEARNING_RATE,
-        "weight_decay": linear.WEIGHT_DECAY,
-        "standardise": request.settings.standardise,
-        "seed": request.settings.seed,
-        "objects": "merged" if request.year == 2016 else "separate",
-    }
-    path = request.out / report.RESULTS_FILE
-    results = Results(settings)
-    if path.is_file():
-        stored = Results.load(path)
-        changes = differing(stored.settings, settings)
-        if changes:
-            note(f"starting afresh, {path} was measured with other settings: {changes}")
-        else:
-            results = stored
-    results.selection, results.sources = names, list(request.sources)
-    return results
-
-
-def run_vos(request: Request) -> dict[str, Any]:
-    """Probe, write the report, and return the means: {"source": {"J": ..., "F": ..., "JF": ...}} in per cent."""
-    if request.davis is None:
-        raise ValueError("video object segmentation needs --davis DIR")
-    device = device_of(request.device)
-    sequences = layouts.open_davis(
-        request.davis,
-        resolution=request.resolution,
-        year=request.year,
-        list_file=request.list_file,
-        sequences=request.sequences,
-    )
-    model, digest = load_model(request.model, teacher=request.teacher)
-    with watching() as watcher:
-        results = _results(request, model, digest, [sequence.name for sequence in sequences], watcher.note)
-        results.about = {"data": str(request.davis), "device": device.type, "torch": torch.__version__}
-        # Saved before the first minutes are spent: a directory that can't be written to is found out now.
-        results.save(request.out / report.RESULTS_FILE)
-        vos.run(model, sequences, results, request.out, request.settings, device, watcher)
-    results.save(request.out / report.RESULTS_FILE)
-    report.rebuild(request.out)
-    rows = (tables.summarise_source(results, source) for source in results.sources)
-    return {row.source: {"J": row.J, "F": row.F, "JF": row.JF} for row in rows}
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A probe as `all` sees it: what data it needs, and what it does."""
-
-    option: str
-    has_data: Callable[[Request], bool]
-    run: Callable[[Request], dict[str, Any]]
-
-
-PROBES: dict[str, Probe] = {"vos": Probe("--davis", lambda request: request.davis is not None, run_vos)}
-"""Every probe by name. New ones only register here."""
-
-
-def _show(probe: str, means: dict[str, Any], out: Path, as_json: bool) -> None:
+def _show(section: Section, out: Path, *, as_json: bool) -> None:
+    """The means of one task on standard output."""
+    task, results = section.task, section.results
     if as_json:
-        click.echo(json.dumps({"probe": probe, "means": means, "report": str(out / "index.html")}))
+        means: dict[str, dict[str, float | None]] = {source: {} for source in results.sources}
+        for source in results.sources:
+            for metric in task.main():
+                value = section.mean(source, metric.name)
+                means[source][metric.name] = None if value is None else metric.shown(value)
+        click.echo(json.dumps({"probe": task.name, "means": means, "report": str(out / "index.html")}))
         return
-    width = max(len("source"), *(len(source) for source in means))
-    click.echo(f"{'source':<{width}}      J      F    J&F")
-    for source, row in means.items():
-        click.echo(f"{source:<{width}} {row['J']:6.1f} {row['F']:6.1f} {row['JF']:6.1f}")
+    table = [["source", *(metric.heading for metric in task.main())]]
+    for source in results.sources:
+        table.append([source, *(metric.text(section.mean(source, metric.name)) for metric in task.main())])
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("   ".join([row[0].ljust(len(first)), *others]))
     click.echo(f"report: {out / 'index.html'}")
 
 
-@main.command("vos")
-@click.option("--davis", type=EXISTING, required=True, help="Directory with JPEGImages/ and Annotations/.")
-@probe_options
-@one_line_errors
-def vos_command(davis: Path, as_json: bool, **given: Any) -> None:
-    """Linear probe for video object segmentation: vos.csv, report.md and index.html in --out."""
-    request = _request(davis, **given)
-    _show("vos", run_vos(request), request.out, as_json)
+def _command_of(task: type[Task], known: tuple[type[Task], ...]) -> click.Command:
+    """`python -m probes <task>`."""
+
+    @one_line
+    def run(**values: Any) -> None:
+        (section,) = run_tasks([_given(task, values)], _request(known, values))
+        _show(section, values["out"], as_json=values["as_json"])
+
+    options = [_task_option(option, required=option.data) for option in task.options().values()]
+    text = f"{task.title}: {task.name}.csv, report.md and index.html in --out."
+    return click.command(task.name, help=text)(_decorated(run, [*options, *RUN_OPTIONS]))
 
 
-@main.command("all")
-@click.option("--davis", type=EXISTING, help="Data of the segmentation probe: JPEGImages/ and Annotations/.")
-@probe_options
-@one_line_errors
-def all_command(davis: Path | None, as_json: bool, **given: Any) -> None:
-    """Run every probe whose data is given."""
-    request = _request(davis, **given)
-    ready = {name: probe for name, probe in PROBES.items() if probe.has_data(request)}
-    if not ready:
-        raise ValueError(f"no probe has data: give {' or '.join(probe.option for probe in PROBES.values())} DIR")
-    for name, probe in ready.items():
-        _show(name, probe.run(request), request.out, as_json)
+def _all_command(known: tuple[type[Task], ...]) -> click.Command:
+    """`python -m probes all`; a flag that several tasks declare goes to each of them."""
+
+    @one_line
+    def run(**values: Any) -> None:
+        ready = [task for task in (_given(kind, values) for kind in known) if task.has_data()]
+        if not ready:
+            needed = [option.flag for task in known for option in task.options().values() if option.data]
+            raise ValueError(f"no probe has data: give {' or '.join(f'{flag} DIR' for flag in dict.fromkeys(needed))}")
+        for section in run_tasks(ready, _request(known, values)):
+            _show(section, values["out"], as_json=values["as_json"])
+
+    flags: dict[str, Option] = {}
+    for task in known:
+        for option in task.options().values():
+            same = flags.setdefault(option.flag, option)
+            if same.default != option.default:
+                flags[option.flag] = replace(same, default=None)  # no one default is true of all tasks
+    options = [_task_option(option, required=False) for option in flags.values()]
+    return click.command("all", help="Run every probe whose data is given.")(_decorated(run, [*options, *RUN_OPTIONS]))
 
 
-@main.command("report")
-@click.option("--out", type=EXISTING, required=True, help="Directory of a report.")
-@one_line_errors
-def report_command(out: Path) -> None:
-    """Write the tables and the page anew from the results stored in --out."""
-    results = report.rebuild(out)
-    click.echo(f"report: {out / 'index.html'} ({len(results.complete())} of {len(results.selection)} sequences)")
+def _report_command(known: tuple[type[Task], ...]) -> click.Command:
+    @click.command("report")
+    @click.option("--out", type=PATH, required=True, help="Directory of a report.")
+    @one_line
+    def run(out: Path) -> None:
+        """Write the tables and the page anew from the results stored in --out."""
+        sections = rebuild(out, known)
+        done = [
+            f"{s.task.name} {len(s.results.complete())} of {len(s.results.selection)} {s.task.unit.many}"
+            for s in sections
+        ]
+        click.echo(f"report: {out / 'index.html'} ({', '.join(done)})")
+
+    return run
 
 
-@main.command("visualize")
-@click.argument("pictures", type=EXISTING)
-@click.option("--model", type=EXISTING, required=True, help="Checkpoint: .safetensors, .pth or a training snapshot.")
-@click.option("--out", type=EXISTING, required=True, help="Directory for the pictures.")
-@click.option(
-    "--height", "height_px", type=int, default=vos.PAPER_HEIGHT_PX, show_default=True, help="Input height, px."
-)
+@click.command("visualize")
+@click.argument("pictures", type=PATH)
+@MODEL
+@click.option("--out", type=PATH, required=True, help="Directory for the pictures.")
+@click.option("--height", "height_px", type=int, default=PAPER_HEIGHT_PX, show_default=True, help="Input height, px.")
 @click.option("--joint", is_flag=True, help="Colours of the first picture for all: frames of one video.")
-@click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training snapshot.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
-@one_line_errors
-def visualize_command(
-    pictures: Path, model: Path, out: Path, height_px: int, joint: bool, teacher: bool, device: str
-) -> None:
+@TEACHER
+@DEVICE
+@one_line
+def visualize(pictures: Path, model: Path, out: Path, height_px: int, joint: bool, teacher: bool, device: str) -> None:
     """Principal components of the features of one picture, or of every picture in a directory, as colours."""
-    from probes.visualize import draw
-
-    network, _ = load_model(model, teacher=teacher)
-    written = draw(network.to(device_of(device)).eval(), pictures, out, height_px=height_px, joint=joint)
+    files = find_pictures(pictures)
+    checkpoint = open_checkpoint(model, teacher=teacher, device=pick_device(device))
+    with ProgressDisplay("visualize", "pictures") as display:
+        written = draw(checkpoint, files, out, height_px=height_px, joint=joint, display=display)
     click.echo(f"{len(written)} pictures in {out}")
+    if len(written) < len(files):
+        raise PlainError(f"{len(files) - len(written)} of {len(files)} pictures could not be read")
+
+
+def commands(tasks: Sequence[type[Task]]) -> click.Group:
+    """The command line over these tasks."""
+    known = tuple(tasks)
+    text = "Probes of dense features: python -m probes vos --model FILE --davis DIR --out DIR"
+    group = Suggesting(help=text)
+    for task in known:
+        group.add_command(_command_of(task, known))
+    for command in (_all_command(known), _report_command(known), sweep_command(known), visualize):
+        group.add_command(command)
+    return group
+
+
+main = commands(TASKS)

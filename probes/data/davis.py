@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-PICTURES = (".jpg", ".jpeg", ".png")
+from probes.data.images import SUFFIXES, list_images, open_rgb
+
 VOID = 255
 MOST_OBJECTS = 50
 """More labels than this on a frame mean a palette picture that was saved as grey levels, not fifty objects."""
@@ -44,12 +45,7 @@ class Sequence:
 
     def image(self, index: int) -> Image.Image:
         """Frame `index` as an RGB picture. Raises ValueError naming the file when it cannot be decoded."""
-        path = self.frames[index]
-        try:
-            with Image.open(path) as picture:
-                return picture.convert("RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(f"cannot decode the frame {path}: {error}") from error
+        return open_rgb(self.frames[index], what="frame")
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         """Label map uint8 [height, width] of frame `index`: 0 background and void, 1..`objects` the objects."""
@@ -88,11 +84,6 @@ def _stored_labels(path: Path) -> NDArray[np.uint8]:
     if values.min() < 0 or values.max() > 255:
         raise ValueError(f"annotation {path} holds labels up to {values.max()}: at most 255 fit the format")
     return values.astype(np.uint8)
-
-
-def _pictures_of(folder: Path, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
-    found = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    return tuple(sorted(found))
 
 
 def _size_of(path: Path) -> tuple[int, int]:
@@ -141,13 +132,13 @@ def open_sequence(root: Path, resolution: str, name: str, *, merge_objects: bool
     for folder, what in ((frame_folder, "frames"), (label_folder, "annotations")):
         if not folder.is_dir():
             raise ValueError(f"sequence {name!r} has no {what}: {folder} is not a directory")
-    frames = _pictures_of(frame_folder, PICTURES)
+    frames = list_images(frame_folder)
     if len(frames) < 3:
         raise ValueError(
             f"sequence {name!r} has {len(frames)} frames: the probe needs at least 3 (it is fitted on the first, "
             "and the first and the last are not scored)"
         )
-    annotations = _match(name, frames, _pictures_of(label_folder, (".png",)), label_folder)
+    annotations = _match(name, frames, list_images(label_folder, (".png",)), label_folder)
     height, width = _size_of(frames[0])
     for path in (*frames, *annotations):
         if (size := _size_of(path)) != (height, width):
@@ -201,7 +192,7 @@ def read_list(path: Path) -> list[str]:
         if not entry:
             continue
         first = entry.split()[0]
-        name = Path(first).parent.name if Path(first).suffix.lower() in PICTURES else first
+        name = Path(first).parent.name if Path(first).suffix.lower() in SUFFIXES else first
         if name not in names:
             names.append(name)
     if not names:

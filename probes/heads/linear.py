@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from probes.sources.flowfeat import Features
+from probes.sources.features import Features
 
 LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 5e-4

@@ -1,7 +1,8 @@
-"""The report as one static HTML page: tables, feature colours and masks, with pictures as relative files.
+"""The report as one static HTML page: tables and pictures of every task, with pictures as relative files.
 
-Reads results, gives text; `report.py` writes it. No script, no font, no address outside the report's directory, so the
-page opens from a disk or a mail attachment. Every name from outside (sequences, files, settings) is escaped.
+Reads results, gives text; `build.py` writes it. No script, no font, no address outside the report's directory, so the page
+opens from a disk or a mail attachment. Every name from outside (sequences, files, settings) is escaped. Nothing but a wide
+table scrolls sideways: pictures wrap, so that a phone shows every source of them.
 """
 
 from __future__ import annotations
@@ -12,46 +13,18 @@ from pathlib import Path
 from urllib.parse import quote
 
 from probes.report import tables
-from probes.report.store import Results, SequenceRecord
-from probes.sources.flowfeat import TITLES
-
-STYLE = """
-:root { color-scheme: light dark;
-  --ink: #1b1f24; --dim: #5c6670; --line: #d9dee3; --paper: #fdfdfc; --card: #f3f5f6; --bar: #2a7f9e; }
-@media (prefers-color-scheme: dark) { :root {
-  --ink: #e6e9ec; --dim: #98a2ac; --line: #343b42; --paper: #14181c; --card: #1d2328; --bar: #4fb0d1; } }
-body { margin: 0 auto; max-width: 76rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .25rem; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 2rem 0 .5rem; }
-p { max-width: 60rem; margin: .4rem 0; }
-.dim, figcaption { color: var(--dim); }
-.warn { border-left: 4px solid #d97706; padding-left: .75rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { color: var(--dim); font-weight: 500; font-size: .9rem; }
-th:first-child, td:first-child { text-align: left; }
-tr.best td { font-weight: 650; }
-table.settings th, table.settings td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-.bars { display: grid; grid-template-columns: max-content 1fr max-content; gap: .35rem .8rem; align-items: center;
-  max-width: 44rem; margin: 1rem 0; }
-.bar { height: .9rem; background: var(--bar); border-radius: 2px; min-width: 1px; }
-.track { background: var(--card); border-radius: 2px; }
-.grid { display: grid; gap: .5rem; margin: .5rem 0 1rem; min-width: 46rem; }
-figure { margin: 0; }
-figcaption { font-size: .8rem; }
-img { display: block; width: 100%; height: auto; border-radius: 3px; background: var(--card); }
-"""
+from probes.report.store import Picture, UnitRecord
+from probes.report.style import STYLE
+from probes.report.tables import Section, Table
+from probes.sources.table import title_of
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, best: int | None = None, kind: str = "") -> str:
-    """An HTML table of plain strings; row `best` is set in bold."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+def set_table(table: Table, *, kind: str = "") -> str:
+    """An HTML table of plain strings; row `table.best` is set in bold."""
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
     body = []
-    for number, row in enumerate(rows):
-        mark = ' class="best"' if number == best else ""
+    for number, row in enumerate(table.rows):
+        mark = ' class="best"' if number == table.best else ""
         body.append(f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
     name = f' class="{kind}"' if kind else ""
     return (
@@ -59,83 +32,104 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, best: int | N
     )
 
 
-def bars(results: Results) -> str:
-    """J&F of each source as a bar on a scale of 0 to 100."""
+def bars(section: Section) -> str:
+    """The headline metric of each source as a bar: shares on a scale of 0 to 100 per cent, others up to the largest."""
+    headline = section.task.metric(section.task.headline)
+    means = {source: section.mean(source, headline.name) for source in section.results.sources}
+    full = 1.0 if headline.percent else max((value for value in means.values() if value is not None), default=0.0)
     cells = []
-    for source in results.sources:
-        value = tables.summarise_source(results, source).JF
+    for source, value in means.items():
+        width = 0.0 if value is None or full <= 0 else min(100.0, max(0.0, 100 * value / full))
         cells.append(
-            f'<span>{escape(TITLES[source])}</span><div class="track"><div class="bar" style="width:{value:.2f}%"></div></div>'
-            f"<span>{value:.1f}</span>"
+            f'<span>{escape(title_of(source))}</span><div class="track"><div class="bar" style="width:{width:.2f}%"></div>'
+            f"</div><span>{headline.text(value)}</span>"
         )
     return f'<div class="bars">{"".join(cells)}</div>'
 
 
-def _figure(files: dict[str, str], what: str, caption: str, out: Path) -> str:
-    """One picture with its caption; an empty cell where there's no such picture."""
-    name = files.get(what)
-    if name is None or not (out / name).is_file():
-        return "<figure></figure>"
-    text = escape(caption)
-    return f'<figure><img src="{quote(name)}" alt="{text}" loading="lazy"><figcaption>{text}</figcaption></figure>'
+def _figure(picture: Picture) -> str:
+    what = f"{picture.caption}: {title_of(picture.source)}" if picture.source else f"{picture.caption} {picture.group}"
+    text = escape(what)
+    return (
+        f'<figure><img src="{quote(picture.file)}" alt="{text}" loading="lazy"><figcaption>{text}</figcaption></figure>'
+    )
 
 
-def frame_grid(frame: str, record: SequenceRecord, sources: Sequence[str], out: Path) -> str:
-    """Two rows: the frame and the masks found in it, the annotation and the features they were found from."""
-    files = record.pictures[frame]
-    masks = [_figure(files, "frame", f"frame {frame}", out)]
-    masks += [_figure(files, f"{source}.mask", f"mask: {TITLES[source]}", out) for source in sources]
-    maps = [_figure(files, "truth", "annotation", out)]
-    maps += [_figure(files, f"{source}.features", f"features: {TITLES[source]}", out) for source in sources]
-    columns = f"grid-template-columns: repeat({len(sources) + 1}, 1fr)"
-    return f'<div class="scroll"><div class="grid" style="{columns}">{"".join(masks + maps)}</div></div>'
+def picture_group(pictures: Sequence[Picture], sources: Sequence[str]) -> str:
+    """A column for what belongs to all sources (a frame, its annotation), then one for each source."""
+    columns = []
+    for source in ("", *sources):
+        figures = [_figure(picture) for picture in pictures if picture.source == source]
+        if figures:
+            columns.append(f'<div class="column">{"".join(figures)}</div>')
+    return f'<div class="group">{"".join(columns)}</div>'
 
 
-def _pictures(results: Results, out: Path) -> str:
+def unit_pictures(record: UnitRecord, sources: Sequence[str], out: Path) -> list[str]:
+    """The groups of one unit. Pictures that are not there are left out."""
+    present = [picture for picture in record.pictures if (out / picture.file).is_file()]
+    groups = sorted({picture.group for picture in present})
+    return [picture_group([one for one in present if one.group == group], sources) for group in groups]
+
+
+def all_pictures(section: Section, out: Path) -> str:
     parts = []
+    results = section.results
+    headline = section.task.metric(section.task.headline).heading
     for name in results.complete():
-        record = results.sequences[name]
-        figures = ", ".join(
-            f"{TITLES[source]} {tables.sequence_mean(record.scores[source]):.1f}" for source in results.sources
-        )
-        parts.append(f'<h3>{escape(name)} <span class="dim">J&amp;F: {escape(figures)}</span></h3>')
-        parts += [frame_grid(frame, record, results.sources, out) for frame in sorted(record.pictures)]
-    return "\n".join(parts)
+        groups = unit_pictures(results.units[name], results.sources, out)
+        if groups:
+            means = (f"{title_of(source)} {section.unit_mean(name, source)}" for source in results.sources)
+            figures = escape(f"{headline}: {', '.join(means)}")
+            parts += [f'<h4>{escape(name)} <span class="dim">{figures}</span></h4>', *groups]
+    if not parts:
+        return ""
+    note = escape(section.task.pictures_note)
+    return "\n".join(["<h3>Pictures</h3>", f'<p class="dim">{note}</p>' if note else "", *parts])
 
 
-def page(results: Results, out: Path) -> str:
-    """The whole page. `out` is where it will lie: pictures that are not there are left out."""
-    summaries = [tables.summarise_source(results, source).JF for source in results.sources]
-    header, rows = tables.main_table(results)
-    settings = [[name, str(value)] for name, value in {**results.settings, **results.about}.items()]
-    note = tables.coverage_note(results)
+def section_html(section: Section, out: Path) -> str:
+    task, results = section.task, section.results
+    note = tables.coverage_note(section)
+    parts = [f'<section id="{escape(task.name)}">', f"<h2>{escape(task.title)}</h2>"]
+    parts += [f'<p class="warn">{escape(note)}</p>'] if note else []
+    if results.complete():
+        parts += [f'<p class="dim">{escape(task.description)} {escape(tables.scope_note(section))}</p>']
+        parts += [bars(section), set_table(tables.main_table(section))]
+        reference = task.reference(results.settings, len(results.complete()))
+        if reference is not None:
+            parts += [f"<h3>{escape(reference.title)}</h3>", f'<p class="dim">{escape(reference.note)}</p>']
+            parts += [set_table(Table([*reference.header], [[*row] for row in reference.rows]))]
+        headline = task.metric(task.headline).heading
+        parts += [f"<h3>{escape(headline)} per {escape(task.unit.one)}</h3>", set_table(tables.unit_table(section))]
+        parts += [all_pictures(section, out)]
+    parts += ["<h3>Settings</h3>", set_table(tables.settings_table(section), kind="settings"), "</section>"]
+    return "\n".join(part for part in parts if part)
+
+
+def contents(sections: Sequence[Section]) -> str:
+    """Links to the tasks of a report that has several."""
+    if len(sections) < 2:
+        return ""
+    entries = (f'<li><a href="#{quote(s.task.name)}">{escape(s.task.title)}</a></li>' for s in sections)
+    return f"<nav><ul>{''.join(entries)}</ul></nav>"
+
+
+def page(sections: Sequence[Section], out: Path) -> str:
+    """The whole page. `out` is where it will lie."""
+    body = "\n".join(section_html(section, out) for section in sections)
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>FlowFeat: video object segmentation</title>
+<title>FlowFeat: {escape(", ".join(section.task.title for section in sections))}</title>
 <style>{STYLE}</style>
 </head>
 <body>
-<h1>Video object segmentation, linear probe</h1>
-<p class="dim">One linear layer per video, fitted to the annotated first frame and applied to every other frame on its own.
-All sources share one frozen encoder. J: region overlap; F: boundary accuracy; per cent, mean over
-{len(tables.scores_of(results, results.sources[0]))} objects of {len(results.complete())} sequences.</p>
-{f'<p class="warn">{escape(note)}</p>' if note else ""}
-{bars(results)}
-{table(header, rows, best=summaries.index(max(summaries)))}
-<h2>The paper's figures</h2>
-<p class="dim">{escape(tables.paper_note(results))}</p>
-{table(*tables.paper_table(results))}
-<h2>J&amp;F per sequence</h2>
-{table(*tables.sequence_table(results))}
-<h2>Pictures</h2>
-<p class="dim">Features: three principal components as red, green and blue, fitted to the first frame of the sequence.
-The encoder alone shows its token grid.</p>
-{_pictures(results, out)}
-<h2>Settings</h2>
-{table(["setting", "value"], settings, kind="settings")}
+<h1>What the features are worth</h1>
+{contents(sections)}
+{body}
 </body>
 </html>
 """

@@ -1,110 +1,39 @@
-"""Pictures for the report: features as colours (three principal components) and masks laid over frames.
-
-Feature maps and label maps come in while a probe runs, small JPEG files go out to `<report>/pictures/`. One colour basis is
-fitted per source and sequence, on frame 0, so that a colour means the same feature in every frame shown.
-"""
+"""Pictures of a report: drawn by a task, kept as small JPEG files in `<report>/pictures/<task>/<unit>/`."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import re
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from common.feature_colors import ColorBasis
-from probes.sources.flowfeat import Features
+from probes.report.store import Picture
+from probes.sources.features import Source
 from shards.files import write_atomic
 
-WIDEST_PX = 480
-"""Pictures in the report are no wider than this."""
-Pixels = NDArray[np.uint8]
-
-COLOURS = np.array(
-    [
-        (230, 57, 70),
-        (46, 196, 182),
-        (255, 183, 3),
-        (131, 56, 236),
-        (58, 134, 255),
-        (251, 111, 146),
-        (96, 211, 68),
-        (255, 112, 37),
-    ],
-    dtype=np.float32,
-)
-"""RGB of objects 1, 2, ...; repeated beyond the eighth."""
+FORBIDDEN = re.compile(r"[/\\%\x00-\x1f]|^\.")
+"""What a name from outside may not bring into a file name."""
 
 
-def shown_map(features: Features) -> Tensor:
-    """The map [C, h, w] a picture of these features shows: the decoder's where there is one, else the token grid."""
-    return features.low_bdgf[0] if features.high_bkhw is None else features.high_bkhw[0]
+def file_name(text: str) -> str:
+    """A name without what could lead out of its folder; different texts give different names."""
+    return FORBIDDEN.sub(lambda found: f"%{ord(found[0]):02X}", text)
 
 
-def display_size(height: int, width: int) -> tuple[int, int]:
-    """(width, height) of a picture in the report, in the aspect of the frame."""
-    scale = min(1.0, WIDEST_PX / width)
-    return max(1, round(width * scale)), max(1, round(height * scale))
+class PictureFolder:
+    """The `PictureSink` of one unit: writes files and remembers them in `saved`."""
 
+    def __init__(self, out: Path, task: str, unit: str) -> None:
+        self.out = out
+        self.folder = Path("pictures") / file_name(task) / file_name(unit)
+        self.saved: list[Picture] = []
 
-def feature_picture(basis: ColorBasis, map_chw: Tensor, size: tuple[int, int]) -> Image.Image:
-    """Features as colours at `size` (width, height); coarse maps keep their visible cells."""
-    colours = basis.colors(map_chw)
-    enlarged = colours.shape[1] * 2 <= size[0]
-    return Image.fromarray(colours).resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR)
-
-
-def overlay(image: Image.Image, labels_hw: Pixels, size: tuple[int, int]) -> Image.Image:
-    """Objects tinted and outlined over the frame, at `size` (width, height)."""
-    pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
-    labels = np.asarray(Image.fromarray(labels_hw).resize(size, Image.Resampling.NEAREST))
-    colours = COLOURS[(labels.astype(np.int64) - 1) % len(COLOURS)]
-    inside = labels > 0
-    # The outline is the object's own rim, one pixel on every side where the label changes.
-    padded = np.pad(labels, 1, mode="edge")
-    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    rim = inside & np.logical_or.reduce([labels != neighbour for neighbour in around])
-    opacity = np.where(rim, 1.0, np.where(inside, 0.5, 0.0))[..., None]
-    return Image.fromarray((pixels * (1 - opacity) + colours * opacity).round().astype(np.uint8))
-
-
-def save_jpeg(image: Image.Image, path: Path) -> None:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=88, subsampling=0)
-    write_atomic(path, buffer.getvalue())
-
-
-def picked_frames(frames: int, count: int = 2) -> list[int]:
-    """`count` scored frames spread over a sequence: in the middle and near the end, where a probe has the most to lose."""
-    last = frames - 2
-    return sorted({max(1, round(last * (i + 1) / count)) for i in range(count)})
-
-
-class SequencePictures:
-    """Collects the pictures of one sequence. `files[frame name][what]` are paths relative to `out`."""
-
-    def __init__(self, out: Path, name: str, size: tuple[int, int]) -> None:
-        self.out, self.name, self.size = out, name, size
-        self.files: dict[str, dict[str, str]] = {}
-        self._bases: dict[str, ColorBasis] = {}
-
-    def first_frame(self, source: str, features: Features) -> None:
-        """Fit the colours of `source` to its features of frame 0."""
-        self._bases[source] = ColorBasis.fit(shown_map(features))
-
-    def frame(self, frame: str, image: Image.Image, truth_hw: Pixels) -> None:
-        self._save(frame, "frame", lambda: image.resize(self.size, Image.Resampling.BILINEAR))
-        self._save(frame, "truth", lambda: overlay(image, truth_hw, self.size))
-
-    def prediction(self, frame: str, source: str, image: Image.Image, labels_hw: Pixels, features: Features) -> None:
-        self._save(frame, f"{source}.mask", lambda: overlay(image, labels_hw, self.size))
-        basis = self._bases[source]
-        self._save(frame, f"{source}.features", lambda: feature_picture(basis, shown_map(features), self.size))
-
-    def _save(self, frame: str, what: str, draw: Callable[[], Image.Image]) -> None:
-        relative = Path("pictures") / self.name / f"{frame}.{what}.jpg"
-        save_jpeg(draw(), self.out / relative)
-        self.files.setdefault(frame, {})[what] = relative.as_posix()
+    def save(self, group: str, caption: str, image: Image.Image, source: Source | None = None) -> None:
+        owner = "" if source is None else source.name
+        parts = [group, *filter(None, [owner]), caption]
+        relative = self.folder / (".".join(map(file_name, parts)) + ".jpg")
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=88, subsampling=0)
+        write_atomic(self.out / relative, buffer.getvalue())
+        self.saved.append(Picture(group, caption, owner, relative.as_posix()))

@@ -1,8 +1,8 @@
-"""What a probe has measured so far, as one JSON file in the report's directory.
+"""What a task has measured so far, as one JSON file per task in the report's directory.
 
-`vos.py` adds a sequence's scores as soon as it has them, so that a run which was stopped goes on where it was; `report.py`
-turns the file into tables and a page at any time. Scores belong to the settings they were made with: under other settings
-the file starts afresh.
+`run.py` adds a unit's rows as soon as it has them, so that a run which was stopped goes on where it was; `build.py` turns the
+files into tables and a page at any time. Rows belong to the settings they were made with: under other settings the file
+starts afresh.
 """
 
 from __future__ import annotations
@@ -12,92 +12,106 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from probes.metrics.davis import Statistics
+from probes.task import Row, Scalar, Settings
 from shards.files import write_atomic
 
-FORMAT = 1
+FORMAT = 2
+
+
+class OtherFormat(ValueError):
+    """A results file of another version of this program."""
 
 
 @dataclass(frozen=True)
-class ObjectScore:
-    """J and F of one object over the scored frames of its sequence, shares in [0, 1]."""
+class Picture:
+    """One stored picture: `file` is relative to the report's directory, `source` is empty where it belongs to all sources."""
 
-    J: Statistics
-    F: Statistics
-
-    @property
-    def JF(self) -> float:
-        return (self.J.mean + self.F.mean) / 2
+    group: str
+    caption: str
+    source: str
+    file: str
 
 
 @dataclass
-class SequenceRecord:
-    """One sequence: what it is (`fingerprint` of its files), scores per source, and pictures per frame.
-
-    `pictures[frame][what]` is a file name relative to the report's directory; `what` is `frame`, `truth`, `<source>.mask` or
-    `<source>.features`.
-    """
+class UnitRecord:
+    """One unit: what it is (`fingerprint` of its data, `facts` about it), rows and seconds per source, pictures."""
 
     fingerprint: str
-    frames: int
-    height: int
-    width: int
-    scores: dict[str, list[ObjectScore]] = field(default_factory=dict)
+    facts: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, list[Row]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    pictures: dict[str, dict[str, str]] = field(default_factory=dict)
+    pictures: list[Picture] = field(default_factory=list)
+
+    def add_pictures(self, fresh: list[Picture]) -> None:
+        """A picture of the same group, caption and source takes the place of the older one."""
+        by_place = {(one.group, one.caption, one.source): one for one in [*self.pictures, *fresh]}
+        self.pictures = list(by_place.values())
 
 
 @dataclass
 class Results:
-    """Everything the report of the segmentation probe is made of.
+    """Everything the report of a task is made of.
 
     settings: what shapes a score (model, sizes, iterations, ...). about: what doesn't (paths, device, versions).
-    selection and sources: what the last run was asked for; `sequences` may hold more.
+    selection and sources: what the last run was asked for; `units` may hold more.
     """
 
-    settings: dict[str, Any]
-    about: dict[str, Any] = field(default_factory=dict)
+    task: str
+    settings: dict[str, Scalar]
+    about: dict[str, Scalar] = field(default_factory=dict)
     selection: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    sequences: dict[str, SequenceRecord] = field(default_factory=dict)
+    units: dict[str, UnitRecord] = field(default_factory=dict)
 
     def complete(self) -> list[str]:
-        """The selected sequences that have a score of every source asked for, in order."""
+        """The selected units that have rows of every source asked for, in order."""
         return [
             name
             for name in self.selection
-            if name in self.sequences and all(source in self.sequences[name].scores for source in self.sources)
+            if name in self.units and all(source in self.units[name].rows for source in self.sources)
         ]
 
+    def rows(self, source: str) -> list[Row]:
+        """Every row of the completely measured units, in order."""
+        return [row for name in self.complete() for row in self.units[name].rows[source]]
+
     def save(self, path: Path) -> None:
-        write_atomic(path, json.dumps({"format": FORMAT, "probe": "vos", **asdict(self)}, indent=1) + "\n")
+        write_atomic(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
 
     @staticmethod
     def load(path: Path) -> Results:
-        """Raises ValueError when the file isn't one that `save` wrote, FileNotFoundError when there's none."""
+        """Raises OtherFormat, or ValueError for what `save` never wrote; FileNotFoundError where there is no file."""
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["format"] != FORMAT:
-                raise ValueError(
+                raise OtherFormat(
                     f"{path} has format {stored['format']}, this program reads {FORMAT}: run the probe again"
                 )
-            sequences = {name: _record(entry) for name, entry in stored["sequences"].items()}
-            return Results(stored["settings"], stored["about"], stored["selection"], stored["sources"], sequences)
+            units = {name: _unit_record(entry) for name, entry in stored["units"].items()}
+            lists = stored["selection"], stored["sources"]
+            return Results(stored["task"], stored["settings"], stored["about"], *lists, units)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{path} is damaged or no results file ({error!r}): remove it and run the probe again"
             ) from error
 
 
-def _record(entry: dict[str, Any]) -> SequenceRecord:
-    scores = {
-        source: [ObjectScore(Statistics(**one["J"]), Statistics(**one["F"])) for one in objects]
-        for source, objects in entry["scores"].items()
-    }
-    return SequenceRecord(**{**entry, "scores": scores})
+def _unit_record(entry: dict[str, Any]) -> UnitRecord:
+    rows = {source: [Row(**one) for one in several] for source, several in entry["rows"].items()}
+    return UnitRecord(**{**entry, "rows": rows, "pictures": [Picture(**one) for one in entry["pictures"]]})
 
 
-def differing(old: dict[str, Any], new: dict[str, Any]) -> str:
+def results_file(out: Path, task: str) -> Path:
+    return out / f"{task}.json"
+
+
+def differing(old: Settings, new: Settings) -> str:
     """The settings in which two runs differ, in one line; empty when they agree."""
     names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     return ", ".join(f"{name} {old.get(name)} -> {new.get(name)}" for name in names)
+
+
+def mean_of(rows: list[Row], metric: str) -> float | None:
+    """The plain mean of a metric over the rows that have it; None where none has."""
+    values = [row.values[metric] for row in rows if metric in row.values]
+    return sum(values) / len(values) if values else None

@@ -1,141 +1,120 @@
-"""Tables of the segmentation probe: from stored results to rows of text, and the CSV.
+"""Tables of a task: from stored results to rows of text, and the CSV. `markdown.py` and `page.py` set these rows.
 
-`report.py` and `page.py` set these rows as Markdown and HTML. Figures are per cent; means are plain means over objects of
-all sequences, as the DAVIS benchmark takes them. The paper's figures stand beside ours for orientation: they are of
-DAVIS-2017 val with published encoders at 480 pixels.
+Columns are the metrics that the task declares; figures are plain means over the rows (objects, classes, ...) of all units.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
+from probes.report.store import Results, mean_of
+from probes.sources.table import title_of
+from probes.task import Task
 
-from probes.report.store import ObjectScore, Results
-from probes.sources.flowfeat import TITLES
-
-CSV_COLUMNS = ("source", "sequence", "object", "J", "F", "JF")
-
-PAPER_BACKBONES = {
-    "mae_vitb16": "MAE-B16",
-    "dino_vits16": "DINO-S16",
-    "dino_vitb16": "DINO-B16",
-    "dinov2_vits14": "DINO2-S14",
-    "dinov2_vitb14": "DINO2-B14",
-}
-PAPER_LINEAR_PROBE: dict[str, tuple[float, float | None, float | None, float | None]] = {
-    "MAE-B16": (40.8, None, None, 53.8),
-    "DINO-S16": (49.6, None, 54.1, 56.2),
-    "DINO-B16": (52.3, None, 55.5, 56.9),
-    "DINO2-S14": (57.5, 58.7, 65.8, 64.6),
-    "DINO2-B14": (61.6, None, 65.7, 66.1),
-}
-"""J&F of the linear probe on DAVIS-2017 val (FlowFeat, NeurIPS 2025): encoder alone, + random decoder, + FlowFeat trained on
-YouTube-VOS, + FlowFeat trained on Kinetics."""
-PAPER_COLUMNS = ("encoder alone", "+ random decoder", "+ FlowFeat (YouTube-VOS)", "+ FlowFeat (Kinetics)")
+CSV_MORE_DECIMALS = 2
+"""Files carry this many decimals more than tables."""
 
 
 @dataclass(frozen=True)
-class Summary:
-    """One row of the main table, per cent."""
+class Section:
+    """One task of a report with what was measured of it."""
 
-    source: str
-    objects: int
-    JF: float
-    J: float
-    J_recall: float
-    J_decay: float
-    F: float
-    F_recall: float
-    F_decay: float
+    task: type[Task]
+    results: Results
 
+    def mean(self, source: str, metric: str) -> float | None:
+        return mean_of(self.results.rows(source), metric)
 
-def scores_of(results: Results, source: str) -> list[ObjectScore]:
-    """Every object of the completely measured sequences, in order."""
-    return [score for name in results.complete() for score in results.sequences[name].scores[source]]
+    def unit_mean(self, unit: str, source: str) -> str:
+        """The headline metric of one unit, as text."""
+        rows = self.results.units[unit].rows.get(source, [])
+        return self.task.metric(self.task.headline).text(mean_of(rows, self.task.headline))
 
 
-def summarise_source(results: Results, source: str) -> Summary:
-    """Plain means over objects; J&F is the mean of mean J and mean F."""
-    scores = scores_of(results, source)
-    table = np.array([(s.J.mean, s.J.recall, s.J.decay, s.F.mean, s.F.recall, s.F.decay) for s in scores])
-    J, J_recall, J_decay, F, F_recall, F_decay = (100 * float(v) for v in table.mean(axis=0))
-    return Summary(source, len(scores), (J + F) / 2, J, J_recall, J_decay, F, F_recall, F_decay)
+@dataclass(frozen=True)
+class Table:
+    header: list[str]
+    rows: list[list[str]]
+    best: int | None = None
+    """The row to set in bold."""
 
 
-def sequence_mean(scores: Sequence[ObjectScore]) -> float:
-    """J&F of one sequence, per cent."""
-    return 100 * float(np.mean([score.JF for score in scores]))
-
-
-def csv_text(results: Results) -> str:
-    """A row per source, sequence and object (numbered from 1), then a row per source with sequence=mean and no object."""
+def csv_text(section: Section) -> str:
+    """A row per source, unit and part, then a row per source with unit=mean and no part."""
+    task, results = section.task, section.results
+    columns = task.main()
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    writer.writerow(("source", task.unit.one, task.part.one, *(metric.name for metric in columns)))
+
+    def figures(values: dict[str, float | None]) -> list[str]:
+        known = ((metric, values[metric.name]) for metric in columns)
+        return ["" if v is None else metric.text(v, more_decimals=CSV_MORE_DECIMALS) for metric, v in known]
+
     for source in results.sources:
         for name in results.complete():
-            for number, score in enumerate(results.sequences[name].scores[source], start=1):
-                figures = (f"{100 * value:.3f}" for value in (score.J.mean, score.F.mean, score.JF))
-                writer.writerow((source, name, number, *figures))
-        mean = summarise_source(results, source)
-        writer.writerow((source, "mean", "", *(f"{value:.3f}" for value in (mean.J, mean.F, mean.JF))))
+            for row in results.units[name].rows[source]:
+                writer.writerow((source, name, row.part, *figures({m.name: row.values.get(m.name) for m in columns})))
+        writer.writerow((source, "mean", "", *figures({m.name: section.mean(source, m.name) for m in columns})))
     return buffer.getvalue()
 
 
-def main_table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """(header, rows) of the comparison of sources."""
-    header = ["features", "J&F", "J mean", "J recall", "J decay", "F mean", "F recall", "F decay"]
+def main_table(section: Section) -> Table:
+    """The comparison of sources, the best by the headline metric marked."""
+    task = section.task
+    rows = [
+        [title_of(source), *(metric.text(section.mean(source, metric.name)) for metric in task.metrics)]
+        for source in section.results.sources
+    ]
+    return Table(["features", *(metric.heading for metric in task.metrics)], rows, best_source(section))
+
+
+def best_source(section: Section) -> int | None:
+    """The place of the best source by the headline metric; None where it was not measured."""
+    headline = section.task.metric(section.task.headline)
+    sign = 1 if headline.higher_is_better else -1
+    means = [section.mean(source, headline.name) for source in section.results.sources]
+    known = {place: sign * value for place, value in enumerate(means) if value is not None}
+    return max(known, key=lambda place: known[place]) if known else None
+
+
+def unit_table(section: Section) -> Table:
+    """The headline metric per unit and source, beside the facts of the unit."""
+    results = section.results
+    complete = results.complete()
+    facts = list(dict.fromkeys(fact for name in complete for fact in results.units[name].facts))
+    header = [section.task.unit.one, *facts, *map(title_of, results.sources)]
     rows = []
-    for source in results.sources:
-        s = summarise_source(results, source)
-        figures = (s.JF, s.J, s.J_recall, s.J_decay, s.F, s.F_recall, s.F_decay)
-        rows.append([TITLES[source], *(f"{value:.1f}" for value in figures)])
-    return header, rows
+    for name in complete:
+        record = results.units[name]
+        about = [str(record.facts.get(fact, "")) for fact in facts]
+        rows.append([name, *about, *(section.unit_mean(name, source) for source in results.sources)])
+    return Table(header, rows)
 
 
-def paper_table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """(header, rows) of the paper's figures; the row of this run's backbone is starred."""
-    ours = PAPER_BACKBONES.get(str(results.settings.get("variant")))
-    rows = []
-    for backbone, figures in PAPER_LINEAR_PROBE.items():
-        name = f"{backbone} *" if backbone == ours else backbone
-        rows.append([name, *("-" if value is None else f"{value:.1f}" for value in figures)])
-    return ["backbone", *PAPER_COLUMNS], rows
+def settings_table(section: Section) -> Table:
+    every = {**section.results.settings, **section.results.about}
+    return Table(["setting", "value"], [[name, str(value)] for name, value in every.items()])
 
 
-def sequence_table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """(header, rows): J&F per sequence and source."""
-    header = ["sequence", "frames", "objects", *(TITLES[source] for source in results.sources)]
-    rows = []
-    for name in results.complete():
-        record = results.sequences[name]
-        figures = [f"{sequence_mean(record.scores[source]):.1f}" for source in results.sources]
-        rows.append([name, str(record.frames), str(len(record.scores[results.sources[0]])), *figures])
-    return header, rows
+def scope_note(section: Section) -> str:
+    """Over how much the means were taken."""
+    task, results = section.task, section.results
+    parts, units = len(results.rows(results.sources[0])), len(results.complete())
+    return f"Means over {_count(parts, task.part)} of {_count(units, task.unit)}."
 
 
-def paper_note(results: Results) -> str:
-    """Why the two tables may not be compared line by line, in one sentence."""
-    variant = results.settings.get("variant")
-    ours = PAPER_BACKBONES.get(str(variant))
-    backbone = (
-        f"the starred row is this run's backbone ({variant})"
-        if ours
-        else f"none of them is this run's backbone ({variant})"
-    )
-    return (
-        f"J&F on the 30 sequences of DAVIS-2017 val at 480 pixels with published encoder weights; {backbone}. "
-        f"This run: {len(results.complete())} sequences at {results.settings.get('height')} pixels."
-    )
-
-
-def coverage_note(results: Results) -> str:
-    """Says so when sequences are missing from the tables; empty otherwise."""
+def coverage_note(section: Section) -> str:
+    """Says so when units are missing from the tables; empty otherwise."""
+    results = section.results
     missing = len(results.selection) - len(results.complete())
     if not missing:
         return ""
-    return f"Incomplete: {missing} of {len(results.selection)} sequences are not measured yet; run the probe again to go on."
+    asked = f"{missing} of {len(results.selection)} {section.task.unit.many}"
+    return f"Incomplete: {asked} are not measured yet; run the probe again to go on."
+
+
+def _count(number: int, noun: tuple[str, str]) -> str:
+    return f"{number} {noun[0] if number == 1 else noun[1]}"

@@ -1,98 +1,97 @@
-"""Feature sources that a probe compares: the encoder alone, with an untrained decoder, and with the trained one.
+"""The sources that stand on a checkpoint's own encoder: it alone, under an untrained decoder, and under the trained one.
 
-A source turns a batch of normalised pictures into `Features`: the encoder's token grid and, where there is a decoder, a
-map at every pixel. All sources of one run stand on the *same* frozen encoder, so that a difference between two rows of a
-table is the decoder's doing; the encoder runs once per batch for all of them.
-
-Shape legend: b pictures, d encoder channels, k decoder channels, (g, f) token grid, (h, w) pixels.
+They share one frozen encoder, so that a difference between two rows of a table is the decoder's doing. A model file comes in
+through `open_checkpoint`; `table.py` lists the functions below that make a source of it.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from trainer import Encoded, FlowFeat
+from probes.sources.features import Encoding, Features, Source
+from shards.files import sha256_of
+from trainer import FlowFeat
 
 
-@dataclass(frozen=True)
-class Features:
-    """low_bdgf: [B, D, H/p, W/p] float32, the encoder's tokens. high_bkhw: [B, K, H, W] float32, or None without a decoder."""
+@dataclass(frozen=True, eq=False)
+class FlowFeatEncoder:
+    """The encoder of a FlowFeat."""
 
-    low_bdgf: Tensor
-    high_bkhw: Tensor | None = None
+    model: FlowFeat
 
-    def picture(self, index: int) -> Features:
-        """The features of one picture, with its batch axis kept."""
-        high = None if self.high_bkhw is None else self.high_bkhw[index : index + 1]
-        return Features(self.low_bdgf[index : index + 1], high)
+    @property
+    def size_multiple(self) -> int:
+        return self.model.size_multiple
 
-
-class FeatureSource(Protocol):
-    """What a probe sees of a network."""
-
-    name: str
-
-    def __call__(self, images_bchw: Tensor) -> Features:
-        """images_bchw: [B, 3, H, W] float32, ImageNet-normalised, H and W multiples of twice the patch."""
-        ...
+    def encode(self, images_bhwc: Tensor) -> Encoding:
+        images_bchw = self.model.normalise(images_bhwc)
+        encoded = self.model.encode(images_bchw)
+        return Encoding(images_bchw, encoded.low_bdhw, encoded.maps_bdhw)
 
 
-class SharedEncoder:
-    """Runs a FlowFeat's frozen encoder, and remembers the last batch so that several decoders can follow one pass."""
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What sources are made from: a model, where it came from, and the seed of whatever is drawn at random."""
 
-    def __init__(self, model: FlowFeat) -> None:
-        self.model = model
-        self._seen: tuple[Tensor, int] | None = None
-        self._encoded: Encoded | None = None
+    encoder: FlowFeatEncoder
+    path: Path
+    sha256: str
+    teacher: bool
+    seed: int
 
-    def __call__(self, images_bchw: Tensor) -> Encoded:
-        # Identity and version, not content: comparing pictures would cost as much as it saves on small ones.
-        known = self._seen is not None and self._seen[0] is images_bchw and self._seen[1] == images_bchw._version
-        if self._encoded is None or not known:
-            self.forget()
-            self._encoded = self.model.encode(images_bchw)
-            self._seen = (images_bchw, images_bchw._version)
-        return self._encoded
+    @property
+    def model(self) -> FlowFeat:
+        return self.encoder.model
 
-    def forget(self) -> None:
-        """Free the last batch."""
-        self._seen, self._encoded = None, None
+    def settings(self) -> dict[str, str | int]:
+        """What of it shapes a score."""
+        return {
+            "model": self.path.name,
+            "model_sha256": self.sha256,
+            "decoder": "teacher" if self.teacher else "student",
+            "variant": self.model.variant,
+            "patch": self.model.patch_size,
+            "seed": self.seed,
+        }
 
 
-class EncoderSource:
-    """The frozen encoder alone: y_enc at the token grid."""
+def open_checkpoint(path: Path, *, teacher: bool = False, seed: int = 0, device: torch.device) -> Checkpoint:
+    """teacher: take the EMA decoder of a training snapshot. Raises ValueError or OSError saying what is wrong with the file."""
+    if not path.is_file():
+        raise ValueError(
+            f"no model file {path}: train one with `python -m trainer train`, or name another with --model"
+        )
+    digest = sha256_of(path)
+    model = FlowFeat.from_pretrained(path, teacher=teacher).to(device).eval()
+    return Checkpoint(FlowFeatEncoder(model), path, digest, teacher, seed)
 
-    name = "encoder"
 
-    def __init__(self, encoder: SharedEncoder) -> None:
-        self.encoder = encoder
+def encoder_alone(checkpoint: Checkpoint, name: str) -> Source:
+    """y_enc at the token grid."""
+    return Source(name, checkpoint.encoder, lambda encoding: Features(encoding.low_bdgf))
 
+
+def trained_decoder(checkpoint: Checkpoint, name: str) -> Source:
+    """y_enc at the token grid and y_dec at every pixel."""
+    return _decoded(checkpoint, name, checkpoint.model)
+
+
+def random_decoder(checkpoint: Checkpoint, name: str) -> Source:
+    """The same with a decoder as it is before training."""
+    return _decoded(checkpoint, name, with_fresh_decoder(checkpoint.model, checkpoint.seed))
+
+
+def _decoded(checkpoint: Checkpoint, name: str, model: FlowFeat) -> Source:
     @torch.no_grad()
-    def __call__(self, images_bchw: Tensor) -> Features:
-        return Features(self.encoder(images_bchw).low_bdhw)
+    def decode(encoding: Encoding) -> Features:
+        return Features(encoding.low_bdgf, model.decode(encoding.hooked_bdgf, encoding.size_hw))
 
-
-class DecoderSource:
-    """The encoder with a decoder on top: y_enc at the token grid and y_dec at every pixel."""
-
-    def __init__(self, name: str, encoder: SharedEncoder, model: FlowFeat) -> None:
-        self.name = name
-        self.encoder = encoder
-        self.model = model
-
-    @torch.no_grad()
-    def __call__(self, images_bchw: Tensor) -> Features:
-        encoded = self.encoder(images_bchw)
-        height, width = images_bchw.shape[-2:]
-        return Features(encoded.low_bdhw, self.model.decode(encoded.maps_bdhw, (height, width)))
+    return Source(name, checkpoint.encoder, decode)
 
 
 def with_fresh_decoder(model: FlowFeat, seed: int) -> FlowFeat:
@@ -106,44 +105,3 @@ def with_fresh_decoder(model: FlowFeat, seed: int) -> FlowFeat:
     fresh.decoder.cpu().initialise(torch.Generator().manual_seed(seed))
     fresh.decoder.to(device)
     return fresh
-
-
-def _encoder(shared: SharedEncoder, seed: int) -> FeatureSource:
-    return EncoderSource(shared)
-
-
-def _random_decoder(shared: SharedEncoder, seed: int) -> FeatureSource:
-    return DecoderSource("random_decoder", shared, with_fresh_decoder(shared.model, seed))
-
-
-def _flowfeat(shared: SharedEncoder, seed: int) -> FeatureSource:
-    return DecoderSource("flowfeat", shared, shared.model)
-
-
-SOURCES: dict[str, Callable[[SharedEncoder, int], FeatureSource]] = {
-    "encoder": _encoder,
-    "random_decoder": _random_decoder,
-    "flowfeat": _flowfeat,
-}
-"""Every feature source by name, in the order tables show them."""
-
-TITLES = {"encoder": "encoder alone", "random_decoder": "encoder + random decoder", "flowfeat": "encoder + FlowFeat"}
-
-
-def check_names(names: Sequence[str]) -> list[str]:
-    """`names` without repeats, in table order. Raises ValueError naming the nearest source for an unknown one."""
-    for name in names:
-        if name not in SOURCES:
-            near = get_close_matches(name, SOURCES, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"unknown feature source {name!r}{hint} (known: {', '.join(SOURCES)})")
-    if not names:
-        raise ValueError(f"no feature source chosen (known: {', '.join(SOURCES)})")
-    return [name for name in SOURCES if name in names]
-
-
-def create_sources(names: Sequence[str], model: FlowFeat, *, seed: int) -> list[FeatureSource]:
-    """The named sources, all over the encoder of `model`, in table order; `seed` draws the random decoder."""
-    model.eval()
-    shared = SharedEncoder(model)
-    return [SOURCES[name](shared, seed) for name in check_names(names)]

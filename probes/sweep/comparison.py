@@ -100,10 +100,14 @@ def _note(row: RowRecord, values: dict[int, float]) -> str:
     """What is missing in a row, in one sentence; empty where nothing is."""
     if row.left_out:
         return f"left out: it {row.left_out}"
-    parts = [f"seed {run.seed} failed: {run.error}" for run in row.runs if run.status == "failed"]
+    parts = [f"seed {run.seed} failed: {_short(run.error)}" for run in row.runs if run.status == "failed"]
     missing = [run for run in row.runs if run.seed not in values and run.status != "failed"]
     untrained = [str(run.seed) for run in missing if row.trained and run.status != "finished"]
     unjudged = [str(run.seed) for run in missing if not row.trained or run.status == "finished"]
     parts += [f"seed {', '.join(untrained)} not trained yet"] if untrained else []
     parts += [f"seed {', '.join(unjudged)} not judged yet"] if unjudged else []
     return "; ".join(parts)
+
+
+def _short(text: str, most: int = 160) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -146,6 +146,7 @@ def _outcome(job: Job, end: Ended) -> tuple[Figures | None, str]:
         return None, end.reason
     try:
         answer = json.loads(last_line(end.task.answer))
-        return {name: float(value) for name, value in answer["means"][job.source].items()}, ""
+        means = answer["means"][job.source]
+        return {name: float(value) for name, value in means.items() if value is not None}, ""
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return None, f"the probe's answer in {end.task.answer} cannot be read ({error!r})"

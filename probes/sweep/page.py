@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from probes.report.page import STYLE
+from probes.report.style import STYLE
 from probes.sweep import tables
 from probes.sweep.charts import Curve, curve_chart, dot_chart
 from probes.sweep.comparison import Line
@@ -27,7 +27,7 @@ DOUBTFUL = ("inside the spread", "one seed", "not judged")
 
 def page(record: SweepRecord, lines: Sequence[Line], curves: dict[str, dict[int, Curve]], data: str) -> str:
     """curves: row → seed → (step, loss)."""
-    metric = tables.title_of(record.probe.metric)
+    metric = tables.title_of(record, record.probe.metric)
     charts = [(line.row, curve_chart(line.row.title, curves.get(line.row.name, {}))) for line in lines]
     figures = [
         f"<figure>{chart}<figcaption>{escape(row.title)}: {escape('; '.join(row.settings)) or 'as the base'}</figcaption></figure>"

@@ -6,11 +6,11 @@ import csv
 import io
 from collections.abc import Sequence
 
-from probes.report.build import markdown_table
+from probes.report.markdown import escape, markdown_table
 from probes.sweep.comparison import Line, Spread
+from probes.tasks.table import TASKS
 from trainer import SweepRecord
 
-TITLES = {"JF": "J&F"}
 MARK = {"inside the spread": "≈", "one seed": "?", "above": "▲", "below": "▼"}
 
 RULE = (
@@ -20,14 +20,26 @@ RULE = (
 )
 
 
-def title_of(metric: str) -> str:
-    return TITLES.get(metric, metric)
+def title_of(record: SweepRecord, metric: str) -> str:
+    """A metric's name as its task gives it."""
+    task = next((task for task in TASKS if task.name == record.probe.task), None)
+    known = {each.name: each.heading for each in task.metrics} if task else {}
+    return known.get(metric, metric)
 
 
 def headings(record: SweepRecord, lines: Sequence[Line]) -> list[str]:
-    metric = title_of(record.probe.metric)
+    metric = title_of(record, record.probe.metric)
     paper = ["paper"] if _has_paper(lines) else []
-    return ["row", "seeds", metric, "lowest … highest", "to baseline", "verdict", *paper, *_others(lines)]
+    return [
+        "row",
+        "seeds",
+        metric,
+        "lowest … highest",
+        "to baseline",
+        "verdict",
+        *paper,
+        *(title_of(record, n) for n in _others(lines)),
+    ]
 
 
 def cells(lines: Sequence[Line]) -> list[list[str]]:
@@ -59,8 +71,9 @@ def notes(lines: Sequence[Line]) -> list[str]:
 
 
 def markdown(record: SweepRecord, lines: Sequence[Line], data: str) -> str:
-    parts = [f"# Sweep {record.name}", scope(record, data), markdown_table(headings(record, lines), cells(lines)), RULE]
-    parts += ["\n".join(f"- {note}" for note in notes(lines))] if notes(lines) else []
+    parts = [f"# Sweep {escape(record.name)}", escape(scope(record, data))]
+    parts += [markdown_table(headings(record, lines), cells(lines)), RULE]
+    parts += ["\n".join(f"- {escape(note)}" for note in notes(lines))] if notes(lines) else []
     return "\n\n".join(parts) + "\n"
 
 

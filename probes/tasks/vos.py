@@ -1,8 +1,8 @@
 """Video object segmentation with a linear probe: how well one linear layer, fitted to frame 0, finds the objects later on.
 
-A DAVIS sequence comes in through `layouts`, features through `baselines`; per feature source one layer is fitted to the
-annotated first frame and applied to every other frame on its own (nothing is propagated); J and F against the annotation
-go to the results file frame by frame, so memory doesn't grow with the length of a video.
+A DAVIS sequence comes in through `data/davis.py`, features from the sources; per source one layer is fitted to the annotated
+first frame and applied to every other frame on its own (nothing is propagated); J and F against the annotation go back per
+object, with pictures of two frames.
 
 Protocol: FlowFeat (NeurIPS 2025), section B.1. Where it is silent: bilinear resizing has align_corners False; labels are
 reduced to the resolution of the features by taking the pixel at each cell's centre; frames are resized with antialiasing,
@@ -14,12 +14,12 @@ more, 1.5 GB at the peak on a CPU with a ViT-S encoder, however long the video.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import ClassVar
 
+import click
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,30 +27,77 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from probes.data import davis as layouts
+from common.feature_colors import ColorBasis
+from probes.data import davis
+from probes.data.images import PAPER_HEIGHT_PX, batch_of, input_size
+from probes.drawing import display_size, feature_picture, overlay, picked_frames, shown_map
 from probes.heads import linear
 from probes.metrics.davis import score_frame, summarise
-from probes.report.pictures import SequencePictures, display_size, picked_frames
-from probes.report.store import ObjectScore, Results, SequenceRecord
-from probes.sources.flowfeat import Features, FeatureSource, create_sources
+from probes.options import CommaSeparated, option
+from probes.sources.features import Features, Source, by_encoder, features_of
+from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task
+from probes.tasks.vos_reference import paper_reference
 
-if TYPE_CHECKING:
-    from trainer import FlowFeat
-
-PAPER_HEIGHT_PX = 480
-PAPER_WIDTH_STEP_PX = 64
+PATH = click.Path(path_type=Path)
 BATCH_PIXELS = {"cpu": 480 * 832, "cuda": 8 * 480 * 832}
 """Pixels of the network's input per batch: one 480p frame on a CPU, where more gain nothing and cost 1 GB each."""
+MOST_FRAMES = 8
+"""Frames per batch, however small they are."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What shapes a score besides model and data. Defaults are the paper's."""
+class LinearVos(Task):
+    """The probe as asked for on the command line. Defaults are the paper's."""
 
-    height_px: int = PAPER_HEIGHT_PX
-    iterations: int = linear.ITERATIONS
-    standardise: bool = False
-    seed: int = 0
+    name: ClassVar = "vos"
+    title: ClassVar = "Video object segmentation, linear probe"
+    description: ClassVar = (
+        "One linear layer per video, fitted to the annotated first frame and applied to every other frame on its own. "
+        "All sources share one frozen encoder. J: region overlap; F: boundary accuracy; per cent."
+    )
+    pictures_note: ClassVar = (
+        "Features: three principal components as red, green and blue, fitted to the first frame of the sequence. "
+        "The encoder alone shows its token grid."
+    )
+    unit: ClassVar = Noun("sequence", "sequences")
+    part: ClassVar = Noun("object", "objects")
+    step: ClassVar = Noun("map", "maps")
+    metrics: ClassVar = (
+        Metric("JF", "J&F", percent=True),
+        Metric("J", "J mean", percent=True),
+        Metric("J_recall", "J recall", percent=True),
+        Metric("J_decay", "J decay", percent=True, higher_is_better=False),
+        Metric("F", "F mean", percent=True),
+        Metric("F_recall", "F recall", percent=True),
+        Metric("F_decay", "F decay", percent=True, higher_is_better=False),
+    )
+    headline: ClassVar = "JF"
+    main_metrics: ClassVar = ("J", "F", "JF")
+
+    root: Path | None = field(
+        default=None, metadata=option("--davis", PATH, "Directory with JPEGImages/ and Annotations/.", data=True)
+    )
+    height_px: int = field(default=PAPER_HEIGHT_PX, metadata=option("--height", int, "Input height, px."))
+    sequences: tuple[str, ...] = field(
+        default=(), metadata=option("--sequences", CommaSeparated(), "Only these, with commas between them.")
+    )
+    list_file: Path | None = field(
+        default=None, metadata=option("--list", PATH, "File that names the sequences, one a line.")
+    )
+    resolution: str | None = field(
+        default=None, metadata=option("--resolution", str, "Folder under JPEGImages.  [default: 480p, or the only one]")
+    )
+    year: str | None = field(
+        default=None,
+        metadata=option("--year", click.Choice(["2016", "2017"]), "ImageSets list; 2016 makes one object of all."),
+    )
+    iterations: int = field(
+        default=linear.ITERATIONS, metadata=option("--iterations", int, "Steps of the linear probe.")
+    )
+    standardise: bool = field(
+        default=False,
+        metadata=option("--standardise", bool, "Give feature channels mean 0 and variance 1 first (not the paper's)."),
+    )
 
     def __post_init__(self) -> None:
         if self.height_px < 1:
@@ -58,42 +105,139 @@ class Settings:
         if self.iterations < 1:
             raise ValueError(f"iterations {self.iterations} must be at least 1: the probe starts from zero weights")
 
+    def settings(self) -> Settings:
+        return {
+            "height": self.height_px,
+            "iterations": self.iterations,
+            "learning_rate": linear.LEARNING_RATE,
+            "weight_decay": linear.WEIGHT_DECAY,
+            "standardise": self.standardise,
+            "objects": "merged" if self.year == "2016" else "separate",
+        }
 
-class Watcher(Protocol):
-    """Is told how a run goes on."""
+    def about(self) -> Settings:
+        return {"data": str(self.root)}
 
-    def begin(self, sequences: int, steps: int) -> None: ...
-    def note(self, line: str) -> None: ...
-    def step(self, sequence: str, steps: int) -> None: ...
-    def sequence_done(self, sequence: str, record: SequenceRecord, sources: Sequence[str]) -> None: ...
+    def units(self) -> list[SequenceUnit]:
+        if self.root is None:
+            raise ValueError("video object segmentation needs --davis DIR")
+        found = davis.open_davis(
+            self.root,
+            resolution=self.resolution,
+            year=None if self.year is None else int(self.year),
+            list_file=self.list_file,
+            sequences=self.sequences,
+        )
+        return [SequenceUnit(sequence, self) for sequence in found]
 
-
-def input_size(height_px: int, frame_height: int, frame_width: int, patch: int) -> tuple[int, int]:
-    """(H, W) a frame is resized to before the network, near `height_px` and the frame's aspect.
-
-    H is the largest multiple of twice the patch that fits: 480 for patch 16, 476 for 14. W is rounded down to a multiple of
-    64 as in the paper (832 for 854x480), or of twice the patch where 64 is none (840 for patch 14) and below the paper's
-    height, where a step of 64 would squeeze the picture visibly.
-
-    Raises
-    ------
-    ValueError: `height_px` is below twice the patch.
-    """
-    multiple = 2 * patch
-    height = height_px // multiple * multiple
-    if height == 0:
-        raise ValueError(f"height {height_px} is too small: patch {patch} needs at least {multiple} pixels")
-    fits = height_px >= PAPER_HEIGHT_PX and PAPER_WIDTH_STEP_PX % multiple == 0
-    step = PAPER_WIDTH_STEP_PX if fits else multiple
-    return height, max(step, height * frame_width // (frame_height * step) * step)
+    @classmethod
+    def reference(cls, settings: Settings, units: int) -> Reference:
+        return paper_reference(settings, units)
 
 
-def network_input(
-    images: Sequence[Image.Image], size_hw: tuple[int, int], model: FlowFeat, device: torch.device
-) -> Tensor:
-    """[B, 3, H, W] float32, ImageNet-normalised, of PIL pictures resized to (H, W)."""
-    resized = [np.asarray(image.resize((size_hw[1], size_hw[0]), Image.Resampling.BILINEAR)) for image in images]
-    return model.normalise(torch.from_numpy(np.stack(resized)).to(device))
+@dataclass(frozen=True)
+class SequenceUnit:
+    """One video of the data set."""
+
+    sequence: davis.Sequence
+    task: LinearVos
+
+    @property
+    def name(self) -> str:
+        return self.sequence.name
+
+    @property
+    def facts(self) -> Mapping[str, int]:
+        return {"frames": len(self.sequence), "objects": self.sequence.objects}
+
+    @property
+    def steps(self) -> int:
+        """Feature maps per source: all frames but the last."""
+        return len(self.sequence) - 1
+
+    def fingerprint(self) -> str:
+        return self.sequence.fingerprint()
+
+    def evaluate(self, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
+        """A row per object. The first and last frame are not scored, as in the DAVIS benchmark."""
+        rows: dict[str, list[Row]] = {}
+        for group in by_encoder(sources):
+            rows |= self._evaluate_group(group, context)
+        return rows
+
+    def _evaluate_group(self, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
+        """Sources of one encoder: the same input serves all."""
+        sequence = self.sequence
+        size_hw = input_size(self.task.height_px, sequence.height, sequence.width, sources[0].encoder.size_multiple)
+        fitted = self._fit_first_frame(sources, batch_of([sequence.image(0)], size_hw, context.device))
+        context.step(len(sources))
+        shown = set(picked_frames(len(sequence)))
+        scores = {source.name: np.empty((2, sequence.objects, len(sequence) - 2)) for source in sources}
+        per_batch = max(1, BATCH_PIXELS.get(context.device.type, BATCH_PIXELS["cpu"]) // (size_hw[0] * size_hw[1]))
+        for indices in batches(1, len(sequence) - 1, min(per_batch, MOST_FRAMES)):
+            images = [sequence.image(index) for index in indices]
+            truths = [sequence.labels(index) for index in indices]
+            for index in shown.intersection(indices):
+                self._draw_frame(index, images[index - indices[0]], truths[index - indices[0]], context)
+            for source, features in features_of(sources, batch_of(images, size_hw, context.device)):
+                probe, basis = fitted[source.name]
+                predicted = probe.predict(features, sequence.height, sequence.width).cpu().numpy()
+                for place, index in enumerate(indices):
+                    scores[source.name][:, :, index - 1] = score_frame(
+                        truths[place], predicted[place], sequence.objects
+                    )
+                    if index in shown:
+                        self._draw(
+                            index, source, images[place], predicted[place], basis, features.picture(place), context
+                        )
+            context.step(len(sources) * len(indices))
+        return {name: [_row(o, values) for o in range(sequence.objects)] for name, values in scores.items()}
+
+    def _fit_first_frame(
+        self, sources: Sequence[Source], images_bhwc: Tensor
+    ) -> dict[str, tuple[linear.LinearProbe, ColorBasis]]:
+        """Per source a probe and the colours of its pictures, both fitted to frame 0."""
+        labels_hw = self.sequence.labels(0)
+        fitted = {}
+        for source, features in features_of(sources, images_bhwc):
+            labels = labels_for(features, labels_hw)
+            if not bool(labels.any()):
+                raise ValueError(
+                    f"sequence {self.name!r}: the objects of the first frame vanish at {labels.shape[0]}x{labels.shape[1]} "
+                    f"({source.name}): use a larger --height"
+                )
+            probe = linear.fit(
+                features,
+                labels,
+                self.sequence.objects + 1,
+                iterations=self.task.iterations,
+                standardise=self.task.standardise,
+            )
+            fitted[source.name] = probe, ColorBasis.fit(shown_map(features))
+        return fitted
+
+    @property
+    def _picture_size(self) -> tuple[int, int]:
+        return display_size(self.sequence.height, self.sequence.width)
+
+    def _draw_frame(self, index: int, image: Image.Image, truth: NDArray[np.uint8], context: Context) -> None:
+        frame, size = self.sequence.frames[index].stem, self._picture_size
+        context.pictures.save(frame, "frame", image.resize(size, Image.Resampling.BILINEAR))
+        context.pictures.save(frame, "annotation", overlay(image, truth, size))
+
+    def _draw(
+        self,
+        index: int,
+        source: Source,
+        image: Image.Image,
+        predicted: NDArray[np.uint8],
+        basis: ColorBasis,
+        features: Features,
+        context: Context,
+    ) -> None:
+        frame, size = self.sequence.frames[index].stem, self._picture_size
+        context.pictures.save(frame, "mask", overlay(image, predicted, size), source)
+        context.pictures.save(frame, "features", feature_picture(basis, shown_map(features), size), source)
 
 
 def labels_for(features: Features, labels_hw: NDArray[np.uint8]) -> Tensor:
@@ -105,112 +249,21 @@ def labels_for(features: Features, labels_hw: NDArray[np.uint8]) -> Tensor:
     return labels[0, 0].long().to(target.device)
 
 
-def fit_first_frame(
-    sequence: layouts.Sequence,
-    sources: Sequence[FeatureSource],
-    images_bchw: Tensor,
-    settings: Settings,
-    pictures: SequencePictures,
-) -> dict[str, linear.LinearProbe]:
-    """A probe per source, fitted to frame 0."""
-    labels_hw = sequence.labels(0)
-    probes = {}
-    for source in sources:
-        features = source(images_bchw)
-        labels = labels_for(features, labels_hw)
-        if not bool(labels.any()):
-            raise ValueError(
-                f"sequence {sequence.name!r}: the objects of the first frame vanish at {labels.shape[0]}x{labels.shape[1]} "
-                f"({source.name}): use a larger --height"
-            )
-        probes[source.name] = linear.fit(
-            features, labels, sequence.objects + 1, iterations=settings.iterations, standardise=settings.standardise
-        )
-        pictures.first_frame(source.name, features)
-    return probes
-
-
 def batches(first: int, stop: int, size: int) -> Iterator[range]:
     for start in range(first, stop, size):
         yield range(start, min(start + size, stop))
 
 
-def evaluate_sequence(
-    sequence: layouts.Sequence,
-    sources: Sequence[FeatureSource],
-    model: FlowFeat,
-    settings: Settings,
-    device: torch.device,
-    pictures: SequencePictures,
-    watcher: Watcher,
-) -> dict[str, list[ObjectScore]]:
-    """J and F statistics per source and object. The first and last frame are not scored, as in the DAVIS benchmark."""
-    size_hw = input_size(settings.height_px, sequence.height, sequence.width, model.patch_size)
-    probes = fit_first_frame(
-        sequence, sources, network_input([sequence.image(0)], size_hw, model, device), settings, pictures
-    )
-    watcher.step(sequence.name, len(sources))
-    shown = set(picked_frames(len(sequence)))
-    scores = {source.name: np.empty((2, sequence.objects, len(sequence) - 2)) for source in sources}
-    per_batch = max(1, BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"]) // (size_hw[0] * size_hw[1]))
-    for indices in batches(1, len(sequence) - 1, min(per_batch, 8)):
-        images = [sequence.image(index) for index in indices]
-        truths = [sequence.labels(index) for index in indices]
-        images_bchw = network_input(images, size_hw, model, device)
-        for source in sources:
-            features = source(images_bchw)
-            predicted = probes[source.name].predict(features, sequence.height, sequence.width).cpu().numpy()
-            for place, index in enumerate(indices):
-                scores[source.name][:, :, index - 1] = score_frame(truths[place], predicted[place], sequence.objects)
-                if index in shown:
-                    frame = sequence.frames[index].stem
-                    pictures.frame(frame, images[place], truths[place])
-                    pictures.prediction(frame, source.name, images[place], predicted[place], features.picture(place))
-        watcher.step(sequence.name, len(sources) * len(indices))
-    return {
-        name: [ObjectScore(summarise(values[0, o]), summarise(values[1, o])) for o in range(sequence.objects)]
-        for name, values in scores.items()
+def _row(index: int, values: NDArray[np.float64]) -> Row:
+    """The row of object `index` of J and F [2, objects, frames], shares in [0, 1]."""
+    j, f = summarise(values[0, index]), summarise(values[1, index])
+    figures = {
+        "JF": (j.mean + f.mean) / 2,
+        "J": j.mean,
+        "J_recall": j.recall,
+        "J_decay": j.decay,
+        "F": f.mean,
+        "F_recall": f.recall,
+        "F_decay": f.decay,
     }
-
-
-def run(
-    model: FlowFeat,
-    sequences: Sequence[layouts.Sequence],
-    results: Results,
-    out: Path,
-    settings: Settings,
-    device: torch.device,
-    watcher: Watcher,
-) -> None:
-    """Measure every sequence of `results.selection` that lacks a score of `results.sources`, saving after each.
-
-    Raises
-    ------
-    ValueError: a frame or annotation that cannot be decoded, features that are not finite. What was done before is kept.
-    """
-    sources = {source.name: source for source in create_sources(results.sources, model.to(device), seed=settings.seed)}
-    todo: list[tuple[layouts.Sequence, list[FeatureSource]]] = []
-    for sequence in sequences:
-        record = results.sequences.get(sequence.name)
-        if record is None or record.fingerprint != sequence.fingerprint():
-            fresh = SequenceRecord(sequence.fingerprint(), len(sequence), sequence.height, sequence.width)
-            results.sequences[sequence.name] = record = fresh
-        missing = [source for name, source in sources.items() if name not in record.scores]
-        if missing:
-            todo.append((sequence, missing))
-    if len(todo) < len(sequences):
-        watcher.note(
-            f"{len(sequences) - len(todo)} of {len(sequences)} sequences are already measured with these settings"
-        )
-    watcher.begin(len(todo), sum((len(sequence) - 1) * len(missing) for sequence, missing in todo))
-    for sequence, missing in todo:
-        record = results.sequences[sequence.name]
-        pictures = SequencePictures(out, sequence.name, display_size(sequence.height, sequence.width))
-        started = time.perf_counter()
-        record.scores.update(evaluate_sequence(sequence, missing, model, settings, device, pictures, watcher))
-        seconds = (time.perf_counter() - started) / len(missing)
-        record.seconds.update({source.name: round(seconds, 2) for source in missing})
-        for frame, files in pictures.files.items():
-            record.pictures.setdefault(frame, {}).update(files)
-        results.save(out / "vos.json")
-        watcher.sequence_done(sequence.name, record, results.sources)
+    return Row(str(index + 1), figures)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from probes.sources.flowfeat import Checkpoint, FlowFeatEncoder
 from tests.probes.small_davis import write_sequence
 from trainer import FlowFeat
 
@@ -32,6 +33,11 @@ def checkpoint(tiny: FlowFeat, tmp_path_factory: pytest.TempPathFactory) -> Path
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in tiny.state_dict().items()}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny: FlowFeat) -> Checkpoint:
+    return Checkpoint(FlowFeatEncoder(tiny), Path("tiny.safetensors"), "0" * 64, teacher=False, seed=5)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from probes.heads.linear import LinearProbe, fit, upsampling_matrix
-from probes.sources.flowfeat import Features
+from probes.sources.features import Features
 
 
 def _random(seed: int, *, decoder: bool, dtype: torch.dtype = torch.float64) -> tuple[Features, torch.Tensor]:

@@ -1,0 +1,71 @@
+"""What tasks draw: features as colours (three principal components) and masks laid over frames.
+
+Feature maps and label maps come in while a task measures a unit, pictures go out to its `PictureSink`. A colour basis is
+fitted once per source and unit, so that a colour means the same feature in every picture of the unit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from common.feature_colors import ColorBasis
+from probes.sources.features import Features
+
+WIDEST_PX = 480
+"""Pictures in the report are no wider than this."""
+
+OBJECT_COLORS = np.array(
+    [
+        (230, 57, 70),
+        (46, 196, 182),
+        (255, 183, 3),
+        (131, 56, 236),
+        (58, 134, 255),
+        (251, 111, 146),
+        (96, 211, 68),
+        (255, 112, 37),
+    ],
+    dtype=np.float32,
+)
+"""RGB of objects 1, 2, ...; repeated beyond the eighth."""
+
+
+def shown_map(features: Features) -> Tensor:
+    """The map [C, h, w] a picture of these features shows: the decoder's where there is one, else the token grid."""
+    return features.low_bdgf[0] if features.high_bkhw is None else features.high_bkhw[0]
+
+
+def display_size(height: int, width: int) -> tuple[int, int]:
+    """(width, height) of a picture in the report, in the aspect of the frame."""
+    scale = min(1.0, WIDEST_PX / width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def feature_picture(basis: ColorBasis, map_chw: Tensor, size: tuple[int, int]) -> Image.Image:
+    """Features as colours at `size` (width, height); coarse maps keep their visible cells."""
+    colours = basis.colors(map_chw)
+    enlarged = colours.shape[1] * 2 <= size[0]
+    return Image.fromarray(colours).resize(size, Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR)
+
+
+def overlay(image: Image.Image, labels_hw: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+    """Objects tinted and outlined over the frame, at `size` (width, height)."""
+    pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+    labels = np.asarray(Image.fromarray(labels_hw).resize(size, Image.Resampling.NEAREST))
+    colours = OBJECT_COLORS[(labels.astype(np.int64) - 1) % len(OBJECT_COLORS)]
+    inside = labels > 0
+    # The outline is the object's own rim, one pixel on every side where the label changes.
+    padded = np.pad(labels, 1, mode="edge")
+    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    rim = inside & np.logical_or.reduce([labels != neighbour for neighbour in around])
+    opacity = np.where(rim, 1.0, np.where(inside, 0.5, 0.0))[..., None]
+    return Image.fromarray((pixels * (1 - opacity) + colours * opacity).round().astype(np.uint8))
+
+
+def picked_frames(frames: int, count: int = 2) -> list[int]:
+    """`count` scored frames spread over a sequence: in the middle and near the end, where a probe has the most to lose."""
+    last = frames - 2
+    return sorted({max(1, round(last * (i + 1) / count)) for i in range(count)})

@@ -1,0 +1,8 @@
+"""Every probe there is. A new one is a file in this folder and one line here."""
+
+from __future__ import annotations
+
+from probes.task import Task
+from probes.tasks.vos import LinearVos
+
+TASKS: tuple[type[Task], ...] = (LinearVos,)

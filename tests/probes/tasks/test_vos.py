@@ -1,0 +1,126 @@
+"""The segmentation probe: sizes, labels, and scores on problems whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from probes.data.davis import open_davis
+from probes.report.pictures import PictureFolder
+from probes.sources.features import Encoding, Features, Source
+from probes.task import Context, Row
+from probes.tasks import vos
+from tests.probes.small_davis import write_labels, write_sequence
+
+
+class Pixels:
+    """An encoder whose maps are the picture itself."""
+
+    size_multiple = 16
+
+    def encode(self, images_bhwc: torch.Tensor) -> Encoding:
+        images = images_bhwc.movedim(-1, 1).float() / 64 - 2
+        return Encoding(images, torch.zeros(len(images), 5, 4, 6))
+
+
+COLORS = Source("flowfeat", Pixels(), lambda encoding: Features(encoding.low_bdgf, encoding.images_bchw))
+"""A linear layer separates red, blue and grey."""
+CONSTANT = Source(
+    "flowfeat", Pixels(), lambda encoding: Features(encoding.low_bdgf, torch.ones_like(encoding.images_bchw))
+)
+"""Features that say nothing."""
+
+
+def test_labels_are_taken_at_cell_centres() -> None:
+    labels = np.zeros((16, 16), np.uint8)
+    labels[9:, 9:] = 3
+    grid = vos.labels_for(Features(torch.zeros(1, 2, 2, 2)), labels)
+    assert grid.tolist() == [[0, 0], [0, 3]], "the corner (8, 8) of the last cell is background, its centre isn't"
+    full = vos.labels_for(Features(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 16, 16)), labels)
+    assert np.array_equal(full.numpy(), labels)
+
+
+def _unit(root: Path, *sequences: str, height_px: int = 64) -> vos.SequenceUnit:
+    (unit,) = vos.LinearVos(root=root, height_px=height_px, sequences=sequences).units()
+    return unit
+
+
+def _rows(unit: vos.SequenceUnit, out: Path, *sources: Source) -> list[Row]:
+    steps: list[int] = []
+    context = Context(torch.device("cpu"), 0, PictureFolder(out, "vos", unit.name), steps.append)
+    rows = unit.evaluate(sources, context)
+    assert sum(steps) == unit.steps * len(sources), "the progress display must arrive at its total"
+    return rows["flowfeat"]
+
+
+def test_separable_objects_are_found(davis: Path, tmp_path: Path) -> None:
+    for row in _rows(_unit(davis, "boxes"), tmp_path, COLORS):
+        assert row.values["J"] > 0.95
+        assert row.values["F"] > 0.95
+        assert row.values["JF"] == (row.values["J"] + row.values["F"]) / 2
+        assert row.values["J_recall"] == 1.0
+
+
+def test_features_without_information_find_nothing(davis: Path, tmp_path: Path) -> None:
+    for row in _rows(_unit(davis, "boxes"), tmp_path, CONSTANT):
+        assert row.values["J"] == 0.0
+        assert row.values["F"] == 0.0
+
+
+def test_sources_of_two_encoders_are_measured_as_if_alone(davis: Path, tmp_path: Path) -> None:
+    other = Source("encoder", Pixels(), CONSTANT.decode)
+    unit = _unit(davis, "boxes")
+    assert _rows(unit, tmp_path, other, COLORS) == _rows(unit, tmp_path, COLORS)
+
+
+def test_first_and_last_frame_are_not_scored(tmp_path: Path) -> None:
+    """Spoiling the annotation of the last frame changes nothing; that of the last but one does."""
+    write_sequence(tmp_path, "boxes")
+    root = tmp_path / "Annotations" / "480p" / "boxes"
+
+    def mean() -> float:
+        return _rows(_unit(tmp_path), tmp_path / "out", COLORS)[0].values["J"]
+
+    before = mean()
+    (root / "00005.png").write_bytes((root / "00000.png").read_bytes())
+    assert mean() == before
+    (root / "00004.png").write_bytes((root / "00000.png").read_bytes())
+    assert mean() < before
+
+
+def test_batches_cover_every_scored_frame_once() -> None:
+    assert [list(batch) for batch in vos.batches(1, 7, 4)] == [[1, 2, 3, 4], [5, 6]]
+
+
+def test_settings_are_checked() -> None:
+    for wrong in ({"height_px": 0}, {"iterations": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            vos.LinearVos(**wrong)
+
+
+def test_everything_that_shapes_a_score_is_in_the_settings(davis: Path) -> None:
+    """Two tasks that measure something else have other settings; the choice of sequences changes no score."""
+    base = vos.LinearVos(root=davis).settings()
+    for changed in ({"height_px": 96}, {"iterations": 7}, {"standardise": True}, {"year": "2016"}):
+        assert vos.LinearVos(root=davis, **changed).settings() != base, changed
+    assert vos.LinearVos(root=davis, sequences=("boxes",)).settings() == base
+    assert len(open_davis(davis)) == len(vos.LinearVos(root=davis).units())
+
+
+def test_the_papers_row_is_starred() -> None:
+    ours = vos.LinearVos.reference({"variant": "dinov2_vits14", "height": 480}, 2)
+    assert ours.rows[3] == ["DINO2-S14 *", "57.5", "58.7", "65.8", "64.6"]
+    assert "starred" in ours.note
+    assert not any("*" in row[0] for row in vos.LinearVos.reference({"variant": "demo_vit8"}, 2).rows)
+
+
+def test_objects_that_vanish_at_the_input_size_are_refused(tmp_path: Path) -> None:
+    write_sequence(tmp_path, "boxes", frames=3)
+    labels = np.zeros((64, 96), np.uint8)
+    labels[0, 0] = 1
+    write_labels(tmp_path / "Annotations" / "480p" / "boxes" / "00000.png", labels)
+    with pytest.raises(ValueError, match=r"vanish at 32x48 .*--height"):
+        _rows(_unit(tmp_path, height_px=32), tmp_path / "out", COLORS)
