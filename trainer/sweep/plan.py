@@ -15,6 +15,7 @@ from common.command import nearest
 from shards.reader import ShardSet
 from trainer.config import Config, changed_settings, load_config
 from trainer.encoder import spec_of
+from trainer.objectives import objective_of
 from trainer.sweep.run_state import read_state
 from trainer.sweep.sweep_file import Row, SweepFile, folder_name, override
 from trainer.train import sample_order
@@ -142,7 +143,7 @@ def _check(config: Config, shards: ShardSet) -> None:
         raise ValueError(
             f'train.device = {config.train.device!r}: a sweep gives every run a GPU; write "cuda" or "auto"'
         )
-    sample_order(shards, config)
+    sample_order(shards, config, objective_of(config).members)
 
 
 def _refuse_changed(runs: list[Run]) -> None:

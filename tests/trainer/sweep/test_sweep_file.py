@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.trainer.sweep.small_sweep import HEAD, ROWS, write_sweep
-from trainer.sweep.sweep_file import ProbeSettings, read_sweep_file
+from trainer.config import changed_settings, load_config
+from trainer.sweep.sweep_file import ProbeSettings, override, read_sweep_file
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "sweeps"
 
@@ -96,4 +97,23 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
 def test_the_sweeps_that_come_with_the_project_can_be_read(path: Path) -> None:
     sweep = read_sweep_file(path)
-    assert sweep.base is not None and sweep.base.is_file() and len(sweep.seeds) > 1
+    assert sweep.base is not None and len(sweep.seeds) > 1
+    for row in sweep.rows:
+        load_config(sweep.base, [override(key, value) for key, value in (*sweep.settings, *row.settings)])
+
+
+def test_table_3_is_whole() -> None:
+    """The paper's ablations (a) to (i) beside the random decoder, with its differences to the full method."""
+    sweep = read_sweep_file(CONFIGS / "table3.toml")
+    paper = {row.title: row.paper for row in sweep.rows}
+    assert [title[:3] for title in paper if title.startswith("(")] == [f"({letter})" for letter in "abcdefghi"]
+    assert list(paper.values()) == [None, -7.1, -9.1, -7.6, -1.5, -2.4, -0.5, -0.6, -1.7, -0.3, 0.0]
+    configs = [
+        load_config(sweep.base, [override(*each) for each in (*sweep.settings, *row.settings)]) for row in sweep.rows
+    ]
+    changed = [changed_settings(configs[0], config) for config in configs]
+    assert [[line.split(":")[0] for line in lines] for lines in changed] == [
+        *([], [], ["objective.name"], ["loss.alpha"], ["loss.grad_weight"], ["loss.flow_kind"], ["loss.flow_weight"]),
+        *([], [], ["data.offsets"], ["data.offsets"]),
+    ]
+    assert [row.shards for row in sweep.rows if row.shards] == ["RAFT", "SMURF", "WINDOW9"]
