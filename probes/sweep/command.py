@@ -61,7 +61,7 @@ def _judge(record: SweepRecord, out: Path, data: Data, jobs: int) -> dict[str, s
         raise ValueError(f"no directory {data.davis}: --davis takes one with JPEGImages/ and Annotations/")
     places = slots(jobs, use_gpus=data.device != "cpu")
     with directory_lock(out, "a sweep") as lock, ProgressDisplay("judging", "runs") as progress:
-        return judge(record, out, data, places, progress, lock)
+        return judge(record, out, data, places, progress, held=lock)
 
 
 def write_tables(record: SweepRecord, lines: list[Line], out: Path, data: str) -> None:

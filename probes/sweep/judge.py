@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import sleep
@@ -64,10 +65,36 @@ def _same_seed(row: RowRecord, seed: int) -> RunRecord | None:
     return next((run for run in row.runs if run.seed == seed), None)
 
 
+def probe_command(record: SweepRecord, job: Job, data: Data, threads: int) -> tuple[str, ...]:
+    """The command line of one probe."""
+    probe = record.probe
+    command = [sys.executable, "-m", "probes", probe.task, "--model", str(job.model), "--davis", str(data.davis)]
+    command += ["--out", str(job.report), "--sources", job.source, "--seed", str(job.seed), "--device", data.device]
+    command += ["--height", str(probe.height), "--iterations", str(probe.iterations), "--json"]
+    command += ["--sequences", ",".join(probe.sequences)] if probe.sequences else []
+    command += ["--year", str(probe.year)] if probe.year else []
+    command += ["--standardise"] if probe.standardise else []
+    command += ["--threads", str(threads)] if threads else []
+    return tuple(command)
+
+
+Command = Callable[[SweepRecord, Job, Data, int], tuple[str, ...]]
+
+
 def judge(
-    record: SweepRecord, out: Path, data: Data, places: list[Slot], progress: ProgressDisplay, held: int
+    record: SweepRecord,
+    out: Path,
+    data: Data,
+    places: list[Slot],
+    progress: ProgressDisplay,
+    *,
+    held: int | None = None,
+    command: Command = probe_command,
 ) -> dict[str, str]:
-    """Judge what has not been judged yet; name of a job → the last line of its probe where it failed."""
+    """Judge what has not been judged yet; name of a job → the last line of its probe where it failed.
+
+    held: the descriptor of a lock on `out`, for the probes to hold on to.
+    """
     jobs = {job.name: job for job in jobs_of(record, out)}
     ingredients = {name: _ingredients(record, job, data) for name, job in jobs.items()}
     todo = deque(job for name, job in jobs.items() if _stored(job.report, ingredients[name]) is None)
@@ -78,7 +105,7 @@ def judge(
         while todo or children.running:
             while todo and children.free:
                 job = todo.popleft()
-                children.start(Task(job.name, _command(record, job, data, threads), *_outputs(job)))
+                children.start(Task(job.name, command(record, job, data, threads), *_outputs(job)))
             for end in children.ended():
                 job = jobs[end.task.name]
                 figures, reason = _outcome(job, end)
@@ -107,18 +134,6 @@ def figures_of(record: SweepRecord, out: Path) -> dict[str, dict[int, Figures]]:
 
 def _outputs(job: Job) -> tuple[Path, Path]:
     return job.report.with_suffix(".err"), job.report.with_suffix(".out")
-
-
-def _command(record: SweepRecord, job: Job, data: Data, threads: int) -> tuple[str, ...]:
-    probe = record.probe
-    command = [sys.executable, "-m", "probes", probe.task, "--model", str(job.model), "--davis", str(data.davis)]
-    command += ["--out", str(job.report), "--sources", job.source, "--seed", str(job.seed), "--device", data.device]
-    command += ["--height", str(probe.height), "--iterations", str(probe.iterations), "--json"]
-    command += ["--sequences", ",".join(probe.sequences)] if probe.sequences else []
-    command += ["--year", str(probe.year)] if probe.year else []
-    command += ["--standardise"] if probe.standardise else []
-    command += ["--threads", str(threads)] if threads else []
-    return tuple(command)
 
 
 def _ingredients(record: SweepRecord, job: Job, data: Data) -> dict[str, object]:
