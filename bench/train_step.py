@@ -67,12 +67,15 @@ def timed(
         learner.learn(next(views))
     if learner.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(learner.device)
-    waited, started = wait_s(), time.perf_counter()
+    waited, started, cpu = wait_s(), time.perf_counter(), os.times()
     for _ in range(steps):
         learner.learn(next(views))
     elapsed = time.perf_counter() - started
     batch = learner.config.train.batch_size
     row = {"samples_per_s": round(steps * batch / elapsed, 2), "ms_per_step": round(1000 * elapsed / steps, 2)}
+    spent = os.times()
+    row["cpu_ms_per_step"] = round(1000 * (spent.user - cpu.user + spent.system - cpu.system) / steps, 1)
+    row["system_ms_per_step"] = round(1000 * (spent.system - cpu.system) / steps, 1)
     row["data_wait_share"] = round((wait_s() - waited) / elapsed, 4)
     if learner.device.type == "cuda":
         row["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(learner.device) / 2**20, 1)
@@ -163,6 +166,9 @@ def main(
             gpu = torch.cuda.get_device_name() if pick_device(device).type == "cuda" else None
             note = f"{row['ms_per_step']} ms/step, waiting {100 * row['data_wait_share']:.1f} %"
             record("train_step", f"{figure}_samples_per_s", row["samples_per_s"], "1/s", note, device=gpu)
+            if gpu is None:  # what clearing memory costs; other load on the machine moves it much less than the rate
+                note = f"system time of this process, beside {row['cpu_ms_per_step']} ms of CPU time in all"
+                record("train_step", f"{figure}_system_ms_per_step", row["system_ms_per_step"], "ms", note)
 
 
 def resident(config: Config, steps: int, warmup: int) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def features_command(model_path: Path, out: Path, size: int, device: str, images
 
     from common.device import pick_device
     from common.feature_colors import pca_picture
-    from shards.files import atomic_path
+    from shards.files import atomic_file
     from trainer.flowfeat import FlowFeat
 
     names = _distinct_names(images)
@@ -125,10 +125,10 @@ def features_command(model_path: Path, out: Path, size: int, device: str, images
             unreadable += 1
             continue
         _, high = model(FlowFeat.normalise(torch.from_numpy(pixels_hwc)[None]).to(target))
-        with atomic_path(out / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, high[0].cpu().numpy().astype(np.float16))
-        with atomic_path(out / f"{name}.png") as temporary:
-            Image.fromarray(pca_picture(high[0])).save(temporary, format="PNG")
+        with atomic_file(out / f"{name}.npy") as stream:
+            np.save(stream, high[0].cpu().numpy().astype(np.float16))
+        with atomic_file(out / f"{name}.png") as stream:
+            Image.fromarray(pca_picture(high[0])).save(stream, format="PNG")
         click.echo(f"{path} -> {out / name}.npy {list(high.shape[1:])}, {out / name}.png")
     if unreadable:
         raise click.ClickException(f"{unreadable} of {len(images)} images could not be read (named above)")

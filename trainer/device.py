@@ -30,8 +30,8 @@ def set_precision(config: Config, device: torch.device) -> None:
 def keep_freed_memory() -> None:
     """Have glibc keep large freed blocks instead of handing them back.
 
-    On the CPU a step allocates the same hundreds of megabytes every time; what clearing returned pages costs is in
-    bench/results.csv (train_step, rows ending in returning_memory).
+    On the CPU a step allocates the same hundreds of megabytes every time, and the system clears returned pages each time.
+    What that costs is in bench/results.csv: train_step, system_ms_per_step with and without returning_memory.
     """
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of <malloc.h>
     if sys.platform == "linux":

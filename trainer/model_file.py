@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
-from shards.files import atomic_path
+from shards.files import write_atomic
 from trainer.encoder import ENCODERS, EncoderSpec, spec_of
 from trainer.encoder_file import encoder_facts, facts_of, stored_grids
 from trainer.families import FAMILIES, Grid
@@ -31,7 +32,7 @@ from trainer.tensor_file import (
 )
 
 # What a training snapshot holds beside the model: teacher, probes, running norms. The published files were cut this way.
-SNAPSHOT_ONLY = ("bases", "layer_norm", "decoder_ema", "mlp_head_err")
+SNAPSHOT_ONLY = ("bases", "layer_norm", "decoder_ema", "mlp_head_err", "objective.")
 TEACHER = "decoder_ema.ema_model."
 EXPORT_FORMAT = "1"
 
@@ -159,8 +160,6 @@ def export_model(model: EncoderDecoder, path: Path, provenance: Mapping[str, Any
     if path.suffix == ".pth":
         save_tensors(tensors, path)
         return
-    from safetensors.torch import save
-
     metadata = {
         "format": "pt",
         "flowfeat_format": EXPORT_FORMAT,
@@ -173,8 +172,7 @@ def export_model(model: EncoderDecoder, path: Path, provenance: Mapping[str, Any
         "provenance": json.dumps(dict(provenance or {}), sort_keys=True),
     }
     metadata[DIGEST_KEY] = content_digest(tensors, metadata)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(_with_metadata(save(tensors), metadata))
+    write_atomic(path, _with_metadata(save(tensors), metadata))
 
 
 def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:

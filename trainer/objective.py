@@ -63,7 +63,8 @@ class Objective(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that is trained or follows, the model under its own keys: a snapshot's tensors."""
+        """Everything that is trained or follows: the model under its own keys, the rest under "objective." (FlowFeat's
+        teacher under the published name), so that the model can be read out of a snapshot."""
         ...
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:

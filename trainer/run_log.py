@@ -17,9 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 
 from common.progress import ProgressDisplay
+from shards.files import atomic_file
 from trainer.pictures import Picture
 
 
@@ -34,7 +36,7 @@ class RunLog:
         self._file = open(run_dir / "log.jsonl", "a", encoding="utf-8")
         self._board: Any = None
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter  # heavy, and not wanted in every run
 
             # After a resume TensorBoard forgets what lies at purge_step and later; the point of the snapshot's step stays.
             self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
@@ -78,11 +80,9 @@ class RunLog:
 
     def picture(self, step: int, name: str, picture: Picture) -> None:
         """Keep a picture as PNG under pictures/ and in TensorBoard."""
-        from PIL import Image
-
         path = self.run_dir / "pictures" / f"{name}-{step:07d}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(path)
+        with atomic_file(path) as stream:
+            Image.fromarray(picture).save(stream, format="PNG")
         self.event("pictures", step=step, file=str(path.relative_to(self.run_dir)))
         if self._board is not None:
             self._board.add_image(name, picture, step, dataformats="HWC")

@@ -25,6 +25,7 @@ from trainer.loader import Loader
 from trainer.objective import Loss
 from trainer.order import SampleOrder
 from trainer.pictures import Picture, photo
+from trainer.snapshot import snapshots
 from trainer.train import sample_order, train
 from trainer.views import Boxes, Pixels, Views, crop_theta, cut_views, sample_view
 
@@ -62,12 +63,12 @@ class Reconstruction:
         return np.concatenate([photo(views.neighbour1[0]), photo(shown["rebuilt"][0])], axis=1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {**self.model.state_dict(), **{f"readout.{k}": v for k, v in self.readout.state_dict().items()}}
+        return {**self.model.state_dict(), **{f"objective.{k}": v for k, v in self.readout.state_dict().items()}}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        mine = {k.removeprefix("readout."): v for k, v in tensors.items() if k.startswith("readout.")}
+        mine = {k.removeprefix("objective."): v for k, v in tensors.items() if k.startswith("objective.")}
         self.readout.load_state_dict(mine)
-        self.model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("readout.")})
+        self.model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith("objective.")})
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,8 @@ def test_a_toy_objective_trains_on_neighbours_and_confidence(kept: Path, tmp_pat
     fresh = FlowFeat.create("tiny_dino8", init="random").state_dict()
     trained = FlowFeat.from_pretrained(outcome.model_file).state_dict()
     assert any(not torch.equal(trained[key], fresh[key]) for key in fresh)
+    in_snapshot = FlowFeat.from_pretrained(snapshots(tmp_path / "run")[-1]).state_dict()
+    assert all(torch.equal(in_snapshot[key], trained[key]) for key in trained)
     train(config_for(kept, "train.steps=3"), tmp_path / "straight", console=False, objective=Reconstruction)
     train(config_for(kept, "train.steps=1"), tmp_path / "halves", console=False, objective=Reconstruction)
     train(config_for(kept, "train.steps=3"), tmp_path / "halves", console=False, objective=Reconstruction, resume=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.trainer.runs import assert_equal, config_for, final_state, lines, run
@@ -108,7 +109,5 @@ def test_settings_that_change_rounding_are_announced(
 
 def test_the_picture_of_a_step_is_of_its_last_part(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "run", "train.steps=1", "log.pictures_every=1", "train.accumulate=2")
-    from PIL import Image
-
     picture = np.asarray(Image.open(tmp_path / "run/pictures/training-0000001.png"))
     assert picture.shape == (2 * 34 - 2, 5 * 34 - 2, 3)

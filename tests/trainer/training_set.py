@@ -12,6 +12,7 @@ import simplejpeg
 
 from shards import schema
 from shards.codec import channel_std_px, encode_flow, pair_exponent
+from shards.reader import ShardSet
 from shards.sample import Buffers
 from shards.schema import SampleError, Settings
 from shards.writer import ChunkWriter, EncodedSample, finalize
@@ -99,8 +100,6 @@ def write_training_set(
 
 def flip_image_byte(root: Path, row: int) -> str:
     """Damage the picture of one sample in place; returns its key."""
-    from shards.reader import ShardSet
-
     shards = ShardSet(root)
     path = root / shards.shard_of(row)
     with open(path, "r+b") as file:
