@@ -91,6 +91,13 @@ def test_changed_data_is_measured_again(checkpoint: Path, tmp_path: Path) -> Non
     assert (tmp_path / "out" / "vos.csv").read_text() != before
 
 
+def test_results_of_an_earlier_version_are_measured_anew(checkpoint: Path, davis: Path, tmp_path: Path) -> None:
+    (tmp_path / "vos.json").write_text('{"format": 1, "probe": "vos"}')
+    result = probe(checkpoint, davis, tmp_path, "--sources", "encoder", "--sequences", "boxes")
+    assert result.exit_code == 0, result.output
+    assert "starting afresh" in result.stderr and "format 1" in result.stderr
+
+
 def test_report_rebuilds_what_was_lost(finished: tuple[Path, Result], tmp_path: Path) -> None:
     out = tmp_path / "copy"
     shutil.copytree(finished[0], out)

@@ -90,6 +90,7 @@ def test_no_least_width_exceeds_a_phone(tmp_path: Path) -> None:
     text = page([Section(LinearVos, _with_pictures(tmp_path))], tmp_path)
     rem = [float(value) for value in re.findall(r"(?:min-width: |minmax\()([\d.]+)rem", text)]
     assert rem and all(16 * (2 * value + 0.5 + 2 * 1.25) <= PHONE_PX for value in rem), rem
+    assert re.search(r"\.group \{[^}]*repeat\(auto-fit, minmax\(", text), "columns wrap"
     assert 'style="grid-template-columns' not in text
 
 
