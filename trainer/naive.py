@@ -22,8 +22,8 @@ from trainer.objective import Loss
 from trainer.update import FlowDistillation, compare
 from trainer.views import Views
 
-SHARED_MAP = "bases."
-"""The map's keys in a snapshot: a prefix that the published loaders leave out of a model."""
+SHARED_MAP = "objective.shared_map"
+"""The map's key in a snapshot."""
 
 
 class NaiveFlow(FlowDistillation):
@@ -53,9 +53,9 @@ class NaiveFlow(FlowDistillation):
         return [*super().parameters(), self.shared_map_D2]
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {**super().state_dict(), f"{SHARED_MAP}weight": self.shared_map_D2.detach()}
+        return {**super().state_dict(), SHARED_MAP: self.shared_map_D2.detach()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        super().load_state_dict({key: value for key, value in tensors.items() if not key.startswith(SHARED_MAP)})
+        super().load_state_dict({key: value for key, value in tensors.items() if key != SHARED_MAP})
         with torch.no_grad():
-            self.shared_map_D2.copy_(tensors[f"{SHARED_MAP}weight"])
+            self.shared_map_D2.copy_(tensors[SHARED_MAP])
