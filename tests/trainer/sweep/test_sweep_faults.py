@@ -52,7 +52,12 @@ def finish(root: Path, shards: Path) -> subprocess.CompletedProcess[str]:
 def begun(tmp_path: Path, shards: Path) -> Iterator[subprocess.Popen[str]]:
     """A sweep whose two children are past their first snapshots."""
     process = subprocess.Popen(
-        arguments(tmp_path, shards, ENDLESS), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        arguments(tmp_path, shards, ENDLESS),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         wait_for(lambda: all(snapshots(directory) for directory in run_directories(tmp_path)))
@@ -106,7 +111,7 @@ def test_a_killed_training_is_named_and_continued(begun: subprocess.Popen[str], 
 def test_an_interrupt_saves_and_the_same_command_continues(
     begun: subprocess.Popen[str], tmp_path: Path, shards: Path
 ) -> None:
-    begun.send_signal(signal.SIGINT)
+    os.killpg(begun.pid, signal.SIGINT)  # as the keyboard does: to everyone in the terminal's foreground
     _, errors = begun.communicate(timeout=120)
     assert begun.returncode == 130 and "the same command continues" in errors and "Traceback" not in errors
     for directory in run_directories(tmp_path):
