@@ -33,7 +33,9 @@ from common.command import nearest
 from trainer.sweep.toml_part import Part, Settings, Value, toml
 
 TRAINED = "flowfeat"
-"""The feature source of a row that is trained. Another one (random_decoder, encoder) is judged on the baseline's models."""
+"""The feature source of a row that is trained."""
+OTHER_SOURCES = ("random_decoder", "encoder")
+"""What a row may be instead: these are not trained but judged on the baseline's models, by the probes' names for them."""
 OWN_KEYS = {"data.shards": "shards = NAME in the row and --set NAME=DIR", "train.seed": "seeds = [...]"}
 """Settings that a sweep decides otherwise."""
 
@@ -121,6 +123,8 @@ def _row(part: Part) -> Row:
     part.where = f"{part.where} {name!r}"
     settings, source = _settings(part), part.text("source", TRAINED)
     shards, paper = part.text("shards", ""), part.number("paper")
+    if source not in (TRAINED, *OTHER_SOURCES):
+        raise ValueError(f"{part.where}: no feature source is called {source!r}; {nearest(source, OTHER_SOURCES)}")
     if source != TRAINED and (settings or shards):
         raise ValueError(
             f"{part.where}: source = {source!r} is judged on the baseline's runs, so it takes no settings or shards"

@@ -14,10 +14,12 @@ from rich.console import Console
 from common.children import Slot
 from common.progress import ProgressDisplay
 from probes.cli import main
+from probes.sources.table import source_names
 from probes.sweep import judge as judging
 from probes.sweep.judge import Data, Job, figures_of, jobs_of, judge, probe_command
 from tests.probes.sweep.small_record import row, write_record
 from trainer import SweepRecord
+from trainer.sweep.sweep_file import OTHER_SOURCES, TRAINED
 
 FIGURES = {"J": 50.0, "F": 40.0, "JF": 45.0, "unmeasured": None}
 
@@ -58,6 +60,10 @@ def test_a_row_without_training_stands_on_the_baselines_models(tmp_path: Path) -
         *(("random", seed, "random_decoder") for seed in (0, 1)),
     ]
     assert jobs[2].model == jobs[0].model and jobs[2].report != jobs[0].report
+
+
+def test_the_sources_that_a_row_may_name_are_the_probes() -> None:
+    assert {TRAINED, *OTHER_SOURCES} <= set(source_names())
 
 
 def test_nothing_is_judged_twice(tmp_path: Path) -> None:

@@ -74,6 +74,10 @@ def test_the_first_row_is_the_baseline_unless_said_otherwise(tmp_path: Path) -> 
         ('seeds = [1, 1]\n[[rows]]\nname = "a"', "different whole numbers"),
         ('seeds = [true]\n[[rows]]\nname = "a"', "list of whole numbers"),
         ('[[rows]]\nname = "a"\nsource = "encoder"\nsettings = {"loss.alpha" = 1}', "takes no settings or shards"),
+        (
+            '[[rows]]\nname = "a"\nsource = "random"',
+            "no feature source is called 'random'; did you mean random_decoder",
+        ),
         ('[[rows]]\nname = "a"\nsettings = {"train.seed" = 1}', r"train.seed is the sweep's to set; write seeds"),
         ('[settings]\ndata.shards = "x"\n[[rows]]\nname = "a"', "data.shards is the sweep's to set"),
         ('[[rows]]\nname = "a"\nsettings = {"loss.alpha" = 2020-01-01}', "loss.alpha = 2020-01-01 must be a number"),
