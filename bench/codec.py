@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import record
-
-from pipeline.flow.estimator import Window, create, load_all
+from bench.record import record
+from pipeline.flow.estimator import create
 from pipeline.video.geometry import centre_square, shrink_square
+from pipeline.window import Window
 from shards.codec import channel_std_px, decode_flow, encode_flow
 from shards.schema import NOISE_FLOOR_PX
 
@@ -36,7 +36,6 @@ ROUNDS = 5
 
 def davis_flows(davis: Path, anchors: int) -> list[Flow]:
     """DIS flow of every sequence: `anchors` evenly spread frames, four neighbours each."""
-    load_all()
     dis = create("dis")
     flows: list[Flow] = []
     for sequence in sorted((davis / "JPEGImages" / "480p").iterdir()):

@@ -13,23 +13,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from flow_pairwise import count_macs, pairwise_call
-from record import record
 
-import pipeline.flow.dis
-import pipeline.flow.networks.table  # noqa: F401  (registers the networks)
-from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, Window, create
-from pipeline.flow.networks.estimator import float32_kernels
-from pipeline.flow.networks.memory import peak_bytes
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.flow_pairwise import count_macs, pairwise_call
+from bench.flow_peak_memory import peak_bytes
+from bench.record import record
+from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, create
+from pipeline.flow.networks.build import build_network
 from pipeline.flow.networks.table import NETWORKS
 from pipeline.flow.precision import moving_texture
+from pipeline.flow.raft_family import PRECISIONS, float32_kernels
 from pipeline.flow.weights.checkpoints import load_random
+from pipeline.window import Window
 
 K = 4
 
@@ -92,7 +96,7 @@ def convolution_rate(device: torch.device, dtype: torch.dtype, repeats: int) -> 
 
 def throughput(name: str, args: argparse.Namespace, device: torch.device, report: Report) -> None:
     """pairs/s and bytes per pair of one network at every size, batch and precision, and the ratio to the baseline."""
-    net = NETWORKS[name].build().eval().to(device)
+    net = build_network(name).eval().to(device)
     load_random(net, 0)
     for side_px in args.sides:
         window = windows_of(1, side_px)[0]
@@ -105,10 +109,10 @@ def throughput(name: str, args: argparse.Namespace, device: torch.device, report
         report.row(f"{name} {side_px} pairwise fp32", 1 / base_s, "pairs/s")
         for precision in args.precisions:
             options = EstimatorOptions(
-                "random:0", str(device), precision, extra={"batch_pairs": 4096, "compile": args.compile}
+                "random:0", str(device), precision, extra={"batch_pairs": "4096", "compile": str(args.compile)}
             )
             estimator = create(name, options)
-            rate = convolution_rate(device, estimator.net.dtype, args.repeats)
+            rate = convolution_rate(device, PRECISIONS[precision], args.repeats)
             for batch in args.batches:
                 seconds = one_size(estimator, name, side_px, precision, batch, base_s, device, args, report)
                 if batch >= K:
@@ -144,7 +148,7 @@ def shared_macs(net: torch.nn.Module, side_px: int, device: torch.device) -> flo
 
 def sharing(name: str, args: argparse.Namespace, device: torch.device, report: Report) -> None:
     """One anchor with K neighbours: counted MACs and time, together and pair by pair, in alternation in one run."""
-    net = NETWORKS[name].build().eval().to(device)
+    net = build_network(name).eval().to(device)
     load_random(net, 0)
     window = moving_texture(224)
     frames = torch.from_numpy(np.concatenate([window.anchor_hwc[None], window.neighbours_khwc])).to(device)

@@ -26,8 +26,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import record
-
+from bench.record import record
 from common.device import pick_device
 from shards.reader import ShardSet
 from trainer.batch import Plan

@@ -7,6 +7,8 @@ the start (rich's own estimate forgets everything older than half a minute, so a
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -106,3 +108,21 @@ class ProgressDisplay:
     def _show(self) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, total=self.total, line=escape(self.line()))
+
+
+@contextmanager
+def shown_in_megabytes(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A callback for (bytes so far, bytes in all or None) with a display of its own, which appears at the first call."""
+    with ExitStack() as stack:
+        display: ProgressDisplay | None = None
+
+        def show(here: int, total: int | None) -> None:
+            nonlocal display
+            here_mb, total_mb = round(here / 1e6, 1), None if total is None else round(total / 1e6, 1)
+            if display is None:
+                display = stack.enter_context(ProgressDisplay(what, "MB"))
+                display.begin(total_mb, here_mb)  # what an earlier run brought does not count into the rate
+            display.total = total_mb
+            display.update(here_mb)
+
+        yield show

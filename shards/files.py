@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,18 +30,21 @@ def fsync_path(path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, keep_suffix: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` for whoever needs a name to write to; on success it becomes `path`.
 
+    keep_suffix: for libraries that choose the format by the end of the name, as video writers do.
     Folders are made. On an error the temporary file is removed and whatever was at `path` stays as it was; an OSError
     without a file name gets the target's.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{_glob_quoted(path.name)}.*.tmp"):
+    for leftover in path.parent.glob(f".{_glob_quoted(path.name)}.*.tmp*"):
         if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_S:
             leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(
+        f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp{path.suffix if keep_suffix else ''}"
+    )
     try:
         yield temporary
         publish(temporary, path)

@@ -1,33 +1,33 @@
 """The commands about flow itself: weights, evaluate-flow, flow, compare-precision.
 
-`commands` is a click group; `python -m pipeline` takes its commands over. What they do is in
-`evaluate.py`, `flowdraw.py` and `flow/`; here are options, tables and one-line errors.
+`commands` is a click group; `python -m pipeline` takes its commands over. What they do is in `evaluate.py`,
+`draw.py`, `precision.py` and `weights/`; here are options, tables and one-line errors.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 
-import pipeline.flow.networks.table
-from pipeline.errors import plain_errors
+from common.command import one_line_errors
+from common.download import forget
+from common.progress import ProgressDisplay, shown_in_megabytes
 from pipeline.flow.draw import PICTURES, draw_video, flow_of_pictures, write_result
-from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, create, load_all
+from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
 from pipeline.flow.evaluate import PairScore, SetScore, by_set, find_pairs, score_pair
-from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, cache_dir, find
+from pipeline.flow.networks.table import NETWORKS
+from pipeline.flow.options import named_values
+from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, find
+from pipeline.flow.weights.listing import listing
 
-_NETWORKS = tuple(pipeline.flow.networks.table.NETWORKS)
+_SMALLER = "use smaller frames, or --flow-option batch_pairs=1"
+_AGAIN = "free some memory and run the same command again"
 
 
 @click.group()
@@ -36,21 +36,14 @@ def commands() -> None:
 
 
 def estimator_options(command: Callable[..., None]) -> Callable[..., None]:
-    """--flow, --weights, --device, --precision, --flow-option; the command receives `estimator`, ready to run."""
+    """--flow, --weights, --device, --precision, --flow-option; the command receives `choice`, checked and not built."""
 
     @wraps(command)
     def wrapped(
         flow: str, weights: str | None, device: str, precision: str, flow_option: tuple[str, ...], **kwargs: Any
     ) -> None:
-        load_all()
-        extra = {}
-        for text in flow_option:
-            name, equals, value = text.partition("=")
-            if not equals:
-                raise ValueError(f"--flow-option takes NAME=VALUE, not {text!r}")
-            extra[name] = value
-        options = EstimatorOptions(weights=weights, device=device, precision=precision, extra=extra)
-        command(estimator=create(flow, options), **kwargs)
+        options = EstimatorOptions(weights, device, precision, named_values(flow_option))
+        command(choice=choose(flow, options), **kwargs)
 
     for option in (
         click.option(
@@ -60,16 +53,16 @@ def estimator_options(command: Callable[..., None]) -> Callable[..., None]:
             help="An option of the estimator, such as iterations=12.",
         ),
         click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16 or fp16."),
-        click.option("--device", default="cpu", show_default=True),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 or auto."),
         click.option("--weights", help="A weights file, a name that `weights` lists, or random:SEED."),
-        click.option("--flow", default="sea-raft-m", show_default=True, help="Estimator: a network, or dis."),
+        click.option("--flow", default="dis", show_default=True, help="Estimator: dis, truth, or a network."),
     ):
         wrapped = option(wrapped)
     return wrapped
 
 
 @commands.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="A list of objects instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="A list of objects instead of a table, with URLs and licences.")
 @click.pass_context
 def weights(context: click.Context, as_json: bool) -> None:
     """List the known weight files; `weights get NAME` fetches one."""
@@ -83,22 +76,12 @@ def weights(context: click.Context, as_json: bool) -> None:
             )
         )
         return
-    table = Table(title=f"Weights, kept in {cache_dir()}", title_justify="left")
-    for heading in ("name", "network", "here", "MB", "sha256", "trained on", "licence", "from"):
-        table.add_column(heading, overflow="fold")
-    for entry in KNOWN:
-        here = "yes" if entry.path.is_file() else "no"
-        known_hash = f"{entry.sha256_prefix}…" if entry.sha256_prefix else "not published"
-        source = entry.make_from or f"{entry.url}{f' ({entry.member})' if entry.member else ''}"
-        table.add_row(
-            entry.name, entry.network, here, f"{entry.about_mb:g}", known_hash, entry.trained_on, entry.licence, source
-        )
-    Console(width=None if sys.stdout.isatty() else 220).print(table)
+    click.echo(listing())
 
 
 @weights.command("get")
 @click.argument("names", nargs=-1, required=True)
-@plain_errors
+@one_line_errors(out_of_memory=_AGAIN)
 def weights_get(names: tuple[str, ...]) -> None:
     """Fetch weights by name into the cache and check that they load."""
     from pipeline.flow.weights.download import get
@@ -106,36 +89,28 @@ def weights_get(names: tuple[str, ...]) -> None:
     entries = [find(name) for name in names]
     for entry in entries:
         fetched_now = not entry.path.is_file()
-        with _download_progress(entry) as progress:
+        with shown_in_megabytes(entry.name) as progress:
             path = get(entry, progress=progress)
         identity = _check_loads(entry, remove_if_not=fetched_now)
         click.echo(f"{entry.name}: {path} {identity}{'' if fetched_now else ' (was here already)'}")
 
 
 def _check_loads(entry: KnownWeights, remove_if_not: bool) -> str:
-    """Strictly load the file. One that was just fetched and is not what it should be does not stay under its name."""
-    from pipeline.flow.weights.checkpoints import load_checkpoint
+    """Identity of the file, which must fit its network. One that was just fetched and does not is removed again."""
+    from pipeline.flow.weights.checkpoints import fitting_checkpoint
 
     try:
-        return load_checkpoint(pipeline.flow.networks.table.NETWORKS[entry.network].build(), entry.network, entry.path)
+        return fitting_checkpoint(entry.network, entry.path).identity
     except ValueError:
         if remove_if_not:
-            entry.path.unlink()
+            forget(entry.path)
         raise
-
-
-@contextmanager
-def _download_progress(entry: KnownWeights) -> Iterator[Callable[[int, int | None], None]]:
-    columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(entry.name, total=None)
-        yield lambda here, total: bar.update(task, completed=here, total=total)
 
 
 @weights.command("convert-smurf")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path), required=False)
-@plain_errors
+@one_line_errors(out_of_memory=_AGAIN)
 def weights_convert_smurf(checkpoint: Path, out: Path | None) -> None:
     """Turn SMURF's published TensorFlow 2 checkpoint (prefix, .index or directory) into a .pt file. TensorFlow is not needed.
 
@@ -157,57 +132,61 @@ def weights_convert_smurf(checkpoint: Path, out: Path | None) -> None:
 )
 @click.option("--per-pair", is_flag=True, help="Also list every pair.")
 @click.option("--json", "as_json", is_flag=True)
-@plain_errors
+@one_line_errors(out_of_memory=_SMALLER)
 @estimator_options
-def evaluate_flow(estimator: FlowEstimator, data: Path, per_pair: bool, as_json: bool) -> None:
+def evaluate_flow(choice: EstimatorChoice, data: Path, per_pair: bool, as_json: bool) -> None:
     """EPE, Fl-all and 1px against ground truth, per set and in total. Exit code 1 if a pair could not be scored."""
     scores: list[PairScore] = []
     skipped: list[str] = []
     pairs = find_pairs(data)
-    for done, pair in enumerate(pairs, start=1):
-        try:
-            scores.append(score_pair(estimator, pair))
-        except ValueError as unusable:
-            skipped.append(f"{pair.set_name}, {pair.name}: {unusable}")
-        if sys.stderr.isatty():
-            click.echo(f"\r{done}/{len(pairs)}", err=True, nl=done == len(pairs))
+    estimator = choice.build()
+    with ProgressDisplay("evaluate", "pairs") as progress:
+        progress.begin(len(pairs))
+        for pair in pairs:
+            try:
+                scores.append(score_pair(estimator, pair))
+            except ValueError as unusable:
+                skipped.append(f"{pair.set_name}, {pair.name}: {unusable}")
+            progress.advance(status=f"{len(skipped)} not scored" if skipped else None)
     table = by_set(scores) if scores else []
     if as_json:
         rows = [
             {"set": s.pair.set_name, "pair": s.pair.name, "epe_px": s.epe_px, "non_finite": s.non_finite}
             for s in scores
         ]
-        report = {
-            "estimator": estimator.name,
-            "settings": dict(estimator.settings()),
-            "sets": [asdict(line) for line in table],
-        }
-        click.echo(json.dumps({**report, "pairs": rows, "skipped": skipped}, indent=1))
+        report = {"estimator": choice.name, "settings": dict(choice.statement()), "sets": [asdict(s) for s in table]}
+        click.echo(json.dumps({**report, "pairs": rows, "skipped": skipped}, indent=1, allow_nan=False))
     else:
-        _print_scores(estimator, scores if per_pair else [], table)
-        for line in skipped:
+        _print_scores(choice, scores if per_pair else [], table)
+    empty = [f"{s.pair.set_name}, {s.pair.name}: no finite flow" for s in scores if s.epe_px is None]
+    if not as_json:
+        for line in (*skipped, *empty):
             click.echo(f"not scored: {line}", err=True)
-    if skipped:
-        raise click.ClickException(f"{len(skipped)} of {len(pairs)} pairs could not be scored")
+    if skipped or empty:
+        raise click.ClickException(f"{len(skipped) + len(empty)} of {len(pairs)} pairs could not be scored")
 
 
-def _print_scores(estimator: FlowEstimator, scores: list[PairScore], table: list[SetScore]) -> None:
+def _print_scores(choice: EstimatorChoice, scores: list[PairScore], table: list[SetScore]) -> None:
     for score in scores:
-        click.echo(f"{score.pair.set_name:45s} {score.pair.name:24s} EPE {score.epe_px:8.3f} px")
-    click.echo(f"{estimator.name} {json.dumps(dict(estimator.settings()))}")
+        click.echo(f"{score.pair.set_name:45s} {score.pair.name:24s} EPE {_px(score.epe_px)} px")
+    click.echo(f"{choice.name} {json.dumps(dict(choice.statement()))}")
     click.echo(f"{'set':45s} {'pairs':>6s} {'EPE px':>8s} {'Fl-all %':>9s} {'>1px %':>8s} {'non-finite px':>14s}")
     for line in table:
         rates = f"{line.fl_all_percent:9.2f} {line.over_1px_percent:8.2f}"
-        click.echo(f"{line.name:45s} {line.pairs:6d} {line.epe_px:8.3f} {rates} {line.non_finite:14d}")
+        click.echo(f"{line.name:45s} {line.pairs:6d} {_px(line.epe_px)} {rates} {line.non_finite:14d}")
+
+
+def _px(error_px: float | None) -> str:
+    return f"{'-':>8s}" if error_px is None else f"{error_px:8.3f}"
 
 
 @commands.command("flow")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="A.jpg B.jpg | VIDEO")
 @click.option(
     "--out",
-    required=True,
     type=click.Path(path_type=Path),
-    help="Picture, .flo, .pfm or .kitti.png; for a video, a video.",
+    help="Picture, .flo, .pfm or .kitti.png; for a video, a video. Default: A-flow.png or VIDEO-flow.mp4 in the "
+    "current directory.",
 )
 @click.option(
     "--max-px", type=click.FloatRange(min=0, min_open=True), help="Motion drawn fully saturated; default: the longest."
@@ -221,40 +200,43 @@ def _print_scores(estimator: FlowEstimator, scores: list[PairScore], table: list
     help="Shrink larger frames, px.",
 )
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after so many pairs of a video.")
-@plain_errors
+@one_line_errors(out_of_memory=_SMALLER)
 @estimator_options
 def flow_command(
-    estimator: FlowEstimator,
+    choice: EstimatorChoice,
     sources: tuple[Path, ...],
-    out: Path,
+    out: Path | None,
     max_px: float | None,
     max_side_px: int,
     max_frames: int | None,
 ) -> None:
-    """Flow from picture A to picture B, or along a video, drawn with the usual colour wheel."""
+    """Flow from picture A to picture B, or along a video, drawn with the usual colour wheel.
+
+    `flow A.png B.png` is enough: the estimator is dis, which needs no weights, and the result is A-flow.png.
+    """
     if len(sources) == 2:
-        flow_chw = flow_of_pictures(estimator, sources[0], sources[1], max_side_px)
+        out = out or Path(f"{sources[0].stem}-flow.png")
+        flow_chw = flow_of_pictures(choice.build(), sources[0], sources[1], max_side_px)
         write_result(out, flow_chw, max_px)
         lengths = (flow_chw**2).sum(axis=0) ** 0.5
         click.echo(f"{out}: motion {lengths.mean():.2f} px on average, {lengths.max():.2f} px at most")
     elif len(sources) == 1 and sources[0].suffix.lower() not in PICTURES:
-        progress = (
-            (lambda done: click.echo(f"\r{done} pairs", err=True, nl=False))
-            if sys.stderr.isatty()
-            else (lambda done: None)
-        )
-        done, scale = draw_video(
-            estimator, sources[0], out, max_px=max_px, max_side_px=max_side_px, max_frames=max_frames, progress=progress
-        )
+        out = out or Path(f"{sources[0].stem}-flow.mp4")
+        with ProgressDisplay("flow", "pairs") as progress:
+            progress.begin(max_frames)
+            done, scale = draw_video(
+                choice.build(), sources[0], out,
+                max_px=max_px, max_side_px=max_side_px, max_frames=max_frames, progress=progress.update,
+            )  # fmt: skip
         click.echo(f"{out}: {done} pairs, {scale:.1f} px drawn fully saturated")
     else:
         raise ValueError(f"give two pictures or one video, not {len(sources)} sources ({', '.join(map(str, sources))})")
 
 
 @commands.command("compare-precision")
-@click.option("--flow", default="sea-raft-m", show_default=True, type=click.Choice(_NETWORKS))
+@click.option("--flow", default="sea-raft-m", show_default=True, type=click.Choice(list(NETWORKS)))
 @click.option("--weights", help="As elsewhere; random:SEED measures the arithmetic only.")
-@click.option("--device", default="cpu", show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 or auto.")
 @click.option(
     "--precision",
     "precisions",
@@ -272,7 +254,7 @@ def flow_command(
 @click.option("--pair", nargs=2, type=click.Path(path_type=Path), help="Two pictures instead of synthetic frames.")
 @click.option("--compile/--no-compile", "compiled", default=False, help="Also compare torch.compile.")
 @click.option("--json", "as_json", is_flag=True)
-@plain_errors
+@one_line_errors(out_of_memory="use a smaller --side")
 def compare_precision(
     flow: str, weights: str | None, device: str, precisions: tuple[str, ...], side_px: int, pair: tuple[Path, Path] | None,
     compiled: bool, as_json: bool,

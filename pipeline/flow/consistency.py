@@ -1,4 +1,4 @@
-"""Confidence for networks that give none: does going there and back again return to the start?
+"""Confidence for estimators that give none themselves: does going there and back again return to the start?
 
 Shape legend: P pairs, H W rows and columns.
 """

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.flow_colors import flow_to_color, largest_motion_px
-from pipeline.flow.estimator import FlowEstimator, Window
+from pipeline.flow.estimator import FlowEstimator
 from pipeline.flow.evaluate import pair_window, read_frame
 from pipeline.flow.files import FORMATS, write_flow
+from pipeline.window import Window
+from shards.files import atomic_path, write_atomic
 
 PICTURES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".webp")
 VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
@@ -82,8 +84,10 @@ def write_result(out: Path, flow_chw: NDArray[np.float32], max_px: float | None)
         raise ValueError(
             f"{out}: the result is a picture ({', '.join(PICTURES)}) or a flow file (.flo, .pfm, .kitti.png)"
         )
-    if not cv2.imwrite(str(out), flow_to_color(flow_chw, max_px)[..., ::-1]):
-        raise ValueError(f"{out} cannot be written")
+    done, encoded = cv2.imencode(out.suffix.lower(), flow_to_color(flow_chw, max_px)[..., ::-1])
+    if not done:
+        raise ValueError(f"{out} cannot be written: this OpenCV makes no {out.suffix} pictures")
+    write_atomic(out, encoded.tobytes())
 
 
 def read_video(path: Path) -> tuple[Iterator[Frame], float]:
@@ -115,6 +119,7 @@ def draw_video(
 ) -> tuple[int, float]:
     """Write the flow between consecutive frames as a video; returns (pairs, motion in pixels drawn saturated).
 
+    The video appears under its name when it is whole. progress is called after every batch with the pairs done so far.
     One scale serves the whole video, so that colours can be compared over time: max_px, by default the
     longest motion of the first frames.
     """
@@ -122,24 +127,38 @@ def draw_video(
         raise ValueError(f"{out}: a video becomes a video ({', '.join(VIDEOS)})")
     frames, fps = read_video(source)
     limited = islice(frames, None if max_frames is None else max_frames + 1)
-    pairs = enumerate(pairwise(limited))
-    writer: cv2.VideoWriter | None = None
     done = 0
+    with atomic_path(out, keep_suffix=True) as temporary:
+        writer: cv2.VideoWriter | None = None
+        for flows in _flows_along(estimator, source, limited, max_side_px):
+            max_px = max_px or max(1.0, *(largest_motion_px(flow) for flow in flows))
+            writer = writer or _video_writer(temporary, fps, *flows[0].shape[1:])
+            for flow_chw in flows:
+                writer.write(np.ascontiguousarray(flow_to_color(flow_chw, max_px)[..., ::-1]))
+            done += len(flows)
+            progress(done)
+        if writer is None or max_px is None:
+            raise ValueError(f"{source} has fewer than two readable frames")
+        writer.release()
+    return done, max_px
+
+
+def _flows_along(
+    estimator: FlowEstimator, source: Path, frames: Iterator[Frame], max_side_px: int
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Flow from each frame to the next at full size, in batches."""
+    pairs = enumerate(pairwise(frames))
     while batch := list(islice(pairs, _BATCH)):
         height, width = batch[0][1][0].shape[:2]
         windows = [pair_window(shrink(a, max_side_px), shrink(b, max_side_px), source, i) for i, (a, b) in batch]
-        flows = list(flow_between(estimator, windows, height, width))
-        max_px = max_px or max(1.0, *(largest_motion_px(flow) for flow in flows))
-        if writer is None:
-            codec = "MJPG" if out.suffix.lower() == ".avi" else "VP80" if out.suffix.lower() == ".webm" else "mp4v"
-            writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
-            if not writer.isOpened():
-                raise ValueError(f"{out} cannot be written as a video")
-        for flow_chw in flows:
-            writer.write(np.ascontiguousarray(flow_to_color(flow_chw, max_px)[..., ::-1]))
-            done += 1
-            progress(done)
-    if writer is None or max_px is None:
-        raise ValueError(f"{source} has fewer than two readable frames")
-    writer.release()
-    return done, max_px
+        yield list(flow_between(estimator, windows, height, width))
+
+
+def _video_writer(path: Path, fps: float, height: int, width: int) -> cv2.VideoWriter:
+    """Codec and container follow from the suffix. Raises ValueError where OpenCV cannot write such a file there."""
+    suffix = path.suffix.lower()
+    codec = "MJPG" if suffix == ".avi" else "VP80" if suffix == ".webm" else "mp4v"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
+    if not writer.isOpened():
+        raise ValueError(f"{path} cannot be written as a video")
+    return writer

@@ -18,8 +18,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.flow.estimator import FlowEstimator, Window
+from pipeline.flow.estimator import FlowEstimator
 from pipeline.flow.files import read_flow
+from pipeline.window import Window
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairScore:
-    """One pair: mean end-point error in pixels, counts of outliers and known pixels, longest true motion."""
+    """One pair: mean end-point error in pixels (None where no estimate is finite), counts of outliers and known pixels."""
 
     pair: Pair
-    epe_px: float
+    epe_px: float | None
     fl_outliers: int
     over_1px: int
     known_pixels: int
@@ -47,11 +48,16 @@ class PairScore:
 
 @dataclass(frozen=True)
 class SetScore:
-    """EPE in pixels, Fl-all and 1px in percent (KITTI: error > 3 px and > 5 % of the motion; error > 1 px)."""
+    """EPE in pixels, Fl-all and 1px in percent (KITTI: error > 3 px and > 5 % of the motion; error > 1 px).
+
+    without_flow: pairs without a single finite estimate. They count as outliers and have no part in the EPE, which is
+    None if there are no others.
+    """
 
     name: str
     pairs: int
-    epe_px: float
+    without_flow: int
+    epe_px: float | None
     fl_all_percent: float
     over_1px_percent: float
     non_finite: int
@@ -163,6 +169,8 @@ def score_pair(estimator: FlowEstimator, pair: Pair) -> PairScore:
     window = pair_window(read_frame(pair.first), read_frame(pair.second), pair.first)
     if window.anchor_hwc.shape[:2] != known_hw.shape:
         raise ValueError(f"{pair.truth} and {pair.first} differ in size")
+    if not known_hw.any():
+        raise ValueError(f"{pair.truth} holds no known flow")
     flow_chw = estimator.estimate([window])[0].flow_kchw[0]
     error = np.hypot(*(flow_chw.astype(np.float64) - truth_chw))[known_hw]
     motion = np.hypot(*truth_chw.astype(np.float64))[known_hw]
@@ -170,7 +178,7 @@ def score_pair(estimator: FlowEstimator, pair: Pair) -> PairScore:
     outlier = ~finite | ((error > 3) & (error > 0.05 * motion))
     return PairScore(
         pair,
-        epe_px=float(error[finite].mean()) if finite.any() else float("nan"),
+        epe_px=float(error[finite].mean()) if finite.any() else None,
         fl_outliers=int(outlier.sum()),
         over_1px=int((~finite | (error > 1)).sum()),
         known_pixels=int(known_hw.sum()),
@@ -181,10 +189,12 @@ def score_pair(estimator: FlowEstimator, pair: Pair) -> PairScore:
 def summarise(name: str, scores: list[PairScore]) -> SetScore:
     """One line of the table."""
     pixels = max(1, sum(score.known_pixels for score in scores))
+    errors_px = [score.epe_px for score in scores if score.epe_px is not None]
     return SetScore(
         name,
         len(scores),
-        float(np.mean([score.epe_px for score in scores])),
+        len(scores) - len(errors_px),
+        float(np.mean(errors_px)) if errors_px else None,
         100 * sum(score.fl_outliers for score in scores) / pixels,
         100 * sum(score.over_1px for score in scores) / pixels,
         sum(score.non_finite for score in scores),

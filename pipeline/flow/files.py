@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.files import write_atomic
+
 Flow = NDArray[np.float32]
 Valid = NDArray[np.bool_]
 
@@ -50,7 +52,7 @@ def write_flow(path: Path, flow_chw: NDArray[np.floating], valid_hw: Valid | Non
         content = _pfm_bytes(path, flow, valid)
     else:
         raise ValueError(f"{path}: flow files end in {', '.join(FORMATS)}")
-    path.write_bytes(content)
+    write_atomic(path, content)
 
 
 def _without_unknown(flow_chw: Flow, valid_hw: Valid) -> tuple[Flow, Valid]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.flow.estimator import EstimatorOptions, Window, WindowFlow, create
+from pipeline.flow.estimator import EstimatorOptions, create
 from pipeline.flow.evaluate import pair_window, read_frame
+from pipeline.window import Window, WindowFlow
 
 _OFFSETS = (-2, -1, 1, 2)
 
@@ -71,16 +71,16 @@ def compare(
         windows = [pair_window(read_frame(pictures[0]), read_frame(pictures[1]), pictures[0])]
     base = EstimatorOptions(weights=weights, device=device)
     wanted = precisions or (("bf16",) if device == "cpu" else ("tf32", "bf16", "fp16"))
-    modes: list[tuple[str, str, dict[str, Any]]] = [
+    modes: list[tuple[str, str, dict[str, str]]] = [
         ("fp32", "fp32", {}),
-        ("fp32 channels_last", "fp32", {"channels_last": True}),
+        ("fp32 channels_last", "fp32", {"channels_last": "true"}),
     ]
     for precision in wanted:
-        modes.append((precision, precision, {"channels_last": False}))
-        modes.append((f"{precision} channels_last", precision, {"channels_last": True}))
+        modes.append((precision, precision, {"channels_last": "false"}))
+        modes.append((f"{precision} channels_last", precision, {"channels_last": "true"}))
     if compiled:
-        modes.append(("fp32 compiled", "fp32", {"compile": True}))
-        modes += [(f"{precision} compiled", precision, {"compile": True}) for precision in wanted]
+        modes.append(("fp32 compiled", "fp32", {"compile": "true"}))
+        modes += [(f"{precision} compiled", precision, {"compile": "true"}) for precision in wanted]
 
     reference = create(network, base).estimate(windows)
     rows = []

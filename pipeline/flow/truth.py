@@ -8,13 +8,15 @@ window was cut to. The pixels of the window are not looked at, so compression of
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from pipeline.flow.estimator import EstimatorOptions, Window, WindowFlow, register
+from pipeline.flow.estimator import EstimatorOptions
 from pipeline.synth.scene import GENERATOR_VERSION, Scene, square_grid
+from pipeline.window import Window, WindowFlow
+from shards.schema import Statement
 
 _SCENES_KEPT = 8  # windows of one video arrive together
 
@@ -50,17 +52,30 @@ def load_scene(video: Path) -> Scene:
         raise ValueError(f"{path}: {error}") from error
 
 
+@dataclass(frozen=True)
+class TruthChoice:
+    """image_size: side of the centre square that the flow square was resized from, pixels."""
+
+    image_size: int
+    name = "truth"
+    smallest_side_px = 1
+
+    def statement(self) -> Statement:
+        return {"weights": None, "image_size": self.image_size, "generator_version": GENERATOR_VERSION}
+
+    def build(self) -> TruthEstimator:
+        """Ready to run."""
+        return TruthEstimator(self.image_size)
+
+
 class TruthEstimator:
-    """`flow_kchw` of every window from its scene. image_size: side of the centre square that the flow square was resized from."""
+    """`flow_kchw` of every window from its scene."""
 
     name = "truth"
 
-    def __init__(self, image_size: int = 448) -> None:
+    def __init__(self, image_size: int) -> None:
         self.image_size = image_size
         self._scene_of = lru_cache(maxsize=_SCENES_KEPT)(load_scene)
-
-    def settings(self) -> Mapping[str, Any]:
-        return {"weights": None, "image_size": self.image_size, "generator_version": GENERATOR_VERSION}
 
     def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
         """Exact flow in pixels of each window's square. Raises ValueError for a video without a usable scene record."""
@@ -77,11 +92,14 @@ class TruthEstimator:
         return WindowFlow(scene.flows(window.anchor_index, window.neighbour_indices, grid))
 
 
-@register("truth")
-def create_truth(options: EstimatorOptions) -> TruthEstimator:
+def choose(name: str, options: EstimatorOptions, image_size: int) -> TruthChoice:
     """Raises ValueError for options that exact flow has no use for."""
     if options.weights is not None:
         raise ValueError(f"the truth estimator has no use for weights (got {options.weights!r}); leave them out")
+    if options.device not in ("cpu", "auto"):
+        raise ValueError(f"the truth estimator runs on the CPU only, not on {options.device!r}; leave the device out")
+    if options.precision != "fp32":
+        raise ValueError(f"the truth estimator computes no flow in {options.precision!r}; leave the precision out")
     if options.extra:
         raise ValueError(f"the truth estimator has no options, got {', '.join(sorted(options.extra))}; leave them out")
-    return TruthEstimator(options.image_size)
+    return TruthChoice(image_size)

@@ -17,14 +17,14 @@ Shape legend: P pairs, D channels, h w rows and columns at 1/8, q = h·w cells, 
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from pipeline.flow.networks.plans import SlowAxis
+
 LEVELS = 4
-SlowAxis = Literal["x", "y"]
 
 
 class CorrelationPyramid:

@@ -11,14 +11,12 @@ Shape legend: B batch, C channels, H W rows and columns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-Norm = Literal["batch", "instance", "none"]
+from pipeline.flow.networks.plans import EncoderPlan, Norm
 
 # Instance: no affine, no running statistics, hence no keys in a checkpoint. Both use eps 1e-5.
 _NORMS: dict[Norm, Callable[[int], nn.Module]] = {
@@ -26,18 +24,6 @@ _NORMS: dict[Norm, Callable[[int], nn.Module]] = {
     "instance": lambda channels: nn.InstanceNorm2d(channels, eps=1e-5),
     "none": lambda channels: nn.Identity(),
 }
-
-
-@dataclass(frozen=True)
-class EncoderPlan:
-    """What tells one encoder from another. widths: stem and the three stages; depths: blocks per stage."""
-
-    widths: tuple[int, int, int, int]
-    depths: tuple[int, int, int]
-    norm: Norm
-    out_channels: int
-    in_channels: int = 3
-    bottleneck: bool = False
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pipeline.flow.networks.correlation import CorrelationPyramid, SlowAxis
+from pipeline.flow.networks.correlation import CorrelationPyramid
+from pipeline.flow.networks.plans import SlowAxis
 from pipeline.flow.networks.upsample import STRIDE, convex_upsample
 
 MIN_SIDE_PX = 128  # the coarsest of four levels needs 2×2 cells: below, the official RAFT returns NaN without a word

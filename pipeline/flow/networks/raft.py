@@ -10,59 +10,17 @@ Shape legend: F frames, P pairs, A anchors, C channels, h w rows and columns at 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.flow.networks.correlation import LEVELS, SlowAxis
-from pipeline.flow.networks.encoders import Encoder, EncoderPlan
+from pipeline.flow.networks.correlation import LEVELS
+from pipeline.flow.networks.encoders import Encoder
 from pipeline.flow.networks.network import MASK_CHANNELS, MASK_SCALE, FlowNetwork, Prediction, State, moved
+from pipeline.flow.networks.plans import RaftPlan
 from pipeline.flow.networks.update import FlowHead, GatedUnit, GatePass, MotionEncoder, two_layer_head
 from pipeline.flow.networks.upsample import STRIDE, bilinear_upsample
-
-
-@dataclass(frozen=True)
-class RaftPlan:
-    """What tells RAFT, RAFT small and SMURF apart. The context encoder's channels are [hidden | context]."""
-
-    fnet: EncoderPlan
-    cnet: EncoderPlan
-    hidden: int
-    corr_widths: tuple[int, ...]
-    flow_widths: tuple[int, int]
-    motion: int
-    head_width: int
-    kernels: Mapping[str, tuple[int, int]]
-    radius: int
-    default_iterations: int
-    slow_axis: SlowAxis = "x"
-    has_mask: bool = True
-
-
-_WIDTHS, _DEPTHS = (64, 64, 96, 128), (2, 2, 2)
-_SMALL = (32, 32, 64, 96)
-_SEPARABLE = {"1": (1, 5), "2": (5, 1)}  # horizontal first
-
-RAFT = RaftPlan(
-    fnet=EncoderPlan(_WIDTHS, _DEPTHS, "instance", 256),
-    cnet=EncoderPlan(_WIDTHS, _DEPTHS, "batch", 256),
-    hidden=128, corr_widths=(256, 192), flow_widths=(128, 64), motion=126, head_width=256,
-    kernels=_SEPARABLE, radius=4, default_iterations=20,
-)  # fmt: skip
-SMURF = RaftPlan(
-    fnet=EncoderPlan(_WIDTHS, _DEPTHS, "instance", 256),
-    cnet=EncoderPlan(_WIDTHS, _DEPTHS, "instance", 256),
-    hidden=128, corr_widths=(256, 192), flow_widths=(128, 64), motion=126, head_width=256,
-    kernels=_SEPARABLE, radius=4, default_iterations=12, slow_axis="y",
-)  # fmt: skip
-RAFT_SMALL = RaftPlan(
-    fnet=EncoderPlan(_SMALL, _DEPTHS, "instance", 128, bottleneck=True),
-    cnet=EncoderPlan(_SMALL, _DEPTHS, "none", 160, bottleneck=True),
-    hidden=96, corr_widths=(96,), flow_widths=(64, 32), motion=80, head_width=128,
-    kernels={"": (3, 3)}, radius=3, default_iterations=20, has_mask=False,
-)  # fmt: skip
 
 
 class RecurrentUpdate(nn.Module):
@@ -85,7 +43,7 @@ class RecurrentUpdate(nn.Module):
 
 
 class Raft(FlowNetwork):
-    """One of the three plans above. Parameter names are those of the official RAFT."""
+    """One of the three plans in `table.py`. Parameter names are those of the official RAFT."""
 
     def __init__(self, plan: RaftPlan) -> None:
         super().__init__()

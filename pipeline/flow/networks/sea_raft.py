@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.flow.networks.correlation import LEVELS
-from pipeline.flow.networks.encoders import Encoder, EncoderPlan
+from pipeline.flow.networks.encoders import Encoder
 from pipeline.flow.networks.network import MASK_CHANNELS, MASK_SCALE, FlowNetwork, State, moved
+from pipeline.flow.networks.plans import EncoderPlan, SeaRaftPlan
 from pipeline.flow.networks.update import MotionEncoder, RefineBlock, two_layer_head
 
 _HIDDEN = 128
 _WIDTHS = (64, 64, 128, 256)
-DEPTHS_S, DEPTHS_M = (2, 2, 2), (3, 4, 6)  # "resnet18", "resnet34" without their fourth stage
 _LARGEST_LOG_SCALE = 10.0  # of the ambiguous component, in all published configurations
 
 
@@ -40,16 +40,16 @@ class RefiningUpdate(nn.Module):
 
 
 class SeaRaft(FlowNetwork):
-    """depths: blocks per encoder stage, DEPTHS_S or DEPTHS_M."""
+    """Sizes S and M: encoders like a ResNet-18 and a ResNet-34 without their fourth stage."""
 
     radius = 4
     slow_axis = "x"
-    default_iterations = 4
 
-    def __init__(self, depths: tuple[int, int, int]) -> None:
+    def __init__(self, plan: SeaRaftPlan) -> None:
         super().__init__()
-        self.fnet = Encoder(EncoderPlan(_WIDTHS, depths, "batch", 2 * _HIDDEN))
-        self.cnet = Encoder(EncoderPlan(_WIDTHS, depths, "batch", 2 * _HIDDEN, in_channels=6))
+        self.default_iterations = plan.default_iterations
+        self.fnet = Encoder(EncoderPlan(_WIDTHS, plan.depths, "batch", 2 * _HIDDEN))
+        self.cnet = Encoder(EncoderPlan(_WIDTHS, plan.depths, "batch", 2 * _HIDDEN, in_channels=6))
         self.init_conv = nn.Conv2d(2 * _HIDDEN, 2 * _HIDDEN, 3, padding=1)
         self.update_block = RefiningUpdate(LEVELS * (2 * self.radius + 1) ** 2)
         self.flow_head = two_layer_head(_HIDDEN, 256, 6, 3)  # Δu, Δv, info 0..3

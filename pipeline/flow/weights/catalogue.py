@@ -7,11 +7,12 @@ network is ever needed.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
+
+from common.cache import cache_dir
+from common.command import nearest
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 _RAFT_ZIP = "https://dl.dropboxusercontent.com/s/4j4z58wuv8o0mfz/models.zip"
@@ -41,7 +42,7 @@ class KnownWeights:
     @property
     def path(self) -> Path:
         """Where the file is, or would be."""
-        return cache_dir() / self.file
+        return cache_dir("flow") / self.file
 
 
 def _torchvision(name: str, network: str, file: str, mb: float, trained_on: str) -> KnownWeights:
@@ -69,7 +70,6 @@ def _smurf(which: str) -> KnownWeights:
     return KnownWeights(name, "smurf", f"{name}.pt", None, licence, 21.0, f"{which}, self-supervised", make_from=where)
 
 
-# The first entry of a network is what it uses when `--weights` says nothing.
 KNOWN = (
     _hub("sea-raft-m-spring", "sea-raft-m", "Tartan-C-T-TSKH-spring540x960-M", 78.8, "Tartan, C, T, TSKH, Spring"),
     _hub("sea-raft-m-sintel", "sea-raft-m", "Tartan-C-T-TSKH432x960-M", 78.8, "Tartan, C, T, TSKH"),
@@ -92,6 +92,16 @@ KNOWN = (
 )
 
 
+DEFAULTS = {
+    "sea-raft-m": "sea-raft-m-spring",
+    "sea-raft-s": "sea-raft-s-spring",
+    "raft": "raft-sintel",
+    "raft-small": "raft-small-things",
+    "smurf": "smurf-kitti",
+}
+"""What a network uses when `--weights` says nothing."""
+
+
 @dataclass(frozen=True)
 class WeightSource:
     """Either a file or the seed of random weights."""
@@ -100,31 +110,21 @@ class WeightSource:
     seed: int | None = None
 
 
-def cache_dir() -> Path:
-    """`$FLOWFEAT_CACHE/flow`, by default `~/.cache/flowfeat/flow`. Not created here."""
-    root = os.environ.get("FLOWFEAT_CACHE")
-    return (Path(root).expanduser() if root else Path.home() / ".cache" / "flowfeat") / "flow"
-
-
 def find(name: str) -> KnownWeights:
     """The entry of that name. Raises ValueError with the nearest names."""
-    for entry in KNOWN:
-        if entry.name == name:
-            return entry
-    near = get_close_matches(name, [entry.name for entry in KNOWN], n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`python -m pipeline weights` lists what there is"
-    raise ValueError(f"no weights are called {name!r}; {hint}")
+    by_name = {entry.name: entry for entry in KNOWN}
+    if name not in by_name:
+        raise ValueError(f"no weights are called {name!r}; {nearest(name, by_name)}")
+    return by_name[name]
 
 
 def resolve(network: str, wanted: str | None) -> WeightSource:
-    """What `--weights` means for a network: nothing (its first known file that is here), `random:SEED`, a path or a name.
+    """What `--weights` means for a network: nothing (the network's default, whatever else is here), `random:SEED`, a path or a name.
 
     Raises ValueError saying how to get the file when it is not there.
     """
     if wanted is None:
-        entries = [entry for entry in KNOWN if entry.network == network]
-        present = next((entry for entry in entries if entry.path.is_file()), None)
-        return WeightSource(path=(present or _missing(entries[0])).path)
+        return WeightSource(path=_present(find(DEFAULTS[network])))
     if re.match(r"random\b", wanted):
         return WeightSource(seed=_seed(wanted))
     path = Path(wanted).expanduser()
@@ -135,7 +135,7 @@ def resolve(network: str, wanted: str | None) -> WeightSource:
     entry = find(wanted)
     if entry.network != network:
         raise ValueError(f"weights {wanted!r} are for {entry.network}, not for {network}")
-    return WeightSource(path=(entry if entry.path.is_file() else _missing(entry)).path)
+    return WeightSource(path=_present(entry))
 
 
 def _seed(wanted: str) -> int:
@@ -145,8 +145,10 @@ def _seed(wanted: str) -> int:
     return int(match[1])
 
 
-def _missing(entry: KnownWeights) -> KnownWeights:
-    """Never returns; typed so that it can stand where an entry is expected."""
+def _present(entry: KnownWeights) -> Path:
+    """Path of the file. Raises ValueError saying how to get it when it is not there."""
+    if entry.path.is_file():
+        return entry.path
     how = entry.make_from or f"fetch it with `python -m pipeline weights get {entry.name}`"
     raise ValueError(
         f"no weights for {entry.network} at {entry.path}: {how}; "

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.flow.networks.table import NETWORKS
-from pipeline.flow.weights.key_layouts import LAYOUTS, Layout, expected, without_aliases
+from pipeline.flow.weights.key_layouts import LAYOUTS, Layout, expected, shapes_of, without_aliases
 from shards.files import sha256_of
 
 _SHOWN_KEYS = 3
@@ -111,11 +111,19 @@ def nearest(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Difference:
     return min((difference(tensors, name, layout) for name, layout in pairs), key=lambda found: found.size)
 
 
-def load_checkpoint(net: nn.Module, name: str, path: Path) -> str:
-    """Fill the network `name` from a file and return "sha256:…" of the file.
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors of a file that fits a network, under our names; identity: "sha256:…" of the file."""
+
+    tensors: dict[str, Tensor]
+    identity: str
+
+
+def fitting_checkpoint(name: str, path: Path) -> Checkpoint:
+    """Read a file for the network `name`, which need not be built for that.
 
     Raises ValueError if the file cannot be read, if its name carries a hash that it does not have, or if
-    its keys are not exactly those of the network.
+    its keys and shapes are not exactly those of the network.
     """
     tensors = read_checkpoint(path)
     digest, claimed = sha256_of(path), hash_in_name(path.name)
@@ -132,9 +140,14 @@ def load_checkpoint(net: nn.Module, name: str, path: Path) -> str:
         raise ValueError(f"{path} does not fit {name}; it looks like {looks}. Keys: {own.describe()}")
     layout = LAYOUTS[own.layout]
     found_at = without_aliases(layout, tensors, expected(name, layout))
-    ours = {key: tensors[found_at[layout.rename(key)]] for key in net.state_dict()}
-    net.load_state_dict(ours, strict=True)
-    return f"sha256:{digest}"
+    return Checkpoint({key: tensors[found_at[layout.rename(key)]] for key in shapes_of(name)}, f"sha256:{digest}")
+
+
+def load_checkpoint(net: nn.Module, name: str, path: Path) -> str:
+    """Fill the network `name` from a file and return the file's identity. Raises ValueError as `fitting_checkpoint` does."""
+    checkpoint = fitting_checkpoint(name, path)
+    net.load_state_dict(checkpoint.tensors, strict=True)
+    return checkpoint.identity
 
 
 def load_random(net: nn.Module, seed: int) -> str:

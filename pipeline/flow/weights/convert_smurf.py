@@ -7,7 +7,6 @@ is left behind. The names written are those of the SMURF port.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from pipeline.flow.weights.key_layouts import LAYOUTS, expected
 from pipeline.flow.weights.tf_bundle import checkpoint_prefix, read_tensors
+from shards.files import atomic_file
 
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 _RENAMED = (
@@ -61,11 +61,6 @@ def convert(checkpoint: Path, target: Path) -> int:
             f"{prefix} is not a SMURF checkpoint: {len(missing)} keys missing ({', '.join(missing[:3])}), "
             f"{len(misshapen)} of another shape ({', '.join(misshapen[:3])})"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    with part.open("wb") as file:
-        torch.save({key: tensors[key] for key in sorted(tensors)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, target)
+    with atomic_file(target) as stream:
+        torch.save({key: tensors[key] for key in sorted(tensors)}, stream)
     return len(tensors)

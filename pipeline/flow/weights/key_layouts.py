@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from pipeline.flow.networks.table import NETWORKS
+from pipeline.flow.networks.build import build_network
 
 _Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
@@ -74,7 +73,7 @@ LAYOUTS = {
 def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
     """Our keys and shapes of the network `name`, found without allocating its parameters."""
     with torch.device("meta"):
-        net: nn.Module = NETWORKS[name].build()
+        net = build_network(name)
     return {key: tuple(value.shape) for key, value in net.state_dict().items()}
 
 

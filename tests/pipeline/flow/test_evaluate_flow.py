@@ -12,10 +12,11 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from pipeline.flow.cli import commands
-from pipeline.flow.estimator import EstimatorOptions, Window, WindowFlow, create, load_all
+from pipeline.flow.dis import DisChoice
+from pipeline.flow.estimator import EstimatorOptions, create
 from pipeline.flow.evaluate import by_set, find_pairs, pair_window, read_frame, score_pair
 from pipeline.flow.files import read_flow, write_flow
-from tests.pipeline.flow.flow_stand_in import moving_pair
+from pipeline.window import Window, WindowFlow
 
 
 class Fixed:
@@ -25,9 +26,6 @@ class Fixed:
 
     def __init__(self, flow_chw: NDArray[np.float32]) -> None:
         self.flow_chw = flow_chw
-
-    def settings(self) -> dict[str, object]:
-        return {"weights": None}
 
     def estimate(self, windows: list[Window]) -> list[WindowFlow]:
         return [WindowFlow(self.flow_chw[None]) for _ in windows]
@@ -133,7 +131,6 @@ def test_frames_and_truth_must_agree_in_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("preset", "rmse_px"), [("ultrafast", 0.86), ("fast", 0.74), ("medium", 0.49)])
 def test_dis_lands_where_opencv_says(preset: str, rmse_px: float, shared_dir: Path) -> None:
     """OpenCV's accuracy test bounds the root mean square error on Middlebury's RubberWhale for every preset."""
-    load_all()
     root = shared_dir / "data" / "flow_gt" / "middlebury"
     truth_chw, known = read_flow(root / "other-gt-flow" / "RubberWhale" / "flow10.flo")
     frames = [read_frame(root / "other-data" / "RubberWhale" / f"frame{n}.png") for n in (10, 11)]
@@ -167,97 +164,46 @@ def test_evaluate_command_counts_what_it_could_not_score(tmp_path: Path) -> None
     assert run("evaluate-flow", "--flow", "dis", "--data", tmp_path / "absent").exit_code == 1
 
 
-def test_flow_command_on_pictures(tmp_path: Path) -> None:
-    frames = moving_pair(140, 200, 5)
-    for name, frame in zip("ab", frames, strict=True):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), frame[..., ::-1])
-    sources = (tmp_path / "a.png", tmp_path / "b.png")
-    done = run("flow", *sources, "--flow", "dis", "--out", tmp_path / "flow.png")
-    assert done.exit_code == 0 and "px on average" in done.output
-    drawn = cv2.imread(str(tmp_path / "flow.png"))
-    assert drawn.shape == (140, 200, 3) and drawn.std() > 5
-    assert run("flow", *sources, "--flow", "dis", "--out", tmp_path / "flow.flo").exit_code == 0
-    full, _ = read_flow(tmp_path / "flow.flo")
-    assert run("flow", *sources, "--flow", "dis", "--max-side", 150, "--out", tmp_path / "small.flo").exit_code == 0
-    small, _ = read_flow(tmp_path / "small.flo")
-    assert small.shape == full.shape
-    assert np.linalg.norm(small - full, axis=0).mean() < 0.5, "shrinking keeps flow in pixels of the full size"
-    net = run("flow", *sources, "--flow", "sea-raft-s", "--weights", "random:0", "--out", tmp_path / "net.kitti.png")
-    assert net.exit_code == 0, net.output
-    assert read_flow(tmp_path / "net.kitti.png")[0].shape == (2, 140, 200)
+class Patchy(Fixed):
+    """Finite flow for square frames, none at all for others."""
+
+    def estimate(self, windows: list[Window]) -> list[WindowFlow]:
+        shapes = [window.anchor_hwc.shape[:2] for window in windows]
+        return [
+            WindowFlow(np.full((1, 2, *shape), 1.0 if shape[0] == shape[1] else np.nan, np.float32)) for shape in shapes
+        ]
 
 
-def test_flow_command_on_a_video(tmp_path: Path) -> None:
-    writer = cv2.VideoWriter(str(tmp_path / "in.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (160, 128))
-    for frame in [f for seed in range(6) for f in moving_pair(128, 160, seed)]:
-        writer.write(frame)
-    writer.release()
-    done = run("flow", tmp_path / "in.avi", "--flow", "dis", "--out", tmp_path / "out.mp4", "--max-frames", 10)
-    assert done.exit_code == 0 and "10 pairs" in done.output
-    capture = cv2.VideoCapture(str(tmp_path / "out.mp4"))
-    frames = 0
-    while capture.read()[0]:
-        frames += 1
-    assert frames == 10
+def patchy_pairs(root: Path) -> None:
+    """Two square pairs of one set, and one that is not square; the true flow is 0."""
+    for set_name, height, width in (("a", 20, 20), ("b", 20, 30), ("c", 20, 20)):
+        for n in (10, 11):
+            picture(root / f"other-data/{set_name}/frame{n}.png", height, width)
+        truth(root / f"other-gt-flow/{set_name}/flow10.flo", np.zeros((2, height, width), np.float32))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("flow", "a.png", "b.png", "--flow", "dis", "--out", "x.png"), "no picture at a.png"),
-        (("flow", "a.mp4", "--flow", "dis", "--out", "x.mp4"), "no video at a.mp4"),
-        (("flow", "a.mp4", "--flow", "dis", "--out", "x.png"), "a video becomes a video"),
-        (("flow", "a.png", "--flow", "dis", "--out", "x.png"), "two pictures or one video"),
-        (
-            (
-                "flow",
-                "a.png",
-                "b.png",
-                "--flow",
-                "raft",
-                "--weights",
-                "random:0",
-                "--flow-option",
-                "x",
-                "--out",
-                "x.png",
-            ),
-            "NAME=VALUE",
-        ),
-        (("flow", "a.png", "b.png", "--flow", "rafd", "--out", "x.png"), "did you mean raft"),
-        (
-            ("flow", "a.png", "b.png", "--flow", "raft", "--weights", "/no.pth", "--out", "x.png"),
-            "no weights file at /no.pth",
-        ),
-        (("weights", "get", "raft-sintl"), "did you mean raft-sintel"),
-        (("weights", "convert-smurf", "nowhere"), "no TensorFlow checkpoint"),
-        (("compare-precision", "--flow", "raft-small", "--weights", "random"), "random:SEED"),
-    ],
-)
-def test_mistakes_are_one_line(
-    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = run(*arguments)
-    assert done.exit_code == 1 and message in done.output and "Traceback" not in done.output
-    assert done.output.count("\n") == 1
+def test_a_pair_without_finite_flow_leaves_the_others_their_figures(tmp_path: Path) -> None:
+    patchy_pairs(tmp_path)
+    scores = [score_pair(Patchy(np.zeros(0, np.float32)), pair) for pair in find_pairs(tmp_path)]
+    assert [score.epe_px for score in scores] == [pytest.approx(2**0.5), None, pytest.approx(2**0.5)]
+    total = by_set(scores)[-1]
+    assert total.epe_px == pytest.approx(2**0.5) and (total.pairs, total.without_flow) == (3, 1)
+    assert total.fl_all_percent == pytest.approx(100 * 600 / 1400), "its pixels are outliers all the same"
+    nothing = by_set([scores[1]])[-1]
+    assert nothing.epe_px is None and nothing.without_flow == 1
 
 
-def test_weights_command_lists_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLOWFEAT_CACHE", str(tmp_path))
-    (tmp_path / "flow").mkdir()
-    (tmp_path / "flow" / "raft_small_C_T_V1-ad48884c.pth").write_bytes(b"x")
-    listed = {entry["name"]: entry for entry in json.loads(run("weights", "--json").stdout)}
-    assert listed["raft-small-things"]["present"] and not listed["raft-sintel"]["present"]
-    assert listed["sea-raft-m-spring"]["url"].startswith("https://") and listed["raft-sintel"]["licence"]
-    table = run("weights").output
-    assert all(name in table for name in ("sea-raft-m-spring", "0b8c9e55", "BSD-3-Clause", "smurf-kitti"))
+def test_the_report_is_json_even_where_nothing_is_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
 
-
-def test_compare_precision_command() -> None:
-    done = run("compare-precision", "--flow", "raft-small", "--weights", "random:0", "--side", 128, "--json")
-    assert done.exit_code == 0, done.output
-    rows = {row["mode"]: row for row in json.loads(done.stdout)}
-    assert rows["fp32"]["max_epe_px"] == 0
-    assert rows["fp32 channels_last"]["max_epe_px"] < 1e-3 < rows["bf16"]["max_epe_px"]
-    assert rows["bf16"]["mean_epe_px"] < 0.1 * rows["bf16"]["mean_motion_px"]
+    patchy_pairs(tmp_path)
+    patchy = Patchy(np.zeros(0, np.float32))
+    monkeypatch.setattr(DisChoice, "build", lambda self: patchy)
+    done = run("evaluate-flow", "--flow", "dis", "--data", tmp_path, "--json")
+    assert done.exit_code == 1 and "1 of 3 pairs" in done.stderr
+    report = json.loads(done.stdout, parse_constant=refuse)
+    assert [pair["epe_px"] is None for pair in report["pairs"]] == [False, True, False]
+    assert report["sets"][-1]["without_flow"] == 1
+    shown = run("evaluate-flow", "--flow", "dis", "--data", tmp_path, "--per-pair")
+    assert "nan" not in shown.stdout.lower() and "middlebury, b: no finite flow" in shown.stderr

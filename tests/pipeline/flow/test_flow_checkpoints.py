@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipeline.flow.networks.build import build_network
 from pipeline.flow.networks.table import NETWORKS
 from pipeline.flow.weights.checkpoints import hash_in_name, load_checkpoint, load_random
 from pipeline.flow.weights.key_layouts import LAYOUTS
@@ -21,14 +22,14 @@ State = dict[str, Tensor]
 
 
 def loaded(name: str, path: Path) -> nn.Module:
-    net = NETWORKS[name].build()
+    net = build_network(name)
     assert load_checkpoint(net, name, path) == f"sha256:{sha256_of(path)}"
     return net
 
 
 def values(name: str, seed: int = 4) -> tuple[nn.Module, State]:
     """A network with random weights, and its state under our names."""
-    net = NETWORKS[name].build()
+    net = build_network(name)
     load_random(net, seed)
     return net, dict(net.state_dict())
 
@@ -91,7 +92,7 @@ def test_alias_names_must_agree(tmp_path: Path) -> None:
     state["cnet.layer3.0.bn3.weight"] = state["cnet.layer3.0.bn3.weight"] + 1
     path = saved(tmp_path / "model.pth", state)
     with pytest.raises(ValueError, match=r"1 with two unequal copies: cnet\.layer3\.0\.bn3\.weight"):
-        load_checkpoint(NETWORKS["sea-raft-s"].build(), "sea-raft-s", path)
+        load_checkpoint(build_network("sea-raft-s"), "sea-raft-s", path)
 
 
 @pytest.mark.parametrize("name", ["raft", "smurf"])
@@ -103,7 +104,7 @@ def test_the_file_names_its_own_hash(name: str, tmp_path: Path) -> None:
         assert same(loaded("raft", right), state)
     wrong = right.rename(tmp_path / "raft_large_C_T_V1-22a6c225.pth")
     with pytest.raises(ValueError, match="damaged or not what its name says"):
-        load_checkpoint(NETWORKS["raft"].build(), "raft", wrong)
+        load_checkpoint(build_network("raft"), "raft", wrong)
 
 
 def test_only_torchvision_names_carry_a_hash() -> None:
@@ -127,7 +128,7 @@ def test_only_torchvision_names_carry_a_hash() -> None:
 def test_weights_of_another_network_are_named(file: str, layout: str, asked: str, looks: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "some.pth", renamed(values(file)[1], layout))
     with pytest.raises(ValueError) as refused:
-        load_checkpoint(NETWORKS[asked].build(), asked, path)
+        load_checkpoint(build_network(asked), asked, path)
     text = str(refused.value)
     assert str(path) in text and f"does not fit {asked}" in text and f"looks like {looks}" in text
     assert "missing" in text or "unexpected" in text or "of another shape" in text
@@ -153,7 +154,7 @@ def test_missing_unexpected_and_misshapen_keys_are_named(tmp_path: Path) -> None
 def test_something_else_altogether(tmp_path: Path) -> None:
     path = saved(tmp_path / "resnet.pth", {f"layer{i}.weight": torch.zeros(3) for i in range(50)})
     with pytest.raises(ValueError, match="looks like none of the known networks"):
-        load_checkpoint(NETWORKS["raft"].build(), "raft", path)
+        load_checkpoint(build_network("raft"), "raft", path)
 
 
 @pytest.mark.parametrize(
@@ -169,14 +170,14 @@ def test_unreadable_files(name: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
-        load_checkpoint(NETWORKS["raft"].build(), "raft", path)
+        load_checkpoint(build_network("raft"), "raft", path)
 
 
 def test_truncated_file(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.pth", values("raft-small")[1])
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
-        load_checkpoint(NETWORKS["raft-small"].build(), "raft-small", path)
+        load_checkpoint(build_network("raft-small"), "raft-small", path)
 
 
 def test_files_cannot_run_code(tmp_path: Path) -> None:
@@ -187,12 +188,12 @@ def test_files_cannot_run_code(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"x": Evil()}, path)
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
-        load_checkpoint(NETWORKS["raft"].build(), "raft", path)
+        load_checkpoint(build_network("raft"), "raft", path)
 
 
 def test_nested_and_absent_files(tmp_path: Path) -> None:
     torch.save({"model": {}, "step": 3}, tmp_path / "nested.pth")
     with pytest.raises(ValueError, match="not a flat dictionary of tensors"):
-        load_checkpoint(NETWORKS["raft"].build(), "raft", tmp_path / "nested.pth")
+        load_checkpoint(build_network("raft"), "raft", tmp_path / "nested.pth")
     with pytest.raises(ValueError, match="no weights file at"):
-        load_checkpoint(NETWORKS["raft"].build(), "raft", tmp_path / "absent.pth")
+        load_checkpoint(build_network("raft"), "raft", tmp_path / "absent.pth")

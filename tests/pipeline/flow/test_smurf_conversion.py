@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline.flow.networks.table import NETWORKS
+from pipeline.flow.networks.build import build_network
 from pipeline.flow.weights import tf_bundle
 from pipeline.flow.weights.checkpoints import load_checkpoint
 from pipeline.flow.weights.convert_smurf import convert, key_of
@@ -122,7 +122,7 @@ def test_converted_checkpoint_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     converted = torch.load(target, weights_only=True)
     assert converted.keys() == state.keys()
     assert all(torch.equal(converted[key], value) for key, value in state.items())
-    assert load_checkpoint(NETWORKS["smurf"].build(), "smurf", target).startswith("sha256:")
+    assert load_checkpoint(build_network("smurf"), "smurf", target).startswith("sha256:")
     assert list(target.parent.iterdir()) == [target]
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import pipeline.flow.truth  # noqa: F401  (registers the estimator)
-from pipeline.flow.estimator import EstimatorOptions, Window, available, create
+from pipeline.flow.estimator import ESTIMATORS, EstimatorOptions, choose, create
 from pipeline.synth import GENERATOR_VERSION, Scene, generate
+from pipeline.window import Window
 
 SIZE, OFFSETS = (120, 162), (-2, -1, 1, 2)
 
@@ -42,8 +42,8 @@ def window_of(path: Path, anchor: int, side: int = 224, neighbours: tuple[int, .
 
 
 def test_windows_get_the_flow_of_their_scene(made: Path) -> None:
-    assert "truth" in available()
-    truth = create("truth", EstimatorOptions(image_size=448))
+    assert "truth" in ESTIMATORS
+    truth = create("truth")
     videos = [
         made / "videos/synth-00000.mp4",
         made / "videos/synth-00001.mp4",
@@ -69,10 +69,10 @@ def test_indices_not_offsets_say_which_frames(made: Path) -> None:
 
 def test_other_squares(made: Path) -> None:
     scene = Scene.create(9, 0, size=SIZE, frames=8)
-    truth = create("truth", EstimatorOptions(image_size=100))
-    flow_kchw = truth.estimate([window_of(made / "videos/synth-00000.mp4", 3, side=60)])[0].flow_kchw
+    choice = choose("truth", image_size=100)
+    flow_kchw = choice.build().estimate([window_of(made / "videos/synth-00000.mp4", 3, side=60)])[0].flow_kchw
     np.testing.assert_array_equal(flow_kchw[2], scene.flow_on_square(3, 4, image_size=100, flow_size=60))
-    assert truth.settings() == {"weights": None, "image_size": 100, "generator_version": GENERATOR_VERSION}
+    assert choice.statement() == {"weights": None, "image_size": 100, "generator_version": GENERATOR_VERSION}
 
 
 def test_a_record_beside_a_frame_folder_is_found(made: Path, tmp_path: Path) -> None:
