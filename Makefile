@@ -30,6 +30,7 @@ BENCH   ?=
 SWEEP   ?= configs/sweeps/demo.toml
 OUT     ?= runs/sweeps/$(basename $(notdir $(SWEEP)))
 JOBS    ?=
+BASE    ?=
 # demo
 DEMO    ?= runs/demo$(if $(filter-out 0,$(SEED)),-$(SEED))
 SEED    ?= 0
@@ -52,8 +53,8 @@ help:
 	@echo "make verify          SHARDS=dir: check every byte of a shard set"
 	@echo "make train           SHARDS=dir RUN=dir [DATASET=kinetics|ytvos|...: configs/<it>.toml, else real.toml; or CONFIG=file]"
 	@echo "                     [TRAIN='key=value ...']; continues a run that was stopped"
-	@echo "make sweep           SWEEP=file.toml [SHARDS=dir] [SHARDS_NAME=dir ...] [DAVIS=dir] [JOBS=n] [OUT=dir]: train every row of a"
-	@echo "                     sweep, judge it where DAVIS is given; the demo's sweep by default. See docs/sweeps.md"
+	@echo "make sweep           SWEEP=file.toml [SHARDS=dir] [SHARDS_NAME=dir ...] [DAVIS=dir] [JOBS=n] [OUT=dir] [BASE=config] [TRAIN='key=value ...']:"
+	@echo "                     train every row of a sweep, judge it where DAVIS is given; by default the demo's. See docs/sweeps.md"
 	@echo "make probe           RUN=dir DAVIS=dir [PROBE='...']: the VOS linear probe"
 	@echo "make probe-all       RUN=dir DAVIS=dir: every probe that has data"
 	@echo "make report          RUN=dir: build the report's pages again"
@@ -94,7 +95,7 @@ train: $(READY)
 
 # Exit status 3: all rows were tried and some failed; the others are judged all the same.
 sweep: $(READY) $(if $(and $(DEMO_SWEEP),$(filter file,$(origin SHARDS))),demo-data)
-	@$(PY) -m trainer sweep $(SWEEP) --shards $(SWEEP_SHARDS) $(SWEEP_SETS) --out $(OUT) $(if $(JOBS),--jobs $(JOBS)); status=$$?; \
+	@$(PY) -m trainer sweep $(SWEEP) --shards $(SWEEP_SHARDS) $(SWEEP_SETS) --out $(OUT) $(if $(JOBS),--jobs $(JOBS)) $(if $(BASE),--base $(BASE)) $(TRAIN); status=$$?; \
 	if [ $$status -ne 0 ] && [ $$status -ne 3 ]; then exit $$status; fi; \
 	if [ -n "$(SWEEP_DAVIS)" ]; then $(PY) -m probes sweep --sweep $(OUT) --davis $(SWEEP_DAVIS) $(if $(JOBS),--jobs $(JOBS)) || exit $$?; \
 	else echo "trained; with DAVIS=dir the rows are judged"; fi; exit $$status

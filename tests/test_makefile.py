@@ -52,6 +52,8 @@ def test_a_sweep_takes_its_sets_by_name_and_is_judged_on_request() -> None:
     assert "--set RAFT=b" in lines and "--set WINDOW9=c" in lines
     assert 'if [ -n "" ]' in lines
     assert "--davis d --jobs 3" in commands(*named, "DAVIS=d")
+    based = commands(*named, "BASE=configs/demo.toml", "TRAIN=train.steps=9 probe.height=96")
+    assert "--jobs 3 --base configs/demo.toml train.steps=9 probe.height=96; " in based
     other = commands("sweep", "SHARDS=a")
     assert "pipeline" not in other and "demo.toml --shards a " in other
 

@@ -24,11 +24,22 @@ SOME_FAILED, INTERRUPTED = 3, 130
 @click.option(
     "--jobs", type=click.IntRange(min=0), default=0, help="Runs at a time; 0: one per visible GPU, one on a CPU."
 )
+@click.option("--base", type=click.Path(path_type=Path), help="A config to build on instead of the file's base.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @one_line_errors(out_of_memory="use a smaller train.batch_size, a larger train.accumulate or fewer --jobs")
-def sweep_command(sweep_file: Path, shards: Path | None, sets: tuple[str, ...], out: Path | None, jobs: int) -> None:
+def sweep_command(
+    sweep_file: Path,
+    shards: Path | None,
+    sets: tuple[str, ...],
+    out: Path | None,
+    jobs: int,
+    base: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
     """Train every row of a sweep FILE, each in a process of its own; the same command again continues.
 
-    A row that fails is named and the others go on. `python -m probes sweep` judges the runs.
+    KEY=VALUE holds for all rows that do not set the key themselves: train.steps=500, seeds=[0,1], probe.height=160. A row
+    that fails is named and the others go on. `python -m probes sweep` judges the runs.
     """
     # heavy: the trainer with torch, which --help can do without
     from common.children import slots
@@ -37,7 +48,7 @@ def sweep_command(sweep_file: Path, shards: Path | None, sets: tuple[str, ...], 
     from trainer.sweep.sweep_file import read_sweep_file
     from trainer.sweep.view import SweepView
 
-    file = read_sweep_file(sweep_file)
+    file = read_sweep_file(sweep_file, base=base, overrides=overrides)
     plan = plan_sweep(file, out or Path("runs/sweeps") / file.name, shards, parse_sets(sets))
     use_gpus = any(run.config.train.device != "cpu" for run in plan.runs)
     with SweepView(plan, len(slots(jobs, use_gpus=use_gpus))) as view:

@@ -25,12 +25,13 @@ from __future__ import annotations
 import itertools
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.command import nearest
-from trainer.sweep.toml_part import Part, Settings, Value, toml
+from trainer.sweep.toml_part import Part, Settings, Value, flat_settings, toml
 
 TRAINED = "flowfeat"
 """The feature source of a row that is trained."""
@@ -86,22 +87,28 @@ class SweepFile:
         return self.path.stem
 
 
-def read_sweep_file(path: Path) -> SweepFile:
-    """Parse and check. ValueError says where in the file something is wrong, and the nearest name for an unknown one."""
+def read_sweep_file(path: Path, *, base: Path | None = None, overrides: Sequence[str] = ()) -> SweepFile:
+    """Parse and check. ValueError says where in the file something is wrong, and the nearest name for an unknown one.
+
+    base: another one than the file's, relative to the working directory. overrides: KEY=VALUE for all rows, where KEY is a
+    setting, `seeds`, or `probe.` and an entry of [probe]; what a row itself sets stays.
+    """
     if not path.is_file():
         raise ValueError(f"sweep file {path} does not exist")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"sweep file {path} is not valid TOML: {error}") from error
+    for text in overrides:
+        _override(table, text)
     part = Part(table, str(path))
     part.only("base", "baseline", "seeds", "settings", "probe", "rows", "grids")
     rows = [_row(each) for each in part.parts("rows")]
     rows += [row for each in part.parts("grids") for row in _grid(each)]
-    base = part.text("base", "")
+    named = part.text("base", "")
     sweep = SweepFile(
         path,
-        path.parent / base if base else None,
+        base or (path.parent / named if named else None),
         part.text("baseline", rows[0].name if rows else ""),
         part.whole_numbers("seeds", (0,)),
         _settings(part),
@@ -110,6 +117,24 @@ def read_sweep_file(path: Path) -> SweepFile:
     )
     _check(sweep)
     return sweep
+
+
+def _override(table: dict[str, Any], text: str) -> None:
+    """Put KEY=VALUE into the file's table, as if it stood there."""
+    key, equals, written = (part.strip() for part in text.partition("="))
+    if not equals or not key:
+        raise ValueError(f"{text!r} is not of the form KEY=VALUE")
+    try:
+        value = tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = written  # a bare word
+    if key == "seeds":
+        table[key] = value
+    elif key.startswith("probe."):
+        table["probe"] = {**table.get("probe", {}), key.removeprefix("probe."): value}
+    else:
+        settings = dict(flat_settings(table.get("settings", {}), "settings"))
+        table["settings"] = {**settings, key: value}
 
 
 def folder_name(row: str) -> str:

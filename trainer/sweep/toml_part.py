@@ -78,7 +78,7 @@ class Part:
     def settings(self, key: str) -> Settings:
         """Settings by full name, whether written "loss.alpha" or loss.alpha."""
         part = self.part(key)
-        flat = tuple(_flat(part.table, part.where))
+        flat = tuple(flat_settings(part.table, part.where))
         names = [name for name, _ in flat]
         if len(set(names)) != len(names):
             raise ValueError(f"{self.where}: {key} names a setting twice")
@@ -88,19 +88,20 @@ class Part:
         return ValueError(f"{self.where}: {key} = {self.table.get(key)!r} must be {wanted}")
 
 
-def _flat(table: Mapping[str, Any], where: str, prefix: str = "") -> list[tuple[str, Value]]:
+def flat_settings(table: Mapping[str, Any], where: str, prefix: str = "") -> list[tuple[str, Value]]:
+    """(full name, value) of a table's settings, nested or not."""
     flat: list[tuple[str, Value]] = []
     for key, value in table.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            flat += _flat(value, where, f"{name}.")
+            flat += flat_settings(value, where, f"{name}.")
         else:
             flat.append((name, _frozen(value, f"{where}: {name}")))
     return flat
 
 
 def _frozen(value: Any, where: str) -> Value:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return tuple(_frozen(each, where) for each in value)
     if not isinstance(value, bool | int | float | str):
         raise ValueError(f"{where} = {value} must be a number, a text, true, false, or a list of these")

@@ -93,6 +93,27 @@ def test_mistakes_are_named_with_their_place(tmp_path: Path, text: str, message:
     assert "some.toml" in str(caught.value) and "\n" not in re.sub("valid TOML.*", "", str(caught.value))
 
 
+def test_the_command_line_changes_what_rows_leave_open(tmp_path: Path) -> None:
+    path = write_sweep(
+        tmp_path / "some.toml", 'base = "b.toml"\n' + HEAD + "data.offsets = [1, 2]\n[probe]\nheight = 96\n" + ROWS
+    )
+    given = ("train.steps=9", "encoder.variant=demo_vit8", "seeds=[3]", "probe.height=160", "probe.sequences=['a']")
+    sweep = read_sweep_file(path, base=Path("other.toml"), overrides=given)
+    assert sweep.base == Path("other.toml") and sweep.seeds == (3,)
+    settings = dict(sweep.settings)
+    assert (settings["train.steps"], settings["encoder.variant"], settings["train.batch_size"]) == (9, "demo_vit8", 4)
+    assert settings["data.offsets"] == (1, 2)
+    assert (sweep.probe.height, sweep.probe.sequences) == (160, ("a",))
+    assert sweep.rows == read_sweep_file(path).rows
+    for text, message in (
+        ("train.steps", "KEY=VALUE"),
+        ("probe.hight=3", "did you mean height"),
+        ("seeds=3", "list of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_sweep_file(path, overrides=[text])
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.toml does not exist"):
         read_sweep_file(tmp_path / "none.toml")
