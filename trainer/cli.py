@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from common.command import Suggesting, one_line_errors
+from trainer.sweep.command import sweep_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +26,9 @@ OUT_OF_MEMORY = "use a smaller train.batch_size, a larger train.accumulate or a 
 @click.group(cls=Suggesting, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """Stage 2 of FlowFeat: train a feature decoder on a shard set, export it, look at its features."""
+
+
+main.add_command(sweep_command)
 
 
 @main.command("train")

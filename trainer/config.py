@@ -28,12 +28,21 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is trained for. "flowfeat": a linear map is fitted per image; "naive": one for all images is learned (an ablation)."""
+
+    name: Literal["flowfeat", "naive"] = "flowfeat"
+
+
+@dataclass(frozen=True)
 class DataConfig:
-    """The shard set and how it is read. `offsets` empty: every stored neighbour. `source_size` 0: twice the view
-    size, at most what is stored (the paper crops 224 out of 448). `allow_partial`: accept a set that is still growing."""
+    """The shard set and how it is read. `offsets` empty: every stored neighbour. `passes` 0: all; n: the first n anchors of
+    every video. `source_size` 0: twice the view size, at most what is stored (the paper crops 224 out of 448).
+    `allow_partial`: accept a set that is still growing."""
 
     shards: str = ""
     offsets: tuple[int, ...] = ()
+    passes: int = setting(0, low=0)
     source_size: int = setting(0, low=0)
     workers: int = setting(2, low=0, high=512)
     prefetch_batches: int = setting(4, low=1, high=64)
@@ -104,6 +113,7 @@ class Config:
     """Everything that decides a run."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -202,11 +212,12 @@ def _walk(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _unknown_key(name: str, where: str) -> ValueError:
-    known = [*flatten(Config()), *(f.name for f in dataclasses.fields(Config))]
+    sections = [f.name for f in dataclasses.fields(Config)]
+    known = [*flatten(Config()), *sections]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     last = name.rsplit(".", 1)[-1]
     near += [key for key in known if key.rsplit(".", 1)[-1] == last and key not in near]
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; sections are {', '.join(known[-7:])}"
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; sections are {', '.join(sections)}"
     return ValueError(f"{where}: unknown setting {name!r}{hint}")
 
 

@@ -28,9 +28,10 @@ from trainer.learner import Learner, check_sizes
 from trainer.loader import Loader
 from trainer.model_file import export_model
 from trainer.objective import Objective
+from trainer.objectives import objective_of
 from trainer.order import SampleOrder
 from trainer.run_log import RunLog, Window, peak_memory_mb
-from trainer.update import FlowDistillation, Update
+from trainer.update import Update
 from trainer.views import cut_views, draw_boxes
 
 KEEP_OPTION: dict[OptionalMember, str] = {"neighbour": "--keep-neighbours", "confidence": "--keep-confidence"}
@@ -55,14 +56,15 @@ def train(
     *,
     resume: bool = False,
     console: bool = True,
-    objective: type[Objective] = FlowDistillation,
+    objective: type[Objective] | None = None,
 ) -> Outcome:
     """Train until train.steps, train.max_minutes or an interrupt (which saves first). See the module docstring.
 
-    objective: what is trained for, see `trainer.objective`. Raises ValueError or OSError for bad input, LoaderError when data
-    cannot be delivered, NonFiniteLoss.
+    objective: another than the config names, see `trainer.objective`. Raises ValueError or OSError for bad input, LoaderError
+    when data cannot be delivered, NonFiniteLoss.
     """
     started = time.monotonic()
+    objective = objective or objective_of(config)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     device = training_device(config)
@@ -144,6 +146,13 @@ def sample_order(shards: ShardSet, config: Config, members: frozenset[Member] = 
         raise ValueError(f"data.offsets = {list(config.data.offsets)}: the set at {shards.root} stores {list(stored)}")
     columns = [k for k, offset in enumerate(stored) if offset in config.data.offsets] if config.data.offsets else None
     usable = shards.trainable_mask
+    if config.data.passes:
+        if config.data.passes > shards.manifest.passes:
+            raise ValueError(
+                f"data.passes = {config.data.passes}: the set at {shards.root} has {shards.manifest.passes}; extend it with "
+                f"PASSES={config.data.passes} (--passes {config.data.passes})"
+            )
+        usable = usable & (shards.pass_index < config.data.passes)[:, None]
     for member, option in KEEP_OPTION.items():
         if member in members:
             usable = usable & shards.stored_mask(member)
