@@ -23,7 +23,7 @@ from trainer.update import FlowDistillation, compare
 from trainer.views import Views
 
 SHARED_MAP = "objective.shared_map"
-"""The map's key in a snapshot."""
+"""The map's key in a checkpoint."""
 
 
 class NaiveFlow(FlowDistillation):

@@ -10,12 +10,12 @@ import torch
 
 from tests.trainer.runs import assert_equal, config_for, final_state, lines, run
 from trainer import FlowFeat
+from trainer.checkpoint import checkpoints
 from trainer.config import ObjectiveConfig
 from trainer.distill import flow_loss, gradient_loss
 from trainer.learner import Learner
 from trainer.naive import NaiveFlow
 from trainer.objectives import OBJECTIVES
-from trainer.snapshot import snapshots
 from trainer.views import Views
 
 NAIVE = "objective.name=naive"
@@ -75,7 +75,7 @@ def test_a_run_resumes_exactly_and_exports_a_plain_model(shards: Path, tmp_path:
     assert lines(tmp_path / "straight", "step")[0]["loss"] > 0
     exported = FlowFeat.from_pretrained(tmp_path / "straight/flowfeat.safetensors").state_dict()
     assert not [key for key in exported if "shared_map" in key]
-    assert_equal(dict(FlowFeat.from_pretrained(snapshots(tmp_path / "straight")[-1]).state_dict()), dict(exported))
+    assert_equal(dict(FlowFeat.from_pretrained(checkpoints(tmp_path / "straight")[-1]).state_dict()), dict(exported))
 
 
 def test_a_run_does_not_change_its_objective(shards: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ class SweepView:
 
     def begun(self, run: Run) -> None:
         one = self.progress[run.name]
-        # What a killed run logged after its last snapshot will be done again; its start line says from where.
+        # What a killed run logged after its last checkpoint will be done again; its start line says from where.
         one.status, one.begun_s, one.first_step = "running", time.monotonic(), one.log.state.step
         self.say(f"{run.name}: begun" if not one.first_step else f"{run.name}: continued after step {one.first_step}")
 

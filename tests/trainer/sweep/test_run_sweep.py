@@ -207,7 +207,7 @@ def test_the_table_shows_every_row_and_the_time_left(
 
 
 def test_a_log_that_went_back_shows_where_it_is_now(tmp_path: Path, shards: Path) -> None:
-    """After a kill the run starts again from its snapshot, behind what it had logged."""
+    """After a kill the run starts again from its checkpoint, behind what it had logged."""
     plan = planned(tmp_path, shards)
     run = plan.runs[0]
     run.directory.mkdir(parents=True)

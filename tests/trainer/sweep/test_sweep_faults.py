@@ -17,8 +17,8 @@ import torch
 from common.children import directory_lock
 from tests.trainer.sweep.small_sweep import HEAD, log_lines, write_sweep
 from tests.trainer.training_set import write_training_set
+from trainer.checkpoint import checkpoints, load
 from trainer.config import load_config
-from trainer.snapshot import load, snapshots
 from trainer.sweep.record import read_record
 from trainer.sweep.run_state import read_state
 from trainer.train import train
@@ -26,7 +26,7 @@ from trainer.train import train
 ROOT = Path(__file__).resolve().parents[3]
 ENDLESS = 1_000_000
 TWO_ROWS = (
-    HEAD.replace("[0, 1]", "[0]").replace("every = 1,", "every = 1, snapshot_every = 4,")
+    HEAD.replace("[0, 1]", "[0]").replace("every = 1,", "every = 1, checkpoint_every = 4,")
     + '[[rows]]\nname = "full"\n[[rows]]\nname = "L2"\nsettings = { "loss.flow_kind" = "l2" }\n'
 )
 SWEEP_COMMAND = (sys.executable, "-m", "trainer", "sweep")
@@ -50,7 +50,7 @@ def finish(root: Path, shards: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def begun(tmp_path: Path, shards: Path) -> Iterator[subprocess.Popen[str]]:
-    """A sweep whose two children are past their first snapshots."""
+    """A sweep whose two children are past their first checkpoints."""
     process = subprocess.Popen(
         arguments(tmp_path, shards, ENDLESS),
         cwd=ROOT,
@@ -60,7 +60,7 @@ def begun(tmp_path: Path, shards: Path) -> Iterator[subprocess.Popen[str]]:
         start_new_session=True,
     )
     try:
-        wait_for(lambda: all(snapshots(directory) for directory in run_directories(tmp_path)))
+        wait_for(lambda: all(checkpoints(directory) for directory in run_directories(tmp_path)))
         yield process
     finally:
         process.kill()
@@ -86,7 +86,7 @@ def assert_undisturbed(root: Path, row: str) -> None:
     """The row's run ended as one that was never disturbed."""
     directory = root / "out" / "rows" / row / "seed-0"
     train(load_config(directory / "config.toml"), root / "straight" / row, console=False)
-    ours, theirs = (load(snapshots(base)[-1]) for base in (directory, root / "straight" / row))
+    ours, theirs = (load(checkpoints(base)[-1]) for base in (directory, root / "straight" / row))
     assert ours["step"] == theirs["step"]
     assert all(torch.equal(tensor, theirs["model"][key]) for key, tensor in ours["model"].items())
 
@@ -116,7 +116,7 @@ def test_an_interrupt_saves_and_the_same_command_continues(
     assert begun.returncode == 130 and "the same command continues" in errors and "Traceback" not in errors
     for directory in run_directories(tmp_path):
         stop = log_lines(directory, "stop")[-1]
-        assert stop["reason"] == "interrupted" and load(snapshots(directory)[-1])["step"] == stop["step"]
+        assert stop["reason"] == "interrupted" and load(checkpoints(directory)[-1])["step"] == stop["step"]
     assert finish(tmp_path, shards).returncode == 0
     assert_undisturbed(tmp_path, "L2")
 
