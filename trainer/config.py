@@ -165,9 +165,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"config file {path} is not valid TOML: {error}") from error
     config: Config = _build(Config, table, "", where)
-    for override in overrides:
-        config = _override(config, override)
-    return config
+    return _overridden(config, overrides)
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -240,7 +238,18 @@ def _build(kind: Any, table: dict[str, Any], prefix: str, where: str) -> Any:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _override(config: Config, text: str) -> Config:
+def _overridden(config: Config, texts: Sequence[str]) -> Config:
+    """The config with all overrides at once: what two of them allow together may not depend on which comes first."""
+    changed: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        section, key, value = _override(config, text)
+        changed.setdefault(section, {})[key] = value
+    sections = {name: dataclasses.replace(getattr(config, name), **values) for name, values in changed.items()}
+    return dataclasses.replace(config, **sections)
+
+
+def _override(config: Config, text: str) -> tuple[str, str, Any]:
+    """(section, key, checked value) of "section.key=value"."""
     name, equals, written = text.partition("=")
     name, written = name.strip(), written.strip()
     if not equals or not name:
@@ -257,5 +266,4 @@ def _override(config: Config, text: str) -> Config:
     if (kind is str or get_origin(kind) is Literal) and not isinstance(raw, str):
         raw = written  # a bare word that happens to read as another type, such as a directory called 2024
     spec = next(f for f in dataclasses.fields(values) if f.name == key)
-    changed = dataclasses.replace(values, **{key: checked(raw, kind, spec, name, "the command line")})
-    return dataclasses.replace(config, **{section: changed})
+    return section, key, checked(raw, kind, spec, name, "the command line")

@@ -142,3 +142,11 @@ def test_what_a_resumed_run_may_not_change() -> None:
     assert changed_settings(base, load_config(None, ["train.steps=5", "data.workers=0", "log.every=1"])) == []
     changed = changed_settings(base, load_config(None, ["train.lr=1.0", "train.seed=3", "data.offsets=[1]"]))
     assert [line.split(":")[0] for line in changed] == ["data.offsets", "train.seed", "train.lr"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_overrides_that_are_valid_together_are_valid_in_any_order(order: int) -> None:
+    config = load_config(None, ["train.accumulate=3", "train.batch_size=9"][::order])
+    assert (config.train.accumulate, config.train.batch_size) == (3, 9)
+    config = load_config(None, ["encoder.init=random", "train.batch_size=9", "train.batch_size=6"][::order])
+    assert config.train.batch_size == (6 if order == 1 else 9), "the last one counts"
