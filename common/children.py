@@ -9,18 +9,15 @@ get round to saving). They inherit the descriptor of a lock: nothing else starts
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-
-from common.command import PlainError
 
 KILL_AFTER_S = 10.0
 """How long children that were told to end at once may take before they are killed."""
@@ -177,17 +174,3 @@ def _end_with_parent() -> Callable[[], None] | None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
     return arrange
-
-
-@contextmanager
-def directory_lock(directory: Path, what: str) -> Iterator[int]:
-    """Hold `directory`/.lock and give its descriptor. Raises PlainError where somebody, or a child of theirs, has it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PlainError(
-                f"{what} is already at work in {directory} (or its last child is still saving): wait for it, or stop it"
-            ) from error
-        yield file.fileno()

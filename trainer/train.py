@@ -91,7 +91,11 @@ def train(
     ) as loader:
         learner = Learner(config, device, state, objective)
         source_size = check_sizes(learner.model, config, stored.image_size)
-        with _open_log(run_dir, config, first_step, console) as log, Interrupts() as interrupts:
+        with (
+            checkpoint.sole_trainer(run_dir, state, resume),
+            _open_log(run_dir, config, first_step, console) as log,
+            Interrupts() as interrupts,
+        ):
             checkpoint.record_config(run_dir, config)
             _announce(log, config, shards, order, learner, first_step, state, rounding)
             step, state = first_step, None

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from common.children import directory_lock, slots
+from common.children import slots
 from common.command import PlainError, nearest, one_line_errors
+from common.lock import directory_lock
 from common.progress import ProgressDisplay
 from probes.sweep import tables
 from probes.sweep.charts import Curve

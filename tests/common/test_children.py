@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from common import children
-from common.children import Children, Ended, Slot, Task, directory_lock, slots, threads_each
+from common.children import Children, Ended, Slot, Task, slots, threads_each
 from common.command import PlainError
+from common.lock import directory_lock
 
 
 def task(tmp_path: Path, code: str, name: str = "one") -> Task:

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from common.command import PlainError
 from common.device import pick_device
+from common.lock import directory_lock
 from shards.reader import ShardSetError
 from tests.trainer.runs import final_state, lines, run
 from tests.trainer.training_set import flip_image_byte, write_training_set
+from trainer import checkpoint
 from trainer import train as train_module
 from trainer.checkpoint import checkpoints
 from trainer.loader import LoaderError
@@ -125,3 +128,33 @@ def test_cpu_device_names() -> None:
         assert pick_device("auto").type == "cpu"
         with pytest.raises(ValueError, match="0 CUDA devices"):
             pick_device("cuda")
+
+
+def test_two_trainers_in_one_directory_do_not_lose_a_run(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with directory_lock(out, "a training"), pytest.raises(PlainError, match="a training is already at work"):
+        run(shards, out, "train.steps=1")
+    assert not (out / "config.toml").exists()
+    assert run(shards, out, "train.steps=1").step == 1, "the lock leaves nothing that a run would stumble over"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_another_has_moved_on_is_not_continued_from_where_it_was(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    """Both looked at the directory before either held it; whoever comes second must not overwrite the first one's work."""
+    out = tmp_path / "run"
+    if resume:
+        run(shards, out, "train.steps=1")
+    looked = checkpoint.find
+
+    def overtaken(*arguments: Any) -> Any:
+        state = looked(*arguments)
+        monkeypatch.setattr(checkpoint, "find", looked)
+        run(shards, out, "train.steps=3", resume=resume)
+        return state
+
+    monkeypatch.setattr(checkpoint, "find", overtaken)
+    with pytest.raises(PlainError, match="another training has been at work"):
+        run(shards, out, "train.steps=2", resume=resume)
+    assert [path.name for path in checkpoint.checkpoints(out)][-1] == "step-0000003.pth"

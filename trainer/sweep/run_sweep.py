@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from common.children import Children, Ended, Task, directory_lock, slots, threads_each
+from common.children import Children, Ended, Task, slots, threads_each
+from common.lock import directory_lock
 from shards.files import write_atomic
 from trainer.config import load_config, to_toml
 from trainer.interrupts import Interrupts

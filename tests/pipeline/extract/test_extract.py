@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from common.command import PlainError
+from common.lock import directory_lock
 from pipeline.extract import stages
 from pipeline.extract.encode import encode_pair
 from pipeline.extract.local import LocalRunner
@@ -258,9 +260,7 @@ def test_a_full_disk_loses_only_the_chunk_at_hand(
 
 
 def test_only_one_extraction_writes_a_set(videos: Path, tmp_path: Path) -> None:
-    from pipeline.extract.run import locked
-
-    with locked(tmp_path / "set"), pytest.raises(ValueError, match="another extraction is writing"):
+    with directory_lock(tmp_path / "set", "an extraction"), pytest.raises(PlainError, match="an extraction is already"):
         run(request(videos, tmp_path / "set"))
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import torch
 
-from common.children import directory_lock
+from common.lock import directory_lock
 from tests.trainer.sweep.small_sweep import HEAD, log_lines, write_sweep
 from tests.trainer.training_set import write_training_set
 from trainer.checkpoint import checkpoints, load
