@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from probes.heads import label_propagation
+from probes.heads.label_propagation import PropagationSettings
 from tests.data import parity_weights
 from tests.probes.largest_tensor import LargestTensor
-from tests.probes.mutants import noticed
+from tests.probes.mutants import Check, noticed
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 
@@ -46,7 +47,9 @@ def check_parity(lp: ModuleType) -> None:
     assert np.abs(lp.upsampled(maps[-1], size, rules).numpy() - up_last).max() < meta["atol"]
 
 
-def propagated_by_loops(target: np.ndarray, context: np.ndarray, labels: np.ndarray, rules: object) -> np.ndarray:
+def propagated_by_loops(
+    target: np.ndarray, context: np.ndarray, labels: np.ndarray, rules: PropagationSettings
+) -> np.ndarray:
     """The module docstring's formula, cell by cell in float64."""
     _, g, f = target.shape
     out = np.zeros((labels.shape[1], g, f))
@@ -57,12 +60,12 @@ def propagated_by_loops(target: np.ndarray, context: np.ndarray, labels: np.ndar
                 for v in range(g):
                     for u in range(f):
                         apart = (v - y, u - x)
-                        inside = max(map(abs, apart)) if rules.window == "square" else math.hypot(*apart)  # type: ignore[attr-defined]
-                        if inside <= rules.radius:  # type: ignore[attr-defined]
+                        inside = max(map(abs, apart)) if rules.window == "square" else math.hypot(*apart)
+                        if inside <= rules.radius:
                             found.append((float(target[:, y, x] @ context[t, :, v, u]), labels[t, :, v, u]))
             found.sort(key=lambda pair: -pair[0])
-            best = found[: rules.neighbors]  # type: ignore[attr-defined]
-            weights = np.exp(np.array([cosine for cosine, _ in best]) / rules.temperature)  # type: ignore[attr-defined]
+            best = found[: rules.neighbors]
+            weights = np.exp(np.array([cosine for cosine, _ in best]) / rules.temperature)
             out[:, y, x] = weights @ np.array([label for _, label in best]) / weights.sum()
     return out
 
@@ -222,8 +225,8 @@ MUTATIONS = [
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_label_propagation(check: object) -> None:
-    check(label_propagation)  # type: ignore[operator]
+def test_label_propagation(check: Check) -> None:
+    check(label_propagation)
 
 
 @pytest.mark.parametrize(("old", "new"), MUTATIONS)
