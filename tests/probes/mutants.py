@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 Check = Callable[[ModuleType], None]
 
 
@@ -29,6 +31,14 @@ def noticed(module: ModuleType, old: str, new: str, checks: Sequence[Check]) -> 
     for check in checks:
         try:
             check(changed)
-        except (AssertionError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+        except (
+            pytest.fail.Exception,
+            AssertionError,
+            ArithmeticError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ):
             return True
     return False
