@@ -122,20 +122,6 @@ def check_a_shift_is_followed(lp: ModuleType) -> None:
         assert np.array_equal(found, annotation[:-2, :-3]) == same
 
 
-def check_the_queue(lp: ModuleType) -> None:
-    """With one recent frame: the first frame is always seen, the frame before last is not."""
-    rules = dataclasses.replace(lp.DINO480, neighbors=1, context_frames=1)
-    code = torch.eye(4)[:, :, None, None]
-    first, second, third = code[0], code[1], code[2]
-    propagator = lp.LabelPropagator(first + 0.2 * second, torch.ones(1, 1, 1), rules)
-    assert propagator.step(second).item() == 1
-    propagator._recent[0] = (propagator._recent[0][0], torch.full((1, 1, 1), 7.0))
-    assert propagator.step(second + 0.1 * third).item() == 7
-    assert propagator.step(first).item() == 1  # the first frame again
-    propagator._recent[0] = (propagator._recent[0][0], torch.full((1, 1, 1), 3.0))
-    assert propagator.step(second).item() == 1  # of (second: gone), first + 0.2 second matches better than first
-
-
 def check_maps_are_averaged_and_kept_apart(lp: ModuleType) -> None:
     random = torch.Generator().manual_seed(1)
     one, two = torch.randn(4, 5, 6, 6, generator=random), torch.randn(4, 3, 6, 6, generator=random)
@@ -180,7 +166,7 @@ def check_grids(lp: ModuleType) -> None:
 
 
 CHECKS = (
-    check_parity, check_loops, check_published_settings, check_ties_are_kept, check_a_shift_is_followed, check_the_queue,
+    check_parity, check_loops, check_published_settings, check_ties_are_kept, check_a_shift_is_followed,
     check_maps_are_averaged_and_kept_apart, check_first_labels, check_labels_of_constant_channels, check_nearest_output,
     check_grids,
 )  # fmt: skip
