@@ -115,6 +115,12 @@ def score_depth(predicted_hw: NDArray, truth_hw: NDArray, farthest_m: float | No
     return DepthScores(float(np.sqrt(np.mean((predicted - truth) ** 2))), *shares)
 
 
+def absolute_relative_error(predicted_hw: NDArray, truth_hw: NDArray, farthest_m: float | None = None) -> float | None:
+    """Mean |d - d*| / d* over the valid pixels (Eigen et al., 2014); None if there is none."""
+    predicted, truth = _compared(predicted_hw, truth_hw, farthest_m)
+    return float(np.mean(np.abs(predicted - truth) / truth)) if truth.size else None
+
+
 def points(depth_hw: NDArray, camera: Camera) -> Floats:
     """[h, w, 3]: the point in metres that every pixel shows."""
     depth = depth_hw.astype(np.float64)
