@@ -55,7 +55,7 @@ class Bumps:
         return Encoding(bumps, torch.nn.functional.avg_pool2d(bumps, 4))
 
 
-def _shuffled(map_bchw: torch.Tensor) -> torch.Tensor:
+def shuffled(map_bchw: torch.Tensor) -> torch.Tensor:
     """Every pixel's feature somewhere else, another place in every picture."""
     order = torch.randperm(map_bchw[0, 0].numel())
     return map_bchw.flatten(2)[..., order].view_as(map_bchw)
@@ -63,7 +63,7 @@ def _shuffled(map_bchw: torch.Tensor) -> torch.Tensor:
 
 TOKENS = Source("encoder", Bumps(), lambda encoding: Features(encoding.low_bdgf))
 PIXELS = Source("flowfeat", Bumps(), lambda encoding: Features(encoding.low_bdgf, encoding.images_bchw))
-SHUFFLED_TOKENS = Source("encoder", Bumps(), lambda encoding: Features(_shuffled(encoding.low_bdgf)))
+SHUFFLED_TOKENS = Source("encoder", Bumps(), lambda encoding: Features(shuffled(encoding.low_bdgf)))
 SHUFFLED_PIXELS = Source(
-    "flowfeat", Bumps(), lambda encoding: Features(_shuffled(encoding.low_bdgf), _shuffled(encoding.images_bchw))
+    "flowfeat", Bumps(), lambda encoding: Features(shuffled(encoding.low_bdgf), shuffled(encoding.images_bchw))
 )
