@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.synth import exact_tracks, write_davis
+from pipeline.synth.scene import Scene
+from pipeline.synth.write import HELD_OUT
+from probes.data.rgbd import open_pairs
 from probes.data.tracks import open_tracks
 
 
@@ -47,6 +51,19 @@ def test_every_form_gives_the_same_video(tmp_path: Path) -> None:
         assert np.array_equal(video.visible_nt, ~one["occluded"])
         frames = video.open()
         assert all(np.array_equal(np.asarray(frames(index)), one["video"][index]) for index in range(4))
+
+
+def test_what_the_generator_writes_is_read(tmp_path: Path) -> None:
+    write_davis(tmp_path, 1, 5, frames=3, size=(64, 80))
+    (video,) = open_tracks(tmp_path)
+    scene = Scene.create(5 + HELD_OUT, 0, size=(64, 80), frames=3)
+    places, occluded = exact_tracks(scene)
+    assert np.array_equal(video.visible_nt, ~occluded)
+    assert np.abs(video.points_nt2 - places)[~occluded].max() < 1e-6
+    assert video.open()(2).size == (80, 64)
+    pairs = open_pairs(tmp_path, 1000)
+    assert [pair.picture.name for pair in pairs] == ["00000.jpg", "00001.jpg", "00002.jpg"]
+    assert np.abs(pairs[1].depth_m() - scene.depth(1)[:, 8:72]).max() < 0.001
 
 
 def test_fingerprint_follows_the_points(tmp_path: Path) -> None:
