@@ -20,6 +20,7 @@ Memory: the features of one batch (128 channels at 480 px: 0.12 GB per picture),
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -41,6 +42,9 @@ from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task
 from probes.tasks.depth_pictures import LARGEST_JUMP, Drawing, Floats, normal_step_px
 
 PICTURES = 3
+READERS = 4
+"""Threads that decode the pictures of a batch."""
+CPU = torch.device("cpu")
 PAPER = (
     ("DINO-S16", "0.4634 / 83.60", "0.4410 / 85.26"),
     ("DINO2-S14", "0.3294 / 92.97", "0.3072 / 93.91"),
@@ -217,13 +221,18 @@ class Training:
         self, size_hw: tuple[int, int], seed: int, device: torch.device, mean_depth: RunningMean
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Read from disk as they are asked for. Batches in which nothing was measured teach nothing and are passed on too."""
-        for indices in depth_probe.batch_order(len(self.train), self.task.batch, self.task.iterations, seed):
-            pairs = [self.train[index] for index in indices]
-            truths = [torch.from_numpy(self._measured(pair))[None, None] for pair in pairs]
-            # The depth at each cell's centre: a mean would invent depths between an object and what is behind it.
-            truth = torch.cat([F.interpolate(one, size=size_hw, mode="nearest-exact") for one in truths])
-            mean_depth.add(truth[truth > 0])
-            yield batch_of([pair.image() for pair in pairs], size_hw, device), truth.to(device)
+        with ThreadPoolExecutor(READERS) as readers:
+            for indices in depth_probe.batch_order(len(self.train), self.task.batch, self.task.iterations, seed):
+                read = list(readers.map(lambda index: self._training_pair(self.train[index], size_hw), indices))
+                images, truth = (torch.cat(parts) for parts in zip(*read, strict=True))
+                mean_depth.add(truth[truth > 0])
+                yield images.to(device), truth.to(device)
+
+    def _training_pair(self, pair: rgbd.Pair, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """uint8 picture [1, h, w, 3] and depth [1, 1, h, w], both at the input's size."""
+        depth = torch.from_numpy(self._measured(pair))[None, None]
+        # The depth at each cell's centre: a mean would invent depths between an object and what is behind it.
+        return batch_of([pair.image()], size_hw, CPU), F.interpolate(depth, size=size_hw, mode="nearest-exact")
 
 
 class RunningMean:

@@ -73,7 +73,7 @@ class Tracking(Task):
         f"green within {NEAR_PX} px, yellow within {FAR_PX} px, red farther off."
     )
     unit: ClassVar = Noun("video", "videos")
-    part: ClassVar = Noun("part", "parts")
+    part: ClassVar = Noun("set of points", "sets of points")
     step: ClassVar = Noun("map", "maps")
     metrics: ClassVar = _metrics()
     headline: ClassVar = "first"

@@ -43,6 +43,16 @@ def test_metres_of_the_centre_square_and_its_camera(tmp_path: Path) -> None:
     assert np.array_equal(rgbd.open_pairs(tmp_path, 500)[0].depth_m(), 2 * depth)
 
 
+def test_an_upright_picture_is_cut_at_its_middle_too(tmp_path: Path) -> None:
+    wall = slanted_wall(0, 48, 80)
+    write_pair(tmp_path / "a.rgb.png", tmp_path / "a.depth.png", wall)
+    (tmp_path / "camera-intrinsics.txt").write_text("60 0 23.5\n0 60 39.5\n0 0 1")
+    (pair,) = rgbd.open_pairs(tmp_path, 1000)
+    camera = pair.square_camera()
+    assert camera is not None and (camera.cx, camera.cy) == (23.5, 23.5)
+    assert np.abs(pair.depth_m() - wall[16:64]).max() <= 0.0005 + 1e-6
+
+
 def test_camera_is_the_nearest_above_the_picture(tmp_path: Path) -> None:
     write_pair(tmp_path / "a/rgb/0.png", tmp_path / "a/depth/0.png", slanted_wall(0))
     write_pair(tmp_path / "b/rgb/0.png", tmp_path / "b/depth/0.png", slanted_wall(1))
