@@ -13,7 +13,7 @@ from probes.metrics.depth import absolute_relative_error, score_depth
 from probes.report.pictures import PictureFolder
 from probes.sources.features import Source
 from probes.task import Context, Row
-from probes.tasks.depth import Depth, Training, scores
+from probes.tasks.depth import Depth, RunningMean, Training, scores
 from tests.probes.small_depth import PIXELS, SHUFFLED_PIXELS, SHUFFLED_TOKENS, TOKENS, write_folder
 
 
@@ -107,6 +107,18 @@ def test_what_is_beyond_the_last_bin_is_not_scored(root: Path, tmp_path: Path) -
         ValueError, match=r"nothing in 7 training pictures: are --depth-scale 1000 and --depth-farthest 0.5"
     ):
         _evaluate(nothing, tmp_path, PIXELS)
+
+
+def test_training_sees_measured_depths_only(root: Path) -> None:
+    """Reduced to half the size, no depth is a mixture of a measured one and of nothing."""
+    (unit,) = _task(root, iterations=3).units()
+    measured = {float(depth) for pair in unit.train for depth in np.unique(pair.depth_m())}
+    mean_depth = RunningMean()
+    batches = list(unit._batches((24, 24), 0, torch.device("cpu"), mean_depth))
+    assert [(images.shape, truth.shape) for images, truth in batches] == [((4, 24, 24, 3), (4, 1, 24, 24))] * 3
+    seen = torch.cat([truth.flatten() for _, truth in batches])
+    assert {float(depth) for depth in seen.unique()} <= measured
+    assert mean_depth.value == pytest.approx(float(seen[seen > 0].mean()), rel=1e-5)
 
 
 def test_bad_settings_and_missing_data_are_one_line() -> None:

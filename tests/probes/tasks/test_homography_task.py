@@ -102,6 +102,8 @@ def test_without_a_warp_every_point_is_found(folder: Path, tmp_path: Path) -> No
 def test_views_hang_on_picture_and_seed_alone(folder: Path, tmp_path: Path) -> None:
     task = _task(folder)
     rows = _rows(task, tmp_path, PIXELS)
+    first, second = _rows(task, tmp_path, TOKENS)["encoder"]
+    assert first.values != second.values, "every view is another"
     assert _rows(task, tmp_path, TOKENS, PIXELS)["flowfeat"] == rows["flowfeat"], "as if alone"
     assert _rows(replace(task, most=1), tmp_path, PIXELS) == rows, "in any selection"
     assert _rows(task, tmp_path, TOKENS, seed=1) != _rows(task, tmp_path, TOKENS)
