@@ -1,11 +1,12 @@
-"""What tasks draw: features as colours (three principal components) and masks laid over frames.
+"""What tasks draw: features as colours (three principal components), masks laid over frames, depth maps and surface normals.
 
-Feature maps and label maps come in while a task measures a unit, pictures go out to its `PictureSink`. A colour basis is
+Feature maps, label maps and depth maps come in while a task measures a unit, pictures go out to its `PictureSink`. A colour basis is
 fitted once per source and unit, so that a colour means the same feature in every picture of the unit.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -63,6 +64,23 @@ def overlay(image: Image.Image, labels_hw: NDArray[np.uint8], size: tuple[int, i
     rim = inside & np.logical_or.reduce([labels != neighbour for neighbour in around])
     opacity = np.where(rim, 1.0, np.where(inside, 0.5, 0.0))[..., None]
     return Image.fromarray((pixels * (1 - opacity) + colours * opacity).round().astype(np.uint8))
+
+
+def depth_picture(depth_hw: NDArray[np.float32], range_m: tuple[float, float], size: tuple[int, int]) -> Image.Image:
+    """Depth as colours, from red at the near end of `range_m` to blue at the far end; black where it is 0."""
+    near, far = range_m
+    closeness = np.clip((far - depth_hw) / max(far - near, 1e-6), 0, 1)
+    colours = cv2.applyColorMap(np.rint(255 * closeness).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    return Image.fromarray(np.where((depth_hw > 0)[..., None], colours, 0).astype(np.uint8)).resize(
+        size, Image.Resampling.NEAREST
+    )
+
+
+def normal_picture(normals_hwc: NDArray[np.float64], known_hw: NDArray[np.bool_], size: tuple[int, int]) -> Image.Image:
+    """Unit normals as colours: red to the right, green up, blue towards the camera; black where unknown."""
+    outward = (normals_hwc * (1, -1, -1) + 1) / 2
+    colours = np.where(known_hw[..., None], np.rint(255 * outward), 0).astype(np.uint8)
+    return Image.fromarray(colours).resize(size, Image.Resampling.NEAREST)
 
 
 def picked_frames(frames: int, count: int = 2) -> list[int]:

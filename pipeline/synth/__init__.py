@@ -3,6 +3,7 @@
 from pipeline.synth.compose import CLASSES, Style
 from pipeline.synth.render import Renderer
 from pipeline.synth.scene import GENERATOR_VERSION, Grid, Scene, square_grid
+from pipeline.synth.tracks import exact_tracks
 from pipeline.synth.write import DEPTH_SCALE, generate, write_davis, write_videos
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Renderer",
     "Scene",
     "Style",
+    "exact_tracks",
     "generate",
     "square_grid",
     "write_davis",

@@ -10,6 +10,7 @@ training videos (`HELD_OUT`), with the same classes of objects.
     OUT/davis/JPEGImages/480p/<seq>/00000.jpg           plus scene.json
     OUT/davis/Annotations/480p/<seq>/00000.png          indexed, 0 background, 1..C objects
     OUT/davis/Depth/480p/<seq>/00000.png                16 bit, depth = value / DEPTH_SCALE
+    OUT/davis/Tracks/<seq>.npz                          exact tracks of points, as in TAP-Vid-DAVIS (`tracks`)
     OUT/davis/ImageSets/2017/val.txt                    names of the sequences
 """
 
@@ -31,6 +32,7 @@ from PIL import Image
 from pipeline.synth.compose import Style
 from pipeline.synth.render import Renderer
 from pipeline.synth.scene import Scene
+from pipeline.synth.tracks import tracks_bytes
 from shards.files import write_atomic
 
 HELD_OUT = 2**32  # added to the seed of DAVIS sequences; seeds are smaller than this, so the two never meet
@@ -132,7 +134,8 @@ def _write_sequence(out_dir: Path, scene: Scene, fps: float, with_depth: bool) -
     record = {**scene.record(), "fps": fps}
     trees = {"JPEGImages": ".jpg", "Annotations": ".png"} | ({"Depth": ".png"} if with_depth else {})
     folders = {tree: out_dir / tree / "480p" / name for tree in trees}
-    if _is_written(folders["JPEGImages"] / "scene.json", record):
+    tracks_path = out_dir / "Tracks" / f"{name}.npz"
+    if _is_written(folders["JPEGImages"] / "scene.json", record) and tracks_path.is_file():
         return name
     renderer = Renderer(scene)
     for tree, folder in folders.items():
@@ -146,6 +149,7 @@ def _write_sequence(out_dir: Path, scene: Scene, fps: float, with_depth: bool) -
                 case _:
                     data = _depth_bytes(scene.depth(t))
             write_atomic(folder / f"{t:05d}{trees[tree]}", data)
+    write_atomic(tracks_path, tracks_bytes(scene))
     write_atomic(folders["JPEGImages"] / "scene.json", _json_bytes(record))
     return name
 

@@ -21,6 +21,12 @@ def list_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> tuple[Pat
     return tuple(sorted(found))
 
 
+def list_images_below(folder: Path) -> tuple[Path, ...]:
+    """The pictures in a folder and in the folders below, sorted, hidden files apart."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return tuple(sorted(found))
+
+
 def open_rgb(path: Path, *, what: str = "picture") -> Image.Image:
     """A whole picture as RGB. Raises ValueError naming the file when it cannot be decoded."""
     try:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from probes.task import Task
+from probes.tasks.depth import Depth
+from probes.tasks.homography import HomographyMatching
+from probes.tasks.tracking import Tracking
 from probes.tasks.vos import LinearVos
 
-TASKS: tuple[type[Task], ...] = (LinearVos,)
+TASKS: tuple[type[Task], ...] = (LinearVos, Depth, HomographyMatching, Tracking)
