@@ -1,7 +1,7 @@
 """FlowFeat, the model other projects import: normalised images in, two feature maps out.
 
-The network is `trainer.model.EncoderDecoder`; here is where its weights come from: a model file (`from_pretrained`), or
-for the encoder a published file, a download or a seed (`create`).
+The network is `trainer.model.EncoderDecoder`; here is where its weights come from: a model file or an official
+name (`from_pretrained`), or for the encoder a published file, a download or a seed (`create`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from trainer.encoder_weights import fetch_encoder
 from trainer.images import normalise
 from trainer.model import EncoderDecoder
 from trainer.model_file import read_model_file
+from trainer.official_models import fetch_official, is_official_name
 
 
 class FlowFeat(EncoderDecoder):
@@ -68,13 +69,22 @@ class FlowFeat(EncoderDecoder):
     ) -> Self:
         """Load a whole model: .safetensors or .pth; flat, nested under "model", "module."-prefixed, or a training checkpoint.
 
+        path: a file, or the name of an official model such as "dinov2_vits14_yt" (`trainer.official_models`; a file of that
+        name goes first), which is downloaded once into the cache.
         variant: only needed where the file fits no registered one. teacher: take the EMA decoder of a training checkpoint.
         grid: rows and columns of the stored position embedding, only needed for a MAE file that does not show it.
-        Raises ValueError naming missing, unexpected or misshapen keys; FileNotFoundError with the path.
+        Raises ValueError naming missing, unexpected or misshapen keys, or the names nearest to an unknown one; FileNotFoundError
+        with the path; OSError saying what to do where an official file cannot be had.
         """
-        found = read_model_file(Path(path), variant=variant, teacher=teacher, grid=grid)
+        official = fetch_official(path) if isinstance(path, str) and is_official_name(path) else None
+        file = official.path if official else Path(path)
+        asked = variant or (official.variant if official else None)
+        found = read_model_file(file, variant=asked, teacher=teacher, grid=grid)
         model = cls.blank(found.spec, found.variant)
         model.load_state_dict(found.tensors)
+        if official:
+            model.encoder_source = f"official model {path} sha256:{official.sha256}"
+            return model
         model.encoder_source = found.metadata.get("encoder_source", f"model file {Path(path).name}")
         return model
 
