@@ -6,9 +6,10 @@ name (`from_pretrained`), or for the encoder a published file, a download or a s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, overload
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from shards.files import sha256_of
 from trainer.encoder import EncoderSpec, spec_of
 from trainer.encoder_file import read_encoder_file
 from trainer.encoder_weights import fetch_encoder
+from trainer.extract_features import Extracted, Fit, Picture, Points, extract
 from trainer.images import normalise
 from trainer.model import EncoderDecoder
 from trainer.model_file import read_model_file
@@ -87,6 +89,42 @@ class FlowFeat(EncoderDecoder):
             return model
         model.encoder_source = found.metadata.get("encoder_source", f"model file {Path(path).name}")
         return model
+
+    @overload
+    def extract(
+        self, pictures: Picture, *, points: Points | None = None, fit: Fit = "resize", normalised: bool = False
+    ) -> Extracted: ...
+
+    @overload
+    def extract(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        points: Points | None = None,
+        fit: Fit = "resize",
+        normalised: bool = False,
+    ) -> list[Extracted]: ...
+
+    def extract(
+        self,
+        pictures: Picture | Sequence[Picture],
+        *,
+        points: Points | None = None,
+        fit: Fit = "resize",
+        normalised: bool = False,
+    ) -> Extracted | list[Extracted]:
+        """Features of one picture, or of a list of them (of any sizes, then a list comes back), without gradients.
+
+        pictures: PIL image (turned as its EXIF says); numpy array [H, W, 3]; tensor [3, H, W] or [H, W, 3]; arrays and
+        tensors with one more axis in front are batches. uint8, or floats from 0 to 1; normalised: floats as the plain call
+        takes them. Where both the first and the last axis have length 3, the last is color in numpy, the first in torch.
+        fit: sides that are no multiples of `size_multiple` are resized to the nearest ("resize") or padded at the right and
+        the bottom by their last column and row ("pad"); the dense map is brought back to the picture's pixels either way.
+        points: [N, 2], (x, y) in pixels of the picture, x to the right, y down; (0, 0) is the centre of the first pixel, so
+        whole numbers give `high[:, y, x]` exactly; bilinear between. The same points for every picture.
+        Everything happens, and comes back, on the model's device. Raises ValueError for what is no picture.
+        """
+        return extract(self, pictures, points=points, fit=fit, normalised=normalised)
 
     @staticmethod
     def normalise(images_bhwc: Tensor) -> Tensor:
