@@ -151,10 +151,22 @@ def test_what_is_no_picture_is_refused(model: FlowFeat, picture: Any, message: s
         model.extract(picture)
 
 
-def test_points_outside_and_odd_settings_are_refused(model: FlowFeat) -> None:
-    image = pixels(28, 56)[0]
+def test_three_pixels_high_and_wide_is_color_last_in_numpy_and_first_in_torch(model: FlowFeat) -> None:
+    narrow = pixels(3, 3)[0]
+    found = model.extract(narrow).high
+    assert torch.equal(model.extract(Image.fromarray(narrow)).high, found)
+    assert torch.equal(model.extract(torch.from_numpy(narrow).permute(2, 0, 1)).high, found)
+    assert not torch.equal(model.extract(torch.from_numpy(narrow)).high, found)
+
+
+@pytest.mark.parametrize("point", [(-0.6, 3), (3, -0.6), (55.6, 3), (3, 27.6), (float("nan"), 3)])
+def test_a_point_outside_is_refused(model: FlowFeat, point: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="1 points are outside the picture of 56x28"):
-        model.extract(image, points=[(0, 0), (3, 28)])
+        model.extract(pixels(28, 56)[0], points=[(0, 0), point])
+
+
+def test_odd_points_and_settings_are_refused(model: FlowFeat) -> None:
+    image = pixels(28, 56)[0]
     with pytest.raises(ValueError, match=r"points are \[N, 2\]"):
         model.extract(image, points=[1.0, 2.0])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="fit is"):
