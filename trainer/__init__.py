@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer.decoder import DPTDecoder
     from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
+    from trainer.extract_features import Extracted
     from trainer.flowfeat import FlowFeat
     from trainer.model import Encoded
     from trainer.sweep.record import RowRecord, RunRecord, SweepRecord, read_record
@@ -21,6 +22,7 @@ __all__ = [
     "DPTDecoder",
     "Encoded",
     "EncoderSpec",
+    "Extracted",
     "FlowFeat",
     "FrozenViT",
     "RowRecord",
@@ -35,6 +37,7 @@ _HOMES = {
     "ENCODERS": "trainer.encoder",
     "Encoded": "trainer.model",
     "EncoderSpec": "trainer.encoder",
+    "Extracted": "trainer.extract_features",
     "FlowFeat": "trainer.flowfeat",
     "FrozenViT": "trainer.encoder",
     "RowRecord": "trainer.sweep.record",

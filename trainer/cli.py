@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from common.command import Suggesting, one_line_errors
+from trainer.features_command import features_command
 from trainer.sweep.command import sweep_command
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 INTERRUPTED = 130
 OUT_OF_MEMORY = "use a smaller train.batch_size, a larger train.accumulate or a smaller views.image_size"
@@ -29,6 +25,7 @@ def main() -> None:
 
 
 main.add_command(sweep_command)
+main.add_command(features_command)
 
 
 @main.command("train")
@@ -87,73 +84,3 @@ def export_command(run_dir: Path, out: Path, ema: bool) -> None:
     decoder = "teacher" if ema else "student"
     export_model(model, out, {"step": state["step"], "shards": state["shards"], "decoder": decoder, **settings})
     click.echo(f"{out}: {state['variant']}, {decoder} after step {state['step']}")
-
-
-@main.command("features")
-@click.option("--model", "model_path", type=click.Path(path_type=Path), required=True, help="Model file or checkpoint.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Directory for <image>.npy and <image>.png."
-)
-@click.option("--size", default=448, type=click.IntRange(min=16), help="Shorter side the network sees, pixels.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@one_line_errors(out_of_memory="use a smaller --size")
-def features_command(model_path: Path, out: Path, size: int, device: str, images: tuple[Path, ...]) -> None:
-    """Features of pictures: a float16 array [channels, height, width] and a picture of its first three components each.
-
-    Sides are rounded to what the model takes. An image that cannot be read is named and skipped; the exit code is then 1.
-    """
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    from common.device import pick_device
-    from common.feature_colors import pca_picture
-    from shards.files import atomic_file
-    from trainer.flowfeat import FlowFeat
-
-    names = _distinct_names(images)
-    target = pick_device(device)
-    model = FlowFeat.from_pretrained(model_path).to(target).eval()
-    out.mkdir(parents=True, exist_ok=True)
-    unreadable = 0
-    for path, name in zip(images, names, strict=True):
-        try:
-            pixels_hwc = _read_image(path, size, model.size_multiple)
-        except ValueError as error:
-            click.echo(f"skipped: {error}", err=True)
-            unreadable += 1
-            continue
-        _, high = model(FlowFeat.normalise(torch.from_numpy(pixels_hwc)[None]).to(target))
-        with atomic_file(out / f"{name}.npy") as stream:
-            np.save(stream, high[0].cpu().numpy().astype(np.float16))
-        with atomic_file(out / f"{name}.png") as stream:
-            Image.fromarray(pca_picture(high[0])).save(stream, format="PNG")
-        click.echo(f"{path} -> {out / name}.npy {list(high.shape[1:])}, {out / name}.png")
-    if unreadable:
-        raise click.ClickException(f"{unreadable} of {len(images)} images could not be read (named above)")
-
-
-def _distinct_names(images: tuple[Path, ...]) -> list[str]:
-    """File stems; where two images share one, the folder's name is put before it, or it is an error."""
-    stems = [path.stem for path in images]
-    names = [p.stem if stems.count(p.stem) == 1 else f"{p.resolve().parent.name}-{p.stem}" for p in images]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"several images would be written to {', '.join(twice[:3])}: pass them in separate runs")
-    return names
-
-
-def _read_image(path: Path, shorter_px: int, multiple: int) -> NDArray[np.uint8]:
-    """RGB [h, w, 3], shorter side resized to about `shorter_px`, both sides to multiples of `multiple`. ValueError names the file."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error})") from error
-    scale = shorter_px / min(picture.size)
-    width, height = (max(multiple, round(side * scale / multiple) * multiple) for side in picture.size)
-    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR))

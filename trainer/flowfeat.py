@@ -1,14 +1,15 @@
 """FlowFeat, the model other projects import: normalised images in, two feature maps out.
 
-The network is `trainer.model.EncoderDecoder`; here is where its weights come from: a model file (`from_pretrained`), or
-for the encoder a published file, a download or a seed (`create`).
+The network is `trainer.model.EncoderDecoder`; here is where its weights come from: a model file or an official
+name (`from_pretrained`), or for the encoder a published file, a download or a seed (`create`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, overload
 
 import torch
 from torch import Tensor
@@ -17,9 +18,11 @@ from shards.files import sha256_of
 from trainer.encoder import EncoderSpec, spec_of
 from trainer.encoder_file import read_encoder_file
 from trainer.encoder_weights import fetch_encoder
+from trainer.extract_features import Extracted, Fit, Picture, Points, extract
 from trainer.images import normalise
 from trainer.model import EncoderDecoder
 from trainer.model_file import read_model_file
+from trainer.official_models import fetch_official, is_official_name
 
 
 class FlowFeat(EncoderDecoder):
@@ -68,15 +71,60 @@ class FlowFeat(EncoderDecoder):
     ) -> Self:
         """Load a whole model: .safetensors or .pth; flat, nested under "model", "module."-prefixed, or a training checkpoint.
 
+        path: a file, or the name of an official model such as "dinov2_vits14_yt" (`trainer.official_models`; a file of that
+        name goes first), which is downloaded once into the cache.
         variant: only needed where the file fits no registered one. teacher: take the EMA decoder of a training checkpoint.
         grid: rows and columns of the stored position embedding, only needed for a MAE file that does not show it.
-        Raises ValueError naming missing, unexpected or misshapen keys; FileNotFoundError with the path.
+        Raises ValueError naming missing, unexpected or misshapen keys, or the names nearest to an unknown one; FileNotFoundError
+        with the path; OSError saying what to do where an official file cannot be had.
         """
-        found = read_model_file(Path(path), variant=variant, teacher=teacher, grid=grid)
+        official = fetch_official(path) if isinstance(path, str) and is_official_name(path) else None
+        file = official.path if official else Path(path)
+        asked = variant or (official.variant if official else None)
+        found = read_model_file(file, variant=asked, teacher=teacher, grid=grid)
         model = cls.blank(found.spec, found.variant)
         model.load_state_dict(found.tensors)
+        if official:
+            model.encoder_source = f"official model {path} sha256:{official.sha256}"
+            return model
         model.encoder_source = found.metadata.get("encoder_source", f"model file {Path(path).name}")
         return model
+
+    @overload
+    def extract(
+        self, pictures: Picture, *, points: Points | None = None, fit: Fit = "resize", normalised: bool = False
+    ) -> Extracted: ...
+
+    @overload
+    def extract(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        points: Points | None = None,
+        fit: Fit = "resize",
+        normalised: bool = False,
+    ) -> list[Extracted]: ...
+
+    def extract(
+        self,
+        pictures: Picture | Sequence[Picture],
+        *,
+        points: Points | None = None,
+        fit: Fit = "resize",
+        normalised: bool = False,
+    ) -> Extracted | list[Extracted]:
+        """Features of one picture, or of a list of them (of any sizes, then a list comes back), without gradients.
+
+        pictures: PIL image (turned as its EXIF says); numpy array [H, W, 3]; tensor [3, H, W] or [H, W, 3]; arrays and
+        tensors with one more axis in front are batches. uint8, or floats from 0 to 1; normalised: floats as the plain call
+        takes them. Where both the first and the last axis have length 3, the last is color in numpy, the first in torch.
+        fit: sides that are no multiples of `size_multiple` are resized to the nearest ("resize") or padded at the right and
+        the bottom by their last column and row ("pad"); the dense map is brought back to the picture's pixels either way.
+        points: [N, 2], (x, y) in pixels of the picture, x to the right, y down; (0, 0) is the centre of the first pixel, so
+        whole numbers give `high[:, y, x]` exactly; bilinear between. The same points for every picture.
+        Everything happens, and comes back, on the model's device. Raises ValueError for what is no picture.
+        """
+        return extract(self, pictures, points=points, fit=fit, normalised=normalised)
 
     @staticmethod
     def normalise(images_bhwc: Tensor) -> Tensor:

@@ -18,9 +18,18 @@ def normalise(images_bhwc: Tensor) -> Tensor:
         )
     if images_bhwc.dtype != torch.uint8 or images_bhwc.ndim != 4 or images_bhwc.shape[-1] != 3:
         raise ValueError(f"normalise takes uint8 [B, H, W, 3], not {images_bhwc.dtype} {list(images_bhwc.shape)}")
-    mean, std = (images_bhwc.new_tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     pixels = images_bhwc.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    return pixels.div_(255).sub_(mean).div_(std)
+    return _standardise_(pixels.div_(255))
+
+
+def normalise_unit(images_bchw: Tensor) -> Tensor:
+    """[B, 3, H, W] floats from 0 to 1 -> the same normalised, float32; `normalise` does it to 0..255."""
+    return _standardise_(images_bchw.to(torch.float32, memory_format=torch.contiguous_format, copy=True))
+
+
+def _standardise_(pixels_bchw: Tensor) -> Tensor:
+    mean, std = (pixels_bchw.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return pixels_bchw.sub_(mean).div_(std)
 
 
 def denormalise(image_chw: Tensor) -> Tensor:

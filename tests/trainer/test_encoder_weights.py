@@ -14,7 +14,8 @@ from tests.common.download_server import HASTY, Server, serving
 from tests.trainer.model_fixtures import OFFICIAL, encoder_state
 from trainer import FlowFeat
 from trainer import encoder_weights as weights
-from trainer.encoder_weights import Published, fetch_encoder
+from trainer.encoder_weights import fetch_encoder
+from trainer.published import Published
 
 
 @pytest.fixture
