@@ -57,7 +57,8 @@ class Bumps:
 
 def shuffled(map_bchw: torch.Tensor) -> torch.Tensor:
     """Every pixel's feature somewhere else, another place in every picture."""
-    order = torch.randperm(map_bchw[0, 0].numel())
+    seed = int(map_bchw.double().abs().sum() * 1000)
+    order = torch.randperm(map_bchw[0, 0].numel(), generator=torch.Generator().manual_seed(seed))
     return map_bchw.flatten(2)[..., order].view_as(map_bchw)
 
 

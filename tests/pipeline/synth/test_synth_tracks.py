@@ -9,12 +9,12 @@ import pytest
 
 from pipeline.synth import Scene, exact_tracks, write_davis
 
-SIZE = (96, 128)
+SIZE, FRAMES = (96, 128), 16
 
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    return Scene.create(3, 1, size=SIZE, frames=6)
+    return Scene.create(3, 2, size=SIZE, frames=FRAMES)
 
 
 def test_visible_points_move_with_the_flow(scene: Scene) -> None:
@@ -39,6 +39,7 @@ def test_a_point_is_visible_where_its_surface_is_in_front(scene: Scene) -> None:
     places, occluded = exact_tracks(scene, 60)
     assert occluded.any() and not occluded.all(axis=1).any(), "each is seen at least where it starts"
     masks = [scene.mask(t) for t in range(scene.frames)]
+    assert ((places < 0) | (places > 1)).any(), "some leave the picture"
     stable = 0
     for point in range(60):
         labels = set()
@@ -52,9 +53,18 @@ def test_a_point_is_visible_where_its_surface_is_in_front(scene: Scene) -> None:
 
 def test_half_of_the_points_are_on_objects_and_draws_repeat(scene: Scene) -> None:
     places, occluded = exact_tracks(scene, 60)
-    again = exact_tracks(Scene.create(3, 1, size=SIZE, frames=6), 60)
+    masks = [scene.mask(t) for t in range(scene.frames)]
+    on_object = []
+    for point in range(60):
+        seen = [
+            masks[t][int(places[point, t, 1] * scene.height), int(places[point, t, 0] * scene.width)] > 0
+            for t in np.flatnonzero(~occluded[point])
+        ]
+        on_object.append(np.mean(seen) > 0.5)
+    assert np.mean(on_object[1::2]) > 0.9 > 2 * np.mean(on_object[::2])
+    again = exact_tracks(Scene.create(3, 2, size=SIZE, frames=FRAMES), 60)
     assert np.array_equal(places, again[0]) and np.array_equal(occluded, again[1])
-    assert not np.array_equal(places, exact_tracks(Scene.create(3, 2, size=SIZE, frames=6), 60)[0])
+    assert not np.array_equal(places, exact_tracks(Scene.create(3, 9, size=SIZE, frames=FRAMES), 60)[0])
 
 
 def test_tracks_lie_beside_the_sequences(tmp_path: Path) -> None:
