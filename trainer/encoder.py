@@ -1,6 +1,6 @@
 """Frozen vision transformers: normalised images in, the token maps of four blocks out.
 
-DINO, DINOv2 and MAE share one pre-norm ViT; all in which they differ is an object of `trainer.families`. Module names
+DINO, MAE, DINOv2 and DINOv3 share one pre-norm ViT; all in which they differ is an object of `trainer.families`. Module names
 follow the published files, so that those load without renaming. What comes out goes to `trainer.decoder`; nothing in here
 is ever trained.
 
@@ -20,16 +20,17 @@ from torch import Tensor, nn
 
 from common.command import nearest
 from trainer.families import Family, family_of
+from trainer.rotary import RotaryPositions, Rotation
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
     """Everything that fixes an encoder's shapes and the decoder's beside it.
 
-    grid: token grid for which pos_embed is stored (rows, columns). hooks: the four blocks, 0-based and rising, whose raw
-    outputs feed the decoder. widths: the decoder's channels per level, finest first. feature_dim: channels of the dense
-    features (128 in every official variant). family: a name in `trainer.families.FAMILIES`. Raises ValueError for values
-    that cannot be built.
+    grid: token grid for which pos_embed is stored (rows, columns), the native one where positions are rotary. hooks: the
+    four blocks, 0-based and rising, whose raw outputs feed the decoder. widths: the decoder's channels per level, finest
+    first. feature_dim: channels of the dense features (128 in every official variant). family: a name in
+    `trainer.families.FAMILIES`. Raises ValueError for values that cannot be built.
     """
 
     family: str
@@ -46,6 +47,8 @@ class EncoderSpec:
         rules = family_of(self.family)
         if self.dim % self.heads or self.dim % 4:
             raise ValueError(f"encoder dim {self.dim} must be a multiple of 4 and of its {self.heads} heads")
+        if rules.rotary and self.dim % (4 * self.heads):
+            raise ValueError(f"rotary positions take heads of a multiple of 4 channels, not {self.dim // self.heads}")
         if list(self.hooks) != sorted(set(self.hooks)) or len(self.hooks) != 4 or self.hooks[0] < 0:
             raise ValueError(f"hooks {self.hooks} must be four rising block numbers")
         if self.hooks[-1] >= self.depth:
@@ -80,6 +83,12 @@ ENCODERS: dict[str, EncoderSpec] = {
     "dinov2_vits14": _base("dinov2", 384, 12, 14, 37),
     "dinov2_vitb14": _base("dinov2", 768, 12, 14, 37),
     "dinov2_vitl14": _base("dinov2", 1024, 24, 14, 37),
+    "dinov2_vits14_reg": _base("dinov2_reg", 384, 12, 14, 37),
+    "dinov2_vitb14_reg": _base("dinov2_reg", 768, 12, 14, 37),
+    "dinov2_vitl14_reg": _base("dinov2_reg", 1024, 24, 14, 37),
+    "dinov3_vits16": _base("dinov3", 384, 12, 16, 14),
+    "dinov3_vitb16": _base("dinov3", 768, 12, 16, 14),
+    "dinov3_vitl16": _base("dinov3", 1024, 24, 16, 14),
     "mae_vitb16": _base("mae", 768, 12, 16, 14, (96, 192, 384, 768)),
     "mae_vitl16": _base("mae", 1024, 24, 16, 14, (256, 512, 1024, 1024)),
     # demonstrations on a CPU, at 128x128 natively
@@ -88,6 +97,8 @@ ENCODERS: dict[str, EncoderSpec] = {
     # one of each family, small enough for tests
     "tiny_dino8": _small("dino", 48, 8, 6, (48, 48, 48, 48), 16),
     "tiny_dinov2_14": _small("dinov2", 48, 14, 7, (48, 48, 48, 48), 16),
+    "tiny_dinov2_reg14": _small("dinov2_reg", 48, 14, 7, (48, 48, 48, 48), 16),
+    "tiny_dinov3_16": _small("dinov3", 48, 16, 4, (48, 48, 48, 48), 16),
     "tiny_mae16": _small("mae", 48, 16, 4, (6, 12, 24, 48), 16),
 }
 
@@ -111,18 +122,40 @@ class PatchEmbed(nn.Module):
         return tokens
 
 
+class MaskedBiasLinear(nn.Linear):
+    """DINOv3's fused projection: biases times factors that the published files hold, zero for the keys."""
+
+    bias_mask: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 3 * dim)
+        self.register_buffer("bias_mask", torch.empty(3 * dim))
+        self.fill()
+
+    @torch.no_grad()
+    def fill(self) -> None:
+        """The factors of a network that is not read from a file: queries | keys | values."""
+        for part, factor in zip(self.bias_mask.chunk(3), (1.0, 0.0, 1.0), strict=True):
+            part.fill_(factor)
+
+    def forward(self, x_bnd: Tensor) -> Tensor:
+        return F.linear(x_bnd, self.weight, self.bias * self.bias_mask)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; the fused projection holds (q | k | v), each heads x head_dim."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.heads = spec.heads
+        self.qkv = MaskedBiasLinear(spec.dim) if spec.rules.masked_bias else nn.Linear(spec.dim, 3 * spec.dim)
+        self.proj = nn.Linear(spec.dim, spec.dim)
 
-    def forward(self, x_bnd: Tensor) -> Tensor:
+    def forward(self, x_bnd: Tensor, rotation: Rotation | None = None) -> Tensor:
         b, n, d = x_bnd.shape
         q, k, v = self.qkv(x_bnd).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        if rotation is not None:
+            q, k = rotation.turn(q), rotation.turn(k)
         mixed: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
         return mixed
 
@@ -141,7 +174,7 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """DINOv2's learned factor per channel of a residual branch."""
+    """DINOv2's and DINOv3's learned factor per channel of a residual branch."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -152,20 +185,20 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; LayerNorm eps is 1e-6 throughout, as in all three code bases."""
+    """Pre-norm transformer block."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        scaled = spec.rules.layer_scale
-        self.norm1 = nn.LayerNorm(spec.dim, eps=1e-6)
-        self.attn = Attention(spec.dim, spec.heads)
+        scaled, eps = spec.rules.layer_scale, spec.rules.norm_eps
+        self.norm1 = nn.LayerNorm(spec.dim, eps=eps)
+        self.attn = Attention(spec)
         self.ls1 = LayerScale(spec.dim) if scaled else nn.Identity()
-        self.norm2 = nn.LayerNorm(spec.dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(spec.dim, eps=eps)
         self.mlp = Mlp(spec.dim)
         self.ls2 = LayerScale(spec.dim) if scaled else nn.Identity()
 
-    def forward(self, x_bnd: Tensor) -> Tensor:
-        x_bnd = x_bnd + self.ls1(self.attn(self.norm1(x_bnd)))
+    def forward(self, x_bnd: Tensor, rotation: Rotation | None = None) -> Tensor:
+        x_bnd = x_bnd + self.ls1(self.attn(self.norm1(x_bnd), rotation))
         return x_bnd + self.ls2(self.mlp(self.norm2(x_bnd)))
 
 
@@ -176,28 +209,36 @@ class FrozenViT(nn.Module):
         super().__init__()
         self.spec = spec
         self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + math.prod(spec.grid), spec.dim))
+        if spec.rules.rotary:
+            self.rope_embed = RotaryPositions(spec.dim // spec.heads)
+        else:
+            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + math.prod(spec.grid), spec.dim))
         for name, count in spec.rules.extra_tokens.items():
             self.register_parameter(name, nn.Parameter(torch.zeros(1, count, spec.dim)))
         for name in spec.rules.unused:
             self.register_parameter(name, nn.Parameter(torch.zeros(1, spec.dim)))
         self.patch_embed = PatchEmbed(spec)
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
-        self.norm = nn.LayerNorm(spec.dim, eps=1e-6)
+        self.norm = nn.LayerNorm(spec.dim, eps=spec.rules.norm_eps)
         self.requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, images_bchw: Tensor) -> list[Tensor]:
         """[B, 3, H, W] float, ImageNet-normalised, sides multiples of the patch -> four tensors [B, P + N, D], CLS first."""
         gh, gw = images_bchw.shape[-2] // self.spec.patch, images_bchw.shape[-1] // self.spec.patch
-        position = self.position_for(gh, gw)
-        patches_bnd = self.patch_embed(images_bchw)
+        cls_11d: Tensor = self.cls_token
+        patches_bnd, rotation = self.patch_embed(images_bchw), None
+        if self.spec.rules.rotary:
+            rotation = self.rope_embed(gh, gw, self.spec.rules.prefix_tokens)
+        else:
+            position = self.position_for(gh, gw)
+            cls_11d, patches_bnd = cls_11d + position[:, :1], patches_bnd + position[:, 1:]
         extra = [self.get_parameter(name) for name in self.spec.rules.extra_tokens]
-        prefix = [t.expand(len(images_bchw), -1, -1) for t in (self.cls_token + position[:, :1], *extra)]
-        tokens_bnd = torch.cat((*prefix, patches_bnd + position[:, 1:]), dim=1)
+        prefix = [t.expand(len(images_bchw), -1, -1) for t in (cls_11d, *extra)]
+        tokens_bnd = torch.cat((*prefix, patches_bnd), dim=1)
         hooked: list[Tensor] = []
         for number, block in enumerate(self.blocks[: self.spec.hooks[-1] + 1]):
-            tokens_bnd = block(tokens_bnd)
+            tokens_bnd = block(tokens_bnd, rotation)
             if number in self.spec.hooks:
                 hooked.append(tokens_bnd)
         return hooked
@@ -222,6 +263,9 @@ class FrozenViT(nn.Module):
         convolution keeps PyTorch's U(+-1/sqrt(fan-in)). So the residual stream is dominated by a random projection of
         each patch, and what a random frozen ViT hands on is image detail, gently mixed. MAE's position table is the fixed one.
         """
+        for module in self.modules():
+            if isinstance(module, RotaryPositions | MaskedBiasLinear):
+                module.fill()
         for name, parameter in self.named_parameters():
             last = name.rsplit(".", 1)[-1]
             if name.startswith("patch_embed"):
@@ -243,6 +287,7 @@ def resize_position(pos_1pd: Tensor, spec: EncoderSpec, gh: int, gw: int) -> Ten
     Same dtype out as in.
     """
     table = pos_1pd[:, 1:].float().unflatten(1, spec.grid).permute(0, 3, 1, 2)
+    assert spec.rules.resize is not None, f"{spec.family} stores no position table"
     table = spec.rules.resize(table, (gh, gw))
     assert table.shape[-2:] == (gh, gw), f"position embedding came out as {tuple(table.shape[-2:])}, wanted {(gh, gw)}"
     patches = table.permute(0, 2, 3, 1).flatten(1, 2).to(pos_1pd.dtype)

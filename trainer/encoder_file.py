@@ -1,6 +1,6 @@
 """A published encoder file in, the tensors of a `FrozenViT` out, once it is certain that the file is the encoder asked for.
 
-Files are read as published: DINO and DINOv2 flat, MAE nested under "model".
+Files are read as published: DINO, DINOv2 and DINOv3 flat, MAE nested under "model".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read_encoder_file(path: Path, spec: EncoderSpec, variant: str) -> dict[str, 
     try:
         payload, _ = read_tensor_file(path)
     except FileNotFoundError as error:
-        url = PUBLISHED[variant].url if variant in PUBLISHED else None
+        url = spec.rules.request or PUBLISHED[variant].url if variant in PUBLISHED else None
         hint = f"fetch it from {url}, or use init='pretrained' or init='random'" if url else "or use init='random'"
         raise FileNotFoundError(f"no encoder file {path} for {variant}: {hint}") from error
     except ValueError as error:
@@ -46,7 +46,7 @@ def read_encoder_file(path: Path, spec: EncoderSpec, variant: str) -> dict[str, 
         raise ValueError(
             f"{path} is not {variant}: {_looks_like(tensors, family, sign)}{'; ' + differences if differences else ''}"
         )
-    grids = stored_grids(tensors["pos_embed"], spec)
+    grids = [] if spec.rules.rotary else stored_grids(tensors["pos_embed"], spec)
     if grids and spec.grid not in grids:
         raise ValueError(
             f"{path} holds positions of a {grids[0][0]}x{grids[0][1]} grid of tokens, not of {variant}'s "

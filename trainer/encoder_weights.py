@@ -7,6 +7,7 @@ A variant's name becomes a file in the cache (`fetch_encoder`, by way of `traine
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 from common.cache import cache_dir
@@ -16,8 +17,15 @@ from trainer.published import Published, fetch_published
 
 log = logging.getLogger(__name__)
 
+
+def _published(url: str) -> Published:
+    """A name that ends in "-" and hexadecimal digits gives the beginning of the file's sha256, as torch.hub reads it."""
+    digits = re.search(r"-([0-9a-f]{8,})\.pth$", url)
+    return Published(url, digits.group(1) if digits else None)
+
+
 PUBLISHED: dict[str, Published] = {
-    variant: Published(url) for family in FAMILIES.values() for variant, url in family.urls.items()
+    variant: _published(url) for family in FAMILIES.values() for variant, url in family.urls.items()
 }
 
 
@@ -25,7 +33,7 @@ def fetch_encoder(variant: str, *, patience: Patience = PATIENCE, progress: Prog
     """The cached file of a published encoder, downloaded if need be. Without `progress` the download has a display of its own.
 
     Raises ValueError for a variant without published weights or a file whose sha256 is not the recorded one, and OSError
-    saying what to fetch by hand, and where to, when the network does not give it.
+    saying what to fetch by hand, and where to, when the network does not give it or the file is given out on request only.
     """
     if variant not in PUBLISHED:
         raise ValueError(
@@ -36,6 +44,12 @@ def fetch_encoder(variant: str, *, patience: Patience = PATIENCE, progress: Prog
     family = family_of_variant(variant)
     if family is not None and family.non_commercial and not path.exists():
         log.warning("the weights of %s are licensed %s: no commercial use", variant, family.licence)
+    if family is not None and family.request and not path.exists():
+        raise OSError(
+            f"the weights of {variant} are given out on request: accept the {family.licence} at {family.request}, put "
+            f"{path.name} at {path}, or give its place (init=PATH, encoder.weights=PATH in a config), or try without: "
+            "init='random'"
+        )
     otherwise = "give its place (init=PATH, encoder.weights=PATH in a config), or try without: init='random'"
     fetch_published(variant, source, path, otherwise=otherwise, patience=patience, progress=progress)
     return path

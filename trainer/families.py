@@ -10,7 +10,7 @@ Shape legend: r x c the stored grid of positions, gh x gw the wanted one, D widt
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,19 +27,21 @@ class Family:
     """What distinguishes a family.
 
     title, licence: of the published weights. urls: published file by variant. recognise: see `Recognise`.
-    resize: brings a position table [1, D, r, c] float32 to (gh, gw). fixed_positions: the table [1, P, D] of (grid, D)
+    resize: brings a position table [1, D, r, c] float32 to (gh, gw); None: no table, positions are rotary
+    (`trainer.rotary`). fixed_positions: the table [1, P, D] of (grid, D)
     where it is computed, None where it is learned. grid_of: the layouts that a stored table [P, D] can have, for families
     whose files carry the grid they were trained with; None: one square grid, always. layer_scale: residual branches have
     learned factors. extra_tokens: tokens between CLS and patches, without positions, by parameter name. unused: parameters
     in the file that the forward pass does not use, [1, D]. training_only: beginnings of keys that a published file may
-    hold beside the encoder.
+    hold beside the encoder. masked_bias: the files hold a factor per bias of the fused projection, and the keys' is zero.
+    norm_eps: of every LayerNorm. request: where the files are asked for, if their addresses do not give them to everybody.
     """
 
     name: str
     title: str
     licence: str
     recognise: Recognise
-    resize: Callable[[Tensor, Grid], Tensor]
+    resize: Callable[[Tensor, Grid], Tensor] | None
     urls: Mapping[str, str] = field(default_factory=dict)
     fixed_positions: Callable[[Grid, int], Tensor] | None = None
     grid_of: Callable[[Tensor], list[Grid]] | None = None
@@ -47,6 +49,14 @@ class Family:
     extra_tokens: Mapping[str, int] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     training_only: tuple[str, ...] = ()
+    masked_bias: bool = False
+    norm_eps: float = 1e-6
+    request: str = ""
+
+    @property
+    def rotary(self) -> bool:
+        """Positions turn queries and keys instead of being added to tokens."""
+        return self.resize is None
 
     @property
     def prefix_tokens(self) -> int:
@@ -56,7 +66,8 @@ class Family:
     @property
     def marks(self) -> frozenset[str]:
         """Keys of an encoder's tensors that not every family has."""
-        return frozenset({*self.extra_tokens, *(["blocks.0.ls1.gamma"] if self.layer_scale else [])})
+        scaled, rotary = ["blocks.0.ls1.gamma"] * self.layer_scale, ["rope_embed.periods"] * self.rotary
+        return frozenset({*self.extra_tokens, *scaled, *rotary})
 
     @property
     def non_commercial(self) -> bool:
@@ -98,7 +109,7 @@ def resize_by_factor(table_1drc: Tensor, grid: Grid) -> Tensor:
 
 
 def resize_to_size(table_1drc: Tensor, grid: Grid) -> Tensor:
-    """MAE: bicubic to the target size with antialiasing."""
+    """MAE and DINOv2 with registers: bicubic to the target size with antialiasing."""
     return F.interpolate(table_1drc, size=grid, mode="bicubic", align_corners=False, antialias=True)
 
 
@@ -134,6 +145,14 @@ SINCOS_TOLERANCE = 0.01  # of waves between -1 and 1: above bfloat16's rounding,
 
 def _has_layer_scale(payload: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
     return "it has LayerScale" if any(key.endswith(".gamma") for key in tensors) else None
+
+
+def _has_registers(payload: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
+    return "it has register tokens" if "register_tokens" in tensors else None
+
+
+def _is_rotary(payload: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
+    return "its positions are rotary" if "rope_embed.periods" in tensors else None
 
 
 def _is_mae(payload: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
@@ -185,4 +204,31 @@ DINOV2 = Family(
     layer_scale=True,
     unused=("mask_token",),
 )
-FAMILIES: dict[str, Family] = {family.name: family for family in (DINO, MAE, DINOV2)}
+DINOV2_REG = replace(
+    DINOV2,
+    name="dinov2_reg",
+    title="DINOv2 with registers",
+    recognise=_has_registers,
+    resize=resize_to_size,
+    urls={f"dinov2_vit{s}14_reg": f"{_HOST}/dinov2/dinov2_vit{s}14/dinov2_vit{s}14_reg4_pretrain.pth" for s in "sbl"},
+    extra_tokens={"register_tokens": 4},
+)
+DINOV3 = Family(
+    "dinov3",
+    "DINOv3",
+    "DINOv3 License",
+    _is_rotary,
+    None,
+    urls={
+        f"dinov3_vit{s}16": f"{_HOST}/dinov3/dinov3_vit{s}16/dinov3_vit{s}16_pretrain_lvd1689m-{start_of_sha256}.pth"
+        for s, start_of_sha256 in (("s", "08c60483"), ("b", "73cec8be"), ("l", "8aa4cbdd"))
+    },
+    layer_scale=True,
+    extra_tokens={"storage_tokens": 4},
+    unused=("mask_token",),
+    training_only=("local_cls_norm.",),  # ViT-L on satellite images: a norm of small crops
+    masked_bias=True,
+    norm_eps=1e-5,
+    request="https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/",
+)
+FAMILIES: dict[str, Family] = {family.name: family for family in (DINO, MAE, DINOV2, DINOV2_REG, DINOV3)}

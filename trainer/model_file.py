@@ -58,7 +58,9 @@ def read_model_file(
     tensors = {key: value for key, value in tensors.items() if not key.startswith(CHECKPOINT_ONLY)}
     if not any(key.startswith("encoder.") for key in tensors):
         hint = (
-            "an encoder file? Then FlowFeat.create(variant, init=path)" if "pos_embed" in tensors else "another model?"
+            "an encoder file? Then FlowFeat.create(variant, init=path)"
+            if "patch_embed.proj.weight" in tensors
+            else "another model?"
         )
         raise ValueError(
             f"{path} holds no encoder.* keys (first: {', '.join(list(tensors)[:3]) or 'none'}): is it {hint}"
@@ -115,7 +117,7 @@ def _stored_grid(position_1pd: Tensor, spec: EncoderSpec, path: Path) -> Grid:
 
 
 def _fitting_variant(tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Shapes tell variants apart: MAE from DINO by the decoder's level widths, DINOv2 by LayerScale."""
+    """Shapes tell variants apart: MAE from DINO by the decoder's level widths, the others by keys of their own."""
     inner = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
     try:
         facts = encoder_facts(inner)

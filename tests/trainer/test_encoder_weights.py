@@ -84,7 +84,8 @@ def test_being_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_official_variant_has_an_address() -> None:
-    assert set(weights.PUBLISHED) == set(OFFICIAL)
+    registers = {f"dinov2_vit{size}14_reg" for size in "sbl"}
+    assert set(weights.PUBLISHED) == {*OFFICIAL, *registers, *(f"dinov3_vit{size}16" for size in "sbl")}
     assert all(
         source.url.startswith("https://") and source.url.endswith(".pth") for source in weights.PUBLISHED.values()
     )

@@ -69,10 +69,13 @@ def test_the_tables_families_keep_their_facts() -> None:
     assert {name: family.licence for name, family in FAMILIES.items()} == {
         "dino": "Apache-2.0",
         "dinov2": "Apache-2.0",
+        "dinov2_reg": "Apache-2.0",
+        "dinov3": "DINOv3 License",
         "mae": "CC-BY-NC-4.0",
     }
     assert [name for name, family in FAMILIES.items() if family.non_commercial] == ["mae"]
-    assert all(family.prefix_tokens == 1 for family in FAMILIES.values())
+    tokens = {name: family.prefix_tokens for name, family in FAMILIES.items()}
+    assert tokens == {"dino": 1, "mae": 1, "dinov2": 1, "dinov2_reg": 5, "dinov3": 5}
 
 
 MAE = TINY["mae"]
@@ -99,7 +102,9 @@ def test_a_mae_files_grid_is_read_off_its_table(grid: tuple[int, int], tmp_path:
 
 def test_a_resized_table_shows_its_grid_too() -> None:
     table = sincos_positions((14, 14), 64)[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)
-    resized = FAMILIES["mae"].resize(table, (20, 33)).flatten(2).transpose(1, 2)[0]
+    resize = FAMILIES["mae"].resize
+    assert resize is not None
+    resized = resize(table, (20, 33)).flatten(2).transpose(1, 2)[0]
     assert sincos_grids(torch.cat((torch.zeros(1, 64), resized))) == [(20, 33)]
     assert sincos_grids(torch.cat((torch.zeros(1, 64), resized)).bfloat16()) == [(20, 33)]
 
