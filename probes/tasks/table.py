@@ -4,5 +4,9 @@ from __future__ import annotations
 
 from probes.task import Task
 from probes.tasks.vos import LinearVos
+from probes.tasks.vos_knn import KnnVos
 
-TASKS: tuple[type[Task], ...] = (LinearVos,)
+TASKS: tuple[type[Task], ...] = (
+    LinearVos,
+    KnnVos,
+)

@@ -11,10 +11,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from probes.cli import commands
-from probes.tasks.table import TASKS
+from probes.tasks.vos import LinearVos
 from tests.probes.toy_task import TokenSize
 
-TWO_TASKS = (*TASKS, TokenSize)  # the line
+TWO_TASKS = (LinearVos, TokenSize)  # a table and its new line
 
 
 def invoke(*arguments: object) -> Result:
