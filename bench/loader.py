@@ -24,7 +24,8 @@ from record import record
 
 from shards.codec import decode_flow
 from shards.reader import ShardSet
-from trainer.loader import Loader, Plan
+from trainer.batch import Plan
+from trainer.loader import Loader
 from trainer.order import SampleOrder
 
 BATCH = 32

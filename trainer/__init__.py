@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer.decoder import DPTDecoder
     from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
-    from trainer.flowfeat import Encoded, FlowFeat
+    from trainer.flowfeat import FlowFeat
+    from trainer.model import Encoded
 
 __all__ = ["ENCODERS", "DPTDecoder", "Encoded", "EncoderSpec", "FlowFeat", "FrozenViT"]
 
 _HOMES = {
     "DPTDecoder": "trainer.decoder",
     "ENCODERS": "trainer.encoder",
-    "Encoded": "trainer.flowfeat",
+    "Encoded": "trainer.model",
     "EncoderSpec": "trainer.encoder",
     "FlowFeat": "trainer.flowfeat",
     "FrozenViT": "trainer.encoder",

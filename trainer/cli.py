@@ -6,43 +6,23 @@ interrupted (but saved) training in exit code 130.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING
 
 import click
+
+from common.command import Suggesting, one_line_errors
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 INTERRUPTED = 130
-_Command = TypeVar("_Command", bound=Callable[..., None])
+OUT_OF_MEMORY = "use a smaller train.batch_size, a larger train.accumulate or a smaller views.image_size"
 
 
-def plainly(command: _Command) -> _Command:
-    """Turn what can go wrong with input, disk or data into click's one-line errors."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        from trainer.loader import LoaderError
-        from trainer.train import NonFiniteLoss
-
-        try:
-            command(*args, **kwargs)
-        except (ValueError, OSError, LoaderError, NonFiniteLoss) as error:
-            raise click.ClickException(str(error)) from error
-        except RuntimeError as error:
-            if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-                raise
-            hint = "use a smaller train.batch_size, a larger train.accumulate or a smaller views.image_size"
-            raise click.ClickException(f"{str(error).splitlines()[0]} ({hint})") from error
-
-    return cast(_Command, wrapped)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Suggesting, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """Stage 2 of FlowFeat: train a feature decoder on a shard set, export it, look at its features."""
 
@@ -55,7 +35,7 @@ def main() -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the run, such as runs/NAME.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out from its last snapshot.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@plainly
+@one_line_errors(out_of_memory=OUT_OF_MEMORY)
 def train_command(
     config_path: Path | None, shards: Path | None, out: Path, resume: bool, overrides: tuple[str, ...]
 ) -> None:
@@ -76,8 +56,6 @@ def train_command(
 
 
 def _quoted(path: Path) -> str:
-    import json
-
     return json.dumps(str(path))
 
 
@@ -85,7 +63,7 @@ def _quoted(path: Path) -> str:
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Directory of a training run.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="FILE.safetensors or FILE.pth to write.")
 @click.option("--ema", is_flag=True, help="Export the teacher (EMA decoder) instead of the student.")
-@plainly
+@one_line_errors(out_of_memory=OUT_OF_MEMORY)
 def export_command(run_dir: Path, out: Path, ema: bool) -> None:
     """Write a model file from the last snapshot of a run."""
     from trainer.config import flatten, load_config
@@ -115,7 +93,7 @@ def export_command(run_dir: Path, out: Path, ema: bool) -> None:
 @click.option("--size", default=448, type=click.IntRange(min=16), help="Shorter side the network sees, pixels.")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@plainly
+@one_line_errors(out_of_memory="use a smaller --size")
 def features_command(model_path: Path, out: Path, size: int, device: str, images: tuple[Path, ...]) -> None:
     """Features of pictures: a float16 array [channels, height, width] and a picture of its first three components each.
 
@@ -125,10 +103,10 @@ def features_command(model_path: Path, out: Path, size: int, device: str, images
     import torch
     from PIL import Image
 
+    from common.device import pick_device
     from common.feature_colors import pca_picture
-    from shards.files import atomic_path
+    from shards.files import atomic_file
     from trainer.flowfeat import FlowFeat
-    from trainer.learner import pick_device
 
     names = _distinct_names(images)
     target = pick_device(device)
@@ -143,10 +121,10 @@ def features_command(model_path: Path, out: Path, size: int, device: str, images
             unreadable += 1
             continue
         _, high = model(FlowFeat.normalise(torch.from_numpy(pixels_hwc)[None]).to(target))
-        with atomic_path(out / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, high[0].cpu().numpy().astype(np.float16))
-        with atomic_path(out / f"{name}.png") as temporary:
-            Image.fromarray(pca_picture(high[0])).save(temporary, format="PNG")
+        with atomic_file(out / f"{name}.npy") as stream:
+            np.save(stream, high[0].cpu().numpy().astype(np.float16))
+        with atomic_file(out / f"{name}.png") as stream:
+            Image.fromarray(pca_picture(high[0])).save(stream, format="PNG")
         click.echo(f"{path} -> {out / name}.npy {list(high.shape[1:])}, {out / name}.png")
     if unreadable:
         raise click.ClickException(f"{unreadable} of {len(images)} images could not be read (named above)")

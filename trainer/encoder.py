@@ -1,31 +1,25 @@
 """Frozen vision transformers: normalised images in, the token maps of four blocks out.
 
-DINO, DINOv2 and MAE share one pre-norm ViT. They differ in three places only: how the stored position embedding is
-brought to another grid (`FrozenViT.position_for`), LayerScale on the residual branches (DINOv2), and the decoder widths
-that belong to them. Module names follow the published files, so that those load without renaming. What comes out goes to
-`trainer.decoder`; nothing in here is ever trained.
+DINO, DINOv2 and MAE share one pre-norm ViT; all in which they differ is an object of `trainer.families`. Module names
+follow the published files, so that those load without renaming. What comes out goes to `trainer.decoder`; nothing in here
+is ever trained.
 
-Shape legend: B images, N = gh*gw patches, D encoder width, H x W pixels, gh x gw token grid.
+Shape legend: B images, N = gh*gw patches, P prefix tokens (CLS and the family's extra ones), D encoder width, H x W pixels,
+gh x gw token grid.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Family = Literal["dino", "dinov2", "mae"]
-LICENCES: dict[Family, str] = {
-    "dino": "Apache-2.0",
-    "dinov2": "Apache-2.0",
-    "mae": "CC-BY-NC-4.0",
-}  # of the published weights
-POSITIONS_KEPT = 16  # resized position embeddings kept per encoder; sizes seldom vary, so the bound only stops a leak
+from common.command import nearest
+from trainer.families import Family, family_of
 
 
 @dataclass(frozen=True)
@@ -34,10 +28,11 @@ class EncoderSpec:
 
     grid: token grid for which pos_embed is stored (rows, columns). hooks: the four blocks, 0-based and rising, whose raw
     outputs feed the decoder. widths: the decoder's channels per level, finest first. feature_dim: channels of the dense
-    features (128 in every official variant). Raises ValueError for values that cannot be built.
+    features (128 in every official variant). family: a name in `trainer.families.FAMILIES`. Raises ValueError for values
+    that cannot be built.
     """
 
-    family: Family
+    family: str
     dim: int
     depth: int
     heads: int
@@ -48,19 +43,23 @@ class EncoderSpec:
     feature_dim: int = 128
 
     def __post_init__(self) -> None:
-        if self.family not in ("dino", "dinov2", "mae"):
-            raise ValueError(f"encoder family {self.family!r} is unknown; known: dino, dinov2, mae")
+        rules = family_of(self.family)
         if self.dim % self.heads or self.dim % 4:
             raise ValueError(f"encoder dim {self.dim} must be a multiple of 4 and of its {self.heads} heads")
         if list(self.hooks) != sorted(set(self.hooks)) or len(self.hooks) != 4 or self.hooks[0] < 0:
             raise ValueError(f"hooks {self.hooks} must be four rising block numbers")
         if self.hooks[-1] >= self.depth:
             raise ValueError(f"hooks {self.hooks} go past the last block, {self.depth - 1}")
-        if self.family != "mae" and self.grid[0] != self.grid[1]:
+        if rules.grid_of is None and self.grid[0] != self.grid[1]:
             raise ValueError(f"a {self.family} position embedding is stored on a square grid, not {self.grid}")
 
+    @property
+    def rules(self) -> Family:
+        """The family's object."""
+        return family_of(self.family)
 
-def _base(family: Family, dim: int, depth: int, patch: int, side: int, widths: tuple[int, ...] = ()) -> EncoderSpec:
+
+def _base(family: str, dim: int, depth: int, patch: int, side: int, widths: tuple[int, ...] = ()) -> EncoderSpec:
     """An official variant: heads of 64 channels, hooks at every quarter of the depth (the last block of 12; DPT's 5, 11, 17, 23)."""
     quarter = depth // 4
     hooks = (quarter - 1, 2 * quarter - 1, 3 * quarter - 1, depth - 1)
@@ -69,7 +68,7 @@ def _base(family: Family, dim: int, depth: int, patch: int, side: int, widths: t
 
 
 def _small(
-    family: Family, dim: int, patch: int, side: int, widths: tuple[int, int, int, int], feature_dim: int
+    family: str, dim: int, patch: int, side: int, widths: tuple[int, int, int, int], feature_dim: int
 ) -> EncoderSpec:
     """A four-block ViT for CPUs: no published weights exist, a random frozen one is what it is for."""
     return EncoderSpec(family, dim, 4, 3, patch, (side, side), (0, 1, 2, 3), widths, feature_dim)
@@ -96,9 +95,7 @@ ENCODERS: dict[str, EncoderSpec] = {
 def spec_of(variant: str) -> EncoderSpec:
     """The spec of a registered variant. Raises ValueError naming the nearest known names."""
     if variant not in ENCODERS:
-        near = get_close_matches(variant, ENCODERS, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ENCODERS)}"
-        raise ValueError(f"no encoder is called {variant!r}; {hint}")
+        raise ValueError(f"no encoder is called {variant!r}; {nearest(variant, ENCODERS)}")
     return ENCODERS[variant]
 
 
@@ -159,7 +156,7 @@ class Block(nn.Module):
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        scaled = spec.family == "dinov2"
+        scaled = spec.rules.layer_scale
         self.norm1 = nn.LayerNorm(spec.dim, eps=1e-6)
         self.attn = Attention(spec.dim, spec.heads)
         self.ls1 = LayerScale(spec.dim) if scaled else nn.Identity()
@@ -180,24 +177,24 @@ class FrozenViT(nn.Module):
         self.spec = spec
         self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + math.prod(spec.grid), spec.dim))
-        if spec.family == "dinov2":
-            self.mask_token = nn.Parameter(
-                torch.zeros(1, spec.dim)
-            )  # stored in the published files, used in pre-training only
+        for name, count in spec.rules.extra_tokens.items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(1, count, spec.dim)))
+        for name in spec.rules.unused:
+            self.register_parameter(name, nn.Parameter(torch.zeros(1, spec.dim)))
         self.patch_embed = PatchEmbed(spec)
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
         self.norm = nn.LayerNorm(spec.dim, eps=1e-6)
         self.requires_grad_(False)
-        self._positions: dict[tuple[int, int], tuple[int, Tensor]] = {}
 
     @torch.no_grad()
     def forward(self, images_bchw: Tensor) -> list[Tensor]:
-        """[B, 3, H, W] float, ImageNet-normalised, sides multiples of the patch -> four tensors [B, 1 + N, D], CLS first."""
+        """[B, 3, H, W] float, ImageNet-normalised, sides multiples of the patch -> four tensors [B, P + N, D], CLS first."""
         gh, gw = images_bchw.shape[-2] // self.spec.patch, images_bchw.shape[-1] // self.spec.patch
-        position = self.position_for(gh, gw)  # first: torch.compile breaks its graph here, and then only here
+        position = self.position_for(gh, gw)
         patches_bnd = self.patch_embed(images_bchw)
-        cls_b1d = (self.cls_token + position[:, :1]).expand(len(images_bchw), -1, -1)
-        tokens_bnd = torch.cat((cls_b1d, patches_bnd + position[:, 1:]), dim=1)
+        extra = [self.get_parameter(name) for name in self.spec.rules.extra_tokens]
+        prefix = [t.expand(len(images_bchw), -1, -1) for t in (self.cls_token + position[:, :1], *extra)]
+        tokens_bnd = torch.cat((*prefix, patches_bnd + position[:, 1:]), dim=1)
         hooked: list[Tensor] = []
         for number, block in enumerate(self.blocks[: self.spec.hooks[-1] + 1]):
             tokens_bnd = block(tokens_bnd)
@@ -206,26 +203,15 @@ class FrozenViT(nn.Module):
         return hooked
 
     def position_for(self, gh: int, gw: int) -> Tensor:
-        """The position embedding [1, 1 + gh*gw, D] of a token grid, CLS first; resized once per grid, then remembered.
+        """The position embedding [1, 1 + gh*gw, D] of a token grid, CLS first: the stored one, resized where the grid differs.
 
-        The version counter makes a change in place (loading other weights) drop what was derived from the old values.
+        Resized at every call: measured at under 1 % of the encoder's own time, so nothing derived has to be kept in step.
         """
-        if (gh, gw) == self.spec.grid:
-            return self.pos_embed
-        version = -1 if self.pos_embed.is_inference() else self.pos_embed._version
-        known = self._positions.get((gh, gw))
-        if known is not None and known[0] == version:
-            return known[1]
-        with torch.inference_mode(False), torch.no_grad():
-            resized = resize_position(self.pos_embed.clone(), self.spec, gh, gw)
-        if len(self._positions) >= POSITIONS_KEPT:
-            self._positions.pop(next(iter(self._positions)))
-        self._positions[gh, gw] = (version, resized)
-        return resized
+        return self.pos_embed if (gh, gw) == self.spec.grid else resize_position(self.pos_embed, self.spec, gh, gw)
 
     def maps(self, tokens_bnd: Tensor, gh: int, gw: int) -> Tensor:
-        """Tokens [B, 1 + N, D] without CLS as a view [B, D, gh, gw] (channels last in memory: no copy)."""
-        return tokens_bnd[:, 1:].unflatten(1, (gh, gw)).permute(0, 3, 1, 2)
+        """Tokens [B, P + N, D] without the prefix as a view [B, D, gh, gw] (channels last in memory: no copy)."""
+        return tokens_bnd[:, self.spec.rules.prefix_tokens :].unflatten(1, (gh, gw)).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -234,7 +220,7 @@ class FrozenViT(nn.Module):
         Linear layers and learned tokens are normal(0, 0.02) (timm's and DINO's trunc_normal_ cuts at +-2, a hundred
         deviations out, which is to say never), biases 0, norms 1, LayerScale 1; the patch
         convolution keeps PyTorch's U(+-1/sqrt(fan-in)). So the residual stream is dominated by a random projection of
-        each patch, and what a random frozen ViT hands on is image detail, gently mixed. MAE's position table is its sin-cos.
+        each patch, and what a random frozen ViT hands on is image detail, gently mixed. MAE's position table is the fixed one.
         """
         for name, parameter in self.named_parameters():
             last = name.rsplit(".", 1)[-1]
@@ -245,49 +231,19 @@ class FrozenViT(nn.Module):
                 parameter.zero_()
             elif last in ("weight", "gamma") and parameter.ndim == 1:
                 parameter.fill_(1.0)
-            elif name == "pos_embed" and self.spec.family == "mae":
-                parameter.copy_(sincos_position(self.spec.grid, self.spec.dim))
+            elif name == "pos_embed" and self.spec.rules.fixed_positions is not None:
+                parameter.copy_(self.spec.rules.fixed_positions(self.spec.grid, self.spec.dim))
             else:
                 parameter.normal_(0, 0.02, generator=generator)
 
-    # The derived positions are no state: they are dropped where the tensors they came from change place or value.
-    def _apply(self, fn: Any, recurse: bool = True) -> FrozenViT:
-        self._positions.clear()
-        super()._apply(fn, recurse)
-        return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._positions.clear()
-        super()._load_from_state_dict(*args, **kwargs)
+def resize_position(pos_1pd: Tensor, spec: EncoderSpec, gh: int, gw: int) -> Tensor:
+    """Bring pos_embed [1, 1 + r*c, D] to gh x gw by its family's own rule, in float32; the CLS part is never resized.
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_positions": {}}
-
-
-def resize_position(pos_1nd: Tensor, spec: EncoderSpec, gh: int, gw: int) -> Tensor:
-    """Bring pos_embed [1, 1 + M, D] to gh x gw by its family's own rule, in float32; the CLS part is never resized.
-
-    DINO and DINOv2: bicubic by the explicit factors (g + 0.1)/M, whose sampling positions differ from those of a target
-    size, without antialiasing. MAE: bicubic to the target size with antialiasing. Same dtype out as in.
+    Same dtype out as in.
     """
-    rows, columns = spec.grid
-    table = pos_1nd[:, 1:].float().unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
-    if spec.family == "mae":
-        table = F.interpolate(table, size=(gh, gw), mode="bicubic", align_corners=False, antialias=True)
-    else:
-        factors = ((gh + 0.1) / rows, (gw + 0.1) / columns)
-        table = F.interpolate(
-            table, scale_factor=factors, mode="bicubic", align_corners=False, recompute_scale_factor=False
-        )
+    table = pos_1pd[:, 1:].float().unflatten(1, spec.grid).permute(0, 3, 1, 2)
+    table = spec.rules.resize(table, (gh, gw))
     assert table.shape[-2:] == (gh, gw), f"position embedding came out as {tuple(table.shape[-2:])}, wanted {(gh, gw)}"
-    patches = table.permute(0, 2, 3, 1).flatten(1, 2).to(pos_1nd.dtype)
-    return torch.cat((pos_1nd[:, :1], patches), dim=1)
-
-
-def sincos_position(grid: tuple[int, int], dim: int) -> Tensor:
-    """MAE's fixed table [1, 1 + rows*columns, dim]: half the channels code the column, half the row; CLS is zero."""
-    omega = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    ys, xs = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
-    angles = [axis.flatten()[:, None] * omega for axis in (xs, ys)]
-    patches = torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)
-    return torch.cat((torch.zeros(1, dim, dtype=torch.float64), patches))[None].float()
+    patches = table.permute(0, 2, 3, 1).flatten(1, 2).to(pos_1pd.dtype)
+    return torch.cat((pos_1pd[:, :1], patches), dim=1)

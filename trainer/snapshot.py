@@ -10,8 +10,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from shards.files import atomic_path
+from shards.files import write_atomic
 from trainer.config import Config, changed_settings, load_config, to_toml
+from trainer.config import rounding_changes as changed_rounding
 from trainer.tensor_file import load_training_state, save_training_state
 
 FOLDER = "snapshots"
@@ -45,10 +46,14 @@ def find(run_dir: Path, config: Config, resume: bool) -> dict[str, Any] | None:
     return load(found[-1]) if found else None
 
 
+def rounding_changes(run_dir: Path, config: Config) -> list[str]:
+    """Lines "key: old -> new" of the settings that a continued run may change although they change how sums are rounded."""
+    return changed_rounding(load_config(run_dir / "config.toml"), config)
+
+
 def record_config(run_dir: Path, config: Config) -> None:
     """Write the resolved settings beside the run."""
-    with atomic_path(run_dir / "config.toml") as temporary:
-        temporary.write_text(to_toml(config), encoding="utf-8")
+    write_atomic(run_dir / "config.toml", to_toml(config))
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -8,27 +8,35 @@ snapshots/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth
 from __future__ import annotations
 
 import math
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any, Literal
 
 import torch
 
+from common.command import PlainError
 from shards.reader import ShardSet
-from trainer import pictures, snapshot
+from shards.sample import Member, OptionalMember
+from trainer import snapshot
+from trainer.batch import FRAME_AND_FLOW, Plan
 from trainer.config import Config, flatten
-from trainer.feed import DeviceBatch, Views, cut_views, on_device
-from trainer.learner import Learner, Update, check_sizes, keep_freed_memory, pick_device
-from trainer.loader import Loader, Plan
+from trainer.device import keep_freed_memory, training_device
+from trainer.feed import DeviceBatch, on_device
+from trainer.interrupts import Interrupts
+from trainer.learner import Learner, check_sizes
+from trainer.loader import Loader
 from trainer.model_file import export_model
-from trainer.order import SampleOrder, draw_boxes
+from trainer.objective import Objective
+from trainer.order import SampleOrder
 from trainer.run_log import RunLog, Window, peak_memory_mb
+from trainer.update import FlowDistillation, Update
+from trainer.views import cut_views, draw_boxes
+
+KEEP_OPTION: dict[OptionalMember, str] = {"neighbour": "--keep-neighbours", "confidence": "--keep-confidence"}
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(PlainError):
     """The loss or its gradient is NaN or infinite; the last snapshot is from before."""
 
 
@@ -41,22 +49,33 @@ class Outcome:
     model_file: Path | None
 
 
-def train(config: Config, run_dir: Path, *, resume: bool = False, console: bool = True) -> Outcome:
+def train(
+    config: Config,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    console: bool = True,
+    objective: type[Objective] = FlowDistillation,
+) -> Outcome:
     """Train until train.steps, train.max_minutes or an interrupt (which saves first). See the module docstring.
 
-    Raises ValueError or OSError for bad input, LoaderError when data cannot be delivered, NonFiniteLoss.
+    objective: what is trained for, see `trainer.objective`. Raises ValueError or OSError for bad input, LoaderError when data
+    cannot be delivered, NonFiniteLoss.
     """
     started = time.monotonic()
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    device = pick_device(config.train.device)
+    device = training_device(config)
     if device.type == "cpu":
         keep_freed_memory()
     shards = ShardSet(Path(config.data.shards), allow_partial=config.data.allow_partial)
-    order = sample_order(shards, config)
+    order = sample_order(shards, config, objective.members)
     stored = shards.manifest.settings
-    plan = Plan(order, config.train.batch_size, stored.image_size, stored.flow_size)
+    plan = Plan(
+        order, config.train.batch_size, stored.image_size, stored.flow_size, members=frozenset(objective.members)
+    )
     state = snapshot.find(run_dir, config, resume)
+    rounding = snapshot.rounding_changes(run_dir, config) if state else []
     first_step, saved = (int(state["step"]),) * 2 if state else (0, -1)
 
     # Workers are forked before anything touches the GPU; the run's directory is made once nothing speaks against the run.
@@ -68,30 +87,32 @@ def train(config: Config, run_dir: Path, *, resume: bool = False, console: bool 
         timeout_s=config.data.timeout_s,
         max_failed_share=config.data.max_failed_share,
     ) as loader:
-        learner = Learner(config, device, state)
+        learner = Learner(config, device, state, objective)
         source_size = check_sizes(learner.model, config, stored.image_size)
         with _open_log(run_dir, config, first_step, console) as log, Interrupts() as interrupts:
             snapshot.record_config(run_dir, config)
-            _announce(log, config, shards, order, learner, first_step, state)
+            _announce(log, config, shards, order, learner, first_step, state, rounding)
             step, state = first_step, None
             reason: Literal["steps", "max_minutes", "interrupted"] = "steps"
             window = Window(loader.wait_s)
 
             for batch in on_device(loader, device, first_step) if step < config.train.steps else ():
                 boxes = draw_boxes(config.train.seed, batch.host.positions, config.views.crop_scale, source_size)
-                views = cut_views(*batch[1:], boxes, view_size=config.views.image_size, source_size=source_size)
+                views = cut_views(batch.pixels, boxes, view_size=config.views.image_size, source_size=source_size)
                 update = learner.learn(views)
                 _check_finite(update, batch, shards)
                 step += 1
 
                 last = step == config.train.steps
+                log.reached(step)
                 _log_failures(log, batch, shards, step)
                 window.add(len(batch.host.positions), **_numbers(update))
                 if step % config.log.every == 0 or last:
                     log.step(step, _facts(config, learner, loader, window, order, step))
                     window = Window(loader.wait_s)
                 if config.log.pictures_every and (step % config.log.pictures_every == 0 or last):
-                    _draw(log, step, views, update)
+                    last_part = views.rows(-(config.train.batch_size // config.train.accumulate), None)
+                    log.picture(step, "training", learner.objective.picture(last_part, update.shown))
 
                 if last:
                     break
@@ -112,14 +133,26 @@ def train(config: Config, run_dir: Path, *, resume: bool = False, console: bool 
             return Outcome(step, reason, model_file)
 
 
-def sample_order(shards: ShardSet, config: Config) -> SampleOrder:
-    """The run's order over a set. ValueError where data.offsets names neighbours that the set does not hold."""
+def sample_order(shards: ShardSet, config: Config, members: frozenset[Member] = FRAME_AND_FLOW) -> SampleOrder:
+    """The run's order over a set: pairs with usable flow that hold all optional members of `members`.
+
+    ValueError where data.offsets names neighbours, or the objective members, that the set does not hold.
+    """
     stored = shards.manifest.settings.offsets
     strangers = [offset for offset in config.data.offsets if offset not in stored]
     if strangers:
         raise ValueError(f"data.offsets = {list(config.data.offsets)}: the set at {shards.root} stores {list(stored)}")
     columns = [k for k, offset in enumerate(stored) if offset in config.data.offsets] if config.data.offsets else None
-    order = SampleOrder(shards.trainable_mask, seed=config.train.seed, columns=columns)
+    usable = shards.trainable_mask
+    for member, option in KEEP_OPTION.items():
+        if member in members:
+            usable = usable & shards.stored_mask(member)
+            if not usable.any():
+                raise ValueError(
+                    f"the training objective reads {member} members, and the set at {shards.root} holds none beside usable "
+                    f"flow: extract it with {option}"
+                )
+    order = SampleOrder(usable, seed=config.train.seed, columns=columns)
     if not len(order):
         raise ValueError(
             f"no sample of the set at {shards.root} can be trained on: {len(shards)} samples, none with usable flow"
@@ -159,6 +192,7 @@ def _announce(
     learner: Learner,
     first_step: int,
     state: dict[str, Any] | None,
+    rounding: list[str],
 ) -> None:
     left_out = len(shards) - len(order)
     log.event(
@@ -181,10 +215,17 @@ def _announce(
         log.event("set_changed", step=first_step, before=state["shards"], now=_identity(shards))
         log.say("note: the shard set is not the one of the snapshot; the order of samples changes from here on")
 
+    if rounding:
+        log.event("rounding_changed", step=first_step, changes=rounding)
+        log.say(
+            f"note: {'; '.join(rounding)}: sums are rounded differently from here on, so the run is no longer the "
+            "uninterrupted one bit for bit"
+        )
+
 
 def _numbers(update: Update) -> dict[str, float]:
-    losses = {"loss": update.losses["total"]} | {f"loss_{k}": update.losses[k] for k in ("grad", "flow")}
-    return {**losses, "grad_norm": update.grad_norm}
+    terms = {f"loss_{name}": value for name, value in update.losses.items() if name != "total"}
+    return {"loss": update.losses["total"], **terms, "grad_norm": update.grad_norm}
 
 
 def _facts(
@@ -196,7 +237,7 @@ def _facts(
     return {
         **window.facts(loader.wait_s),
         "lr": config.train.lr,
-        "ema_decay": learner.teacher.last_decay,
+        **learner.objective.facts(),
         "epoch": round(step * config.train.batch_size / len(order), 4),
         "skipped": loader.failed,
         **memory,
@@ -223,12 +264,6 @@ def _log_failures(log: RunLog, batch: DeviceBatch, shards: ShardSet, step: int) 
         log.say(f"step {step}: sample skipped, the next in order took its place: {failure.reason}")
 
 
-def _draw(log: RunLog, step: int, views: Views, update: Update) -> None:
-    shown = len(update.predicted_b2hw)
-    ends = (views.image1[-shown:], views.image2[-shown:], views.u2[-shown:])
-    log.picture(step, "training", pictures.training_table(*ends, update.predicted_b2hw, update.student_bchw))
-
-
 def _save(log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSet, config: Config) -> int:
     state = {"shards": _identity(shards), "variant": config.encoder.variant, **learner.state_dict()}
     path = snapshot.save(run_dir, step, state, config.log.keep_snapshots)
@@ -240,29 +275,3 @@ def _whereabouts(run_dir: Path, model_file: Path | None) -> str:
     if model_file is None:
         return f"saved; --resume with --out {run_dir} continues"
     return f"the model is {model_file}"
-
-
-class Interrupts:
-    """While active, the first SIGINT or SIGTERM only asks for an orderly end (`asked`); a second one acts as usual."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(number, self._before[number])
-
-    def __enter__(self) -> Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[number] = signal.signal(number, self._ask)
-            except ValueError:  # not in the main thread: whoever runs it there handles signals
-                break
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -68,7 +68,7 @@ def _sprite(scene: Scene, surface: Surface, density: float) -> _Sprite:
 
 
 class Renderer:
-    """Holds a scene's sprites; `frame(t)` may be called in any order."""
+    """Holds a scene's sprites, which takes a while to make; `frame(t)` may then be called in any order."""
 
     def __init__(self, scene: Scene) -> None:
         density = float(_SUPERSAMPLING * min(scene.width, scene.height))
@@ -76,7 +76,7 @@ class Renderer:
         self._sprites = [_sprite(scene, surface, density) for surface in scene.surfaces]
 
     def frame(self, t: int) -> NDArray[np.uint8]:
-        """[H, W, 3] uint8 RGB."""
+        """[H, W, 3] uint8 RGB. Raises ValueError for a frame outside the scene."""
         k = _SUPERSAMPLING
         size = (self._scene.width * k, self._scene.height * k)
         picture = np.zeros((size[1], size[0], 3), np.float32)

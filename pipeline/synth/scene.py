@@ -1,17 +1,16 @@
-"""A synthetic video as a function of (seed, index): frames, masks, depth and exact flow at any time and on any pixel grid.
+"""The geometry of a synthetic video as a function of (seed, index): masks, depth and exact flow at any time and on any pixel grid.
 
 `Scene.create` draws the contents (`compose`) and re-draws the motions until every object can be seen; after that everything is
 geometry: the nearest surface whose outline holds a point owns it, and flow follows that surface's affine motion (`motion`), in
-float64. Where a surface is hidden in the other frame the flow is still that surface's. `render` supplies the pictures.
-`write` puts scenes into video files and DAVIS folders; the `truth` estimator asks them for flow.
+float64. Where a surface is hidden in the other frame the flow is still that surface's. Whoever wants pictures builds a
+`render.Renderer` of a scene, as `write` does for video files and DAVIS folders; the `truth` estimator asks scenes for flow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,6 @@ from numpy.typing import NDArray
 from pipeline.synth.compose import Contents, Style, Surface, draw_contents, draw_motion
 from pipeline.synth.motion import canonical_to_picture
 from pipeline.video.geometry import crop_box, resized_size
-
-if TYPE_CHECKING:
-    from pipeline.synth.render import Renderer
 
 GENERATOR_VERSION = 1
 _ATTEMPTS = 40
@@ -178,10 +174,6 @@ class Scene:
         depths = np.array([s.depth / s.motion.scale_at(t - middle) for s in self.surfaces])
         return depths[self.owners(t, grid or self.picture_grid())].astype(np.float32)
 
-    def frame(self, t: int) -> NDArray[np.uint8]:
-        """[H, W, 3] uint8 RGB."""
-        return self._renderer.frame(t)
-
     def flow(
         self,
         t: float,
@@ -223,13 +215,6 @@ class Scene:
                 a, b, d = (step[:, c, j][owner] for j in range(3))
                 flow[k, c] = a * x + b * y + d
         return flow
-
-    @cached_property
-    def _renderer(self) -> Renderer:
-        # here, because render builds on Scene's geometry
-        from pipeline.synth.render import Renderer
-
-        return Renderer(self)
 
 
 def _seen_share(scene: Scene) -> NDArray[np.float64]:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.synth.compose import Style
+from pipeline.synth.render import Renderer
 from pipeline.synth.scene import Scene
 from shards.files import write_atomic
 
@@ -67,8 +68,9 @@ def _encode_video(path: Path, scene: Scene, fps: float) -> None:
         raise OSError(
             f"{path}: OpenCV cannot open a video of {scene.width}x{scene.height} at {fps} frames/s for writing here"
         )
+    renderer = Renderer(scene)
     for t in range(scene.frames):
-        writer.write(cv2.cvtColor(scene.frame(t), cv2.COLOR_RGB2BGR))
+        writer.write(cv2.cvtColor(renderer.frame(t), cv2.COLOR_RGB2BGR))
     writer.release()
     readable = _frames_in(temporary)
     if readable != scene.frames:  # OpenCV reports no failed write, not even a full disk
@@ -132,12 +134,13 @@ def _write_sequence(out_dir: Path, scene: Scene, fps: float, with_depth: bool) -
     folders = {tree: out_dir / tree / "480p" / name for tree in trees}
     if _is_written(folders["JPEGImages"] / "scene.json", record):
         return name
+    renderer = Renderer(scene)
     for tree, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)
         for t in range(scene.frames):
             match tree:
                 case "JPEGImages":
-                    data = _jpeg_bytes(scene.frame(t))
+                    data = _jpeg_bytes(renderer.frame(t))
                 case "Annotations":
                     data = _mask_bytes(scene.mask(t))
                 case _:
@@ -260,8 +263,9 @@ def generate(
             f"videos={videos}, davis_sequences={davis_sequences}: ask for at least one of them, and none below zero"
         )
     _check(seed, fps, size)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    _claim(out_dir, {**Scene.create(seed, 0, size=size, frames=frames, style=style).record(), "fps": fps})
+    record = {**Scene.create(seed, 0, size=size, frames=frames, style=style).record(), "fps": fps}
+    out_dir.mkdir(parents=True, exist_ok=True)  # only now: refused arguments leave nothing behind
+    _claim(out_dir, record)
     total = videos + davis_sequences
     if videos:
         done = _counter(progress, 0, total)

@@ -1,6 +1,6 @@
-"""Videos that are folders of pictures, behind the same interface as the video engines.
+"""Videos that are folders of pictures, as one more frame source.
 
-Comes in: a folder with one JPEG (or PNG) per frame. Goes out: time stamps at a constant rate and frames [H, W, 3] uint8 RGB.
+Comes in: a folder with one JPEG (or PNG) per frame. Goes out: a `FrameSource` whose times have a constant rate; EXIF rotation is ignored.
 A picture that is damaged ends the whole video with a Reject that names it: its neighbours would otherwise pair across a gap.
 """
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import Config, changed_settings, flatten, load_config, to_toml
+from trainer.encoder import spec_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -45,8 +46,6 @@ def test_defaults_are_the_papers() -> None:
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda p: p.name)
 def test_shipped_configs_are_valid(path: Path) -> None:
     config = load_config(path)
-    from trainer.encoder import spec_of
-
     assert config.views.image_size % (2 * spec_of(config.encoder.variant).patch) == 0
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from shards.reader import ShardSet
 from tests.trainer.training_set import FLOW, IMAGE, FakeSource, flip_image_byte, write_training_set
-from trainer.loader import Batch, Loader, LoaderError, Plan
+from trainer.batch import Batch, Plan
+from trainer.loader import Loader, LoaderError
 from trainer.order import SampleOrder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,7 +178,7 @@ def test_workers_end_when_an_exception_leaves_the_block() -> None:
 def test_workers_leave_when_the_main_process_is_killed(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import time
-        from tests.trainer.test_data import plan_for
+        from tests.trainer.test_loader import plan_for
         from tests.trainer.training_set import FakeSource
         from trainer.loader import Loader
         loader = Loader(FakeSource(), plan_for(), workers=3)

@@ -10,9 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.extract import chunk as chunk_module
-from pipeline.extract.chunk import ChunkJob, encode_pair, extract_chunk
+from pipeline.extract import stages
+from pipeline.extract.encode import encode_pair
+from pipeline.extract.local import LocalRunner
 from pipeline.extract.plan import PlanError, make_plan
+from pipeline.extract.runner import ChunkJob
+from pipeline.extract.stages import extract_chunk
 from pipeline.flow.dis import DisFlow
 from pipeline.flow.truth import load_scene
 from pipeline.video.datasets import list_videos
@@ -65,7 +68,7 @@ def test_a_rerun_adds_nothing(videos: Path, whole: Path) -> None:
 
 
 def test_workers_and_batches_do_not_shape_the_set(videos: Path, whole: Path, tmp_path: Path) -> None:
-    run(request(videos, tmp_path / "other", workers=2, batch=1))
+    run(request(videos, tmp_path / "other", batch=1), workers=2)
     assert digests(tmp_path / "other") == digests(whole)
 
 
@@ -140,7 +143,7 @@ def test_bad_videos_are_rejected_with_a_reason_and_the_rest_goes_on(videos: Path
     (mixed / "c_cut.mp4").write_bytes(whole_video[: len(whole_video) // 2])
     make_videos(tmp_path / "short", 1)
     out = tmp_path / "set"
-    manifest = run(request(mixed, out, workers=2))
+    manifest = run(request(mixed, out), workers=2)
     assert manifest.counts["ok"] == 5 and sum(manifest.counts["rejected"].values()) == 3
     rows = {r["video"]: r for r in pq.read_table(out / schema.VIDEOS).to_pylist()}
     assert rows["a_empty"]["reason"] == "empty_file" and rows["b_text"]["reason"] == "not_a_video"
@@ -232,12 +235,11 @@ def test_neighbour_frames_are_kept_on_request(videos: Path, tmp_path: Path) -> N
 def test_encode_pair_statistics() -> None:
     flow = np.random.default_rng(0).normal([[[2.0]], [[-1.0]]], 0.5, (2, 32, 32)).astype(np.float32)
     data, row = encode_pair(flow, None, 0.02)
-    assert data is not None and row["status"] == schema.STORED and row["confidence"] is None
-    assert row["mean_dx_px"] == pytest.approx(flow[0].mean(), abs=1e-6) and row["std_dy_px"] == pytest.approx(
-        flow[1].std(), abs=1e-6
-    )
-    assert row["max_px"] == pytest.approx(np.hypot(*flow).max(), abs=1e-5)
-    assert 2.0 ** row["quantum_exponent"] == decode_flow(data).quantum_px
+    assert data is not None and row.status == schema.STORED and row.confidence is None
+    assert row.mean_dx_px == pytest.approx(flow[0].mean(), abs=1e-6)
+    assert row.std_dy_px == pytest.approx(flow[1].std(), abs=1e-6)
+    assert row.max_px == pytest.approx(np.hypot(*flow).max(), abs=1e-5)
+    assert row.quantum_exponent is not None and 2.0**row.quantum_exponent == decode_flow(data).quantum_px
 
 
 def test_a_full_disk_loses_only_the_chunk_at_hand(
@@ -248,7 +250,7 @@ def test_a_full_disk_loses_only_the_chunk_at_hand(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(chunk_module.ChunkWriter, "add", full)
+    monkeypatch.setattr(stages.ChunkWriter, "add", full)
     with Decoder() as decoder, pytest.raises(OSError, match="No space left"):
         extract_chunk(job(videos, tmp_path, settings), decoder, DisFlow(), lambda report: None)
     assert not list(tmp_path.rglob("*.tar")) and not list(tmp_path.rglob("*.parquet"))
@@ -261,7 +263,9 @@ def test_only_one_extraction_writes_a_set(videos: Path, tmp_path: Path) -> None:
         run(request(videos, tmp_path / "set"))
 
 
-@pytest.mark.parametrize("change", [{"passes": 0}, {"workers": 0}, {"batch": 0}, {"deadline_s": 0.0}])
+@pytest.mark.parametrize("change", [{"passes": 0}, {"batch": 0}, {"deadline_s": 0.0}, {"deadline_s": float("nan")}])
 def test_senseless_requests(videos: Path, tmp_path: Path, change: dict) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match="must be"):
         request(videos, tmp_path, **change)
+    with pytest.raises(ValueError, match="must be"):
+        LocalRunner(0, request(videos, tmp_path).estimator)

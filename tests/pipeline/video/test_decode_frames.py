@@ -11,16 +11,11 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from pipeline.video.decord_frames import (
-    DecordFrames,
-    EngineFailure,
-    PyAVFrames,
-    RepeatedFrames,
-    presentation_times_s,
-    upright,
-)
+from pipeline.video.decord_frames import DecordFrames
 from pipeline.video.edit_list import shown_until_s
 from pipeline.video.folder_frames import FolderFrames, read_picture
+from pipeline.video.frame_source import EngineFailure, RepeatedFrames, presentation_times_s
+from pipeline.video.pyav_frames import PyAVFrames, upright
 from pipeline.video.rejects import Reject, check_file
 from tests.pipeline.video.numbered_videos import cut_by_edit_list, numbered_frame, read_number, write_video
 
@@ -133,6 +128,20 @@ def test_long_jumps_seek_and_keep_windows_together(tmp_path: Path) -> None:
         shift = got[3] - 1500
         assert abs(shift) <= 3 and (name == "open" or shift == 0)
         assert got[3:] == [i + shift for i in wanted[3:]]
+
+
+def test_a_long_jump_lands_on_the_key_frame_before_the_last_one(tmp_path: Path) -> None:
+    """What a seek garbles is over within one group of pictures, so a whole group lies between the landing and the window."""
+    path = write_video(tmp_path / "v.mp4", 1000, options={"g": "50", "bf": "2", "preset": "ultrafast"})
+    source = DecordFrames(path, head_of(path))
+    keyframes = source._reader.get_key_indices()
+    sought: list[int] = []
+    seek = source._reader.seek_accurate
+    source._reader.seek_accurate = lambda index: (sought.append(index), seek(index))
+    target = next(index for index in keyframes if index > 700)
+    got = [read_number(frame) for _, frame in source.fetch([10, target, target + 1])]
+    assert got == [10, target, target + 1]
+    assert sought == [keyframes[keyframes.index(target) - 1]]
 
 
 @pytest.mark.parametrize("width", [16, 18, 24, 48, 50])
