@@ -41,11 +41,11 @@ def check_parity_of_losses(module: ModuleType) -> None:
 def check_parity_of_bins(module: ModuleType) -> None:
     stored = fixture()
     meta = json.loads(str(stored["meta"]))
-    assert (module.NYU_BINS.bins, module.NYU_BINS.nearest_m) == (meta["n_bins"], meta["min_depth"])
-    assert (module.NYU_BINS.farthest_m, module.NYU_BINS.normalisation) == (meta["max_depth"], "linear")
-    logits = 2 * parity_weights.normals(meta["seed"] + 4, meta["b"], 256, meta["h"] // 4, meta["w"] // 4)
+    assert module.DepthBins(256, 0.001, 10.0, "linear") == module.NYU_BINS
+    bins = (meta["n_bins"], meta["min_depth"], meta["max_depth"])
+    logits = 2 * parity_weights.normals(meta["seed"] + 4, meta["b"], bins[0], meta["h"] // 4, meta["w"] // 4)
     for normalisation in ("linear", "softmax", "sigmoid"):
-        got = module.DepthBins(normalisation=normalisation).depth_from_logits(torch.from_numpy(logits))
+        got = module.DepthBins(*bins, normalisation).depth_from_logits(torch.from_numpy(logits))
         assert np.allclose(got.numpy(), stored[f"bins_UD_{normalisation}"], rtol=RTOL, atol=0), normalisation
 
 

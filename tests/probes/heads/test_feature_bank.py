@@ -32,6 +32,7 @@ def check_shares_by_hand(module: ModuleType) -> None:
     assert torch.allclose(shares[0, :, 0, 0], torch.tensor([3 / 4, 1 / 4, 0.0]))
     assert torch.allclose(shares[0, :, 0, 1], torch.tensor([0.0, 1 / 4, 3 / 4]))
     assert module.class_shares(torch.full((1, 2, 2), 255), 3, (1, 1)).sum() == 0
+    assert torch.equal(module.class_shares(torch.tensor([[[2, 0, 1]]]), 3, (1, 3))[0, :, 0].T, torch.eye(3)[[2, 0, 1]])
     uneven = module.class_shares(torch.arange(5)[None, :, None].expand(2, 5, 3), 5, (2, 1))  # rows 0-2 and 3-4
     assert torch.allclose(uneven[1, :, 0, 0], torch.tensor([1 / 3, 1 / 3, 1 / 3, 0, 0]))
     assert torch.allclose(uneven[1, :, 1, 0], torch.tensor([0, 0, 0, 1 / 2, 1 / 2]))
@@ -102,9 +103,50 @@ def check_same_seed_same_bank(module: ModuleType) -> None:
     assert torch.equal(banks[0], banks[1]) and torch.equal(banks[0], banks[2])
 
 
+def check_blocks_do_not_show(module: ModuleType) -> None:
+    features, labels = random_pictures(4, 5)
+    query = torch.randn(1, 5, 9, 9, generator=torch.Generator().manual_seed(2))
+    answers = []
+    for block_rows, query_rows in ((16384, 1024), (7, 10), (120, 81), (1, 1000)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "BLOCK_ROWS", block_rows)
+            patch.setattr(module, "QUERY_ROWS", query_rows)
+            bank = module.FeatureBank(5, 3, pictures=5)
+            bank.add(features, labels)
+            assert len(bank) == 120
+            answers.append(bank.probabilities(query))
+    for answer in answers[1:]:
+        assert torch.allclose(answer, answers[0], atol=1e-6)
+    assert math.isclose(float(answers[0].sum()), 81, rel_tol=1e-5)
+
+
+def check_bad_input_is_named(module: ModuleType) -> None:
+    features, labels = random_pictures(5, 1)
+    bank = module.FeatureBank(5, 3, pictures=1)
+    with pytest.raises(ValueError, match="the bank is empty"):
+        bank.probabilities(features)
+    with pytest.raises(ValueError, match=r"label 3 is outside the class list \(0 to 2\)"):
+        bank.add(features, labels.clamp(min=1) + 1)
+    with pytest.raises(ValueError, match="label -1 is outside"):
+        bank.add(features, torch.where(torch.arange(12) == 5, -1, labels))
+    with pytest.raises(ValueError, match="not finite"):
+        bank.add(features * torch.nan, labels)
+    with pytest.raises(ValueError, match="features of 4 channels for a bank of 5"):
+        bank.add(features[:, :4], labels)
+    with pytest.raises(ValueError, match="labels of 2x12 are coarser"):
+        bank.add(features, labels[:, :2])
+    bank.add(features, labels)
+    with pytest.raises(ValueError, match="1 more pictures for a bank that expects 0"):
+        bank.add(features, labels)
+    with pytest.raises(ValueError, match="no room for one of each of 9 pictures"):
+        module.FeatureBank(5, 3, pictures=9, settings=module.BankSettings(capacity=8))
+    assert module.FeatureBank(5, 3, pictures=8, settings=module.BankSettings(capacity=8)).cells_per_picture == 1
+
+
 CHECKS = (
     check_protocol, check_shares_by_hand, check_answers_by_loops, check_own_pictures_come_back,
-    check_the_capacity_is_shared_out, check_same_seed_same_bank,
+    check_the_capacity_is_shared_out, check_same_seed_same_bank, check_blocks_do_not_show,
+    check_bad_input_is_named,
 )  # fmt: skip
 
 MUTATIONS = [
@@ -143,22 +185,6 @@ def test_mutant_is_noticed(old: str, new: str) -> None:
     assert noticed(feature_bank, old, new, CHECKS)
 
 
-def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, labels = random_pictures(4, 5)
-    query = torch.randn(1, 5, 9, 9, generator=torch.Generator().manual_seed(2))
-    answers = []
-    for block_rows, query_rows in ((16384, 1024), (7, 10), (120, 81), (1, 1000)):
-        monkeypatch.setattr(feature_bank, "BLOCK_ROWS", block_rows)
-        monkeypatch.setattr(feature_bank, "QUERY_ROWS", query_rows)
-        bank = feature_bank.FeatureBank(5, 3, pictures=5)
-        bank.add(features, labels)
-        assert len(bank) == 120
-        answers.append(bank.probabilities(query))
-    for answer in answers[1:]:
-        assert torch.allclose(answer, answers[0], atol=1e-6)
-    assert math.isclose(float(answers[0].sum()), 81, rel_tol=1e-5)
-
-
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bank of 40,000 cells and 4,096 queries: all cosines at once would be 655 MB; no tensor exceeds block x queries."""
     bank = feature_bank.FeatureBank(4, 2, pictures=10)
@@ -166,23 +192,3 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with LargestTensor() as largest:
         bank.probabilities(torch.randn(1, 4, 64, 64))
     assert largest.bytes <= 4 * feature_bank.BLOCK_ROWS * feature_bank.QUERY_ROWS
-
-
-def test_bad_input_is_named() -> None:
-    features, labels = random_pictures(5, 1)
-    bank = feature_bank.FeatureBank(5, 3, pictures=1)
-    with pytest.raises(ValueError, match="the bank is empty"):
-        bank.probabilities(features)
-    with pytest.raises(ValueError, match=r"label 3 is outside the class list \(0 to 2\)"):
-        bank.add(features, labels + 1)
-    with pytest.raises(ValueError, match="not finite"):
-        bank.add(features * torch.nan, labels)
-    with pytest.raises(ValueError, match="features of 4 channels for a bank of 5"):
-        bank.add(features[:, :4], labels)
-    with pytest.raises(ValueError, match="labels of 2x12 are coarser"):
-        bank.add(features, labels[:, :2])
-    bank.add(features, labels)
-    with pytest.raises(ValueError, match="1 more pictures for a bank that expects 0"):
-        bank.add(features, labels)
-    with pytest.raises(ValueError, match="no room for one of each of 9 pictures"):
-        feature_bank.FeatureBank(5, 3, pictures=9, settings=feature_bank.BankSettings(capacity=8))

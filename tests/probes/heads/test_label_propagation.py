@@ -89,7 +89,8 @@ def check_published_settings(lp: ModuleType) -> None:
     ]
     assert got[0] == ("square", 12, 0.1, 5, 7, "bilinear", "bilinear")
     assert got[1] == ("circle", 12, 0.2, 5, 7, "nearest", "bicubic")
-    assert (first.pixel_std[0], second.pixel_std[0]) == (0.228, 0.229)
+    assert (first.pixel_std, second.pixel_std) == ((0.228, 0.224, 0.225), (0.229, 0.224, 0.225))
+    assert (first.short_side_px, second.short_side_px) == (480, 960)
     assert first.input_size(480, 854, 16) == first.input_size(480, 854, 32) == (480, 832)
     assert first.input_size(480, 854, 28) == (476, 840)
     assert first.input_size(480, 845, 28) == (476, 840)
@@ -161,14 +162,29 @@ def check_nearest_output(lp: ModuleType) -> None:
 def check_grids(lp: ModuleType) -> None:
     fine = torch.arange(24.0).reshape(1, 1, 4, 6)
     assert lp.on_grid(fine, (2, 3))[0, 0].tolist() == [[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]]
+    thirds = torch.tensor([[[[3.0, 0.0, 0.0, 0.0, 6.0, 0.0]]]])
+    assert lp.on_grid(thirds, (1, 2)).flatten().tolist() == [1.0, 2.0]
+    assert lp.on_grid(thirds.mT, (2, 1)).flatten().tolist() == [1.0, 2.0]
     coarse = lp.on_grid(torch.tensor([[[[0.0, 4.0]]]]), (1, 4))
     assert coarse.flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
+
+
+def check_tiles_do_not_show(lp: ModuleType) -> None:
+    random = torch.Generator().manual_seed(3)
+    features = F.normalize(torch.randn(3, 8, 21, 34, generator=random), dim=1)
+    labels = torch.rand(2, 3, 21, 34, generator=random)
+    rules = dataclasses.replace(lp.DINOV3_960, radius=4)
+    whole = lp.propagate(features[2], features[:2], labels, rules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lp, "TILE", 5)
+        assert torch.allclose(lp.propagate(features[2], features[:2], labels, rules), whole, atol=1e-6)
 
 
 CHECKS = (
     check_parity, check_loops, check_published_settings, check_ties_are_kept, check_a_shift_is_followed,
     check_maps_are_averaged_and_kept_apart, check_first_labels, check_labels_of_constant_channels, check_nearest_output,
     check_grids,
+    check_tiles_do_not_show,
 )  # fmt: skip
 
 MUTATIONS = [
@@ -218,16 +234,6 @@ def test_label_propagation(check: Check) -> None:
 @pytest.mark.parametrize(("old", "new"), MUTATIONS)
 def test_mutant_is_noticed(old: str, new: str) -> None:
     assert noticed(label_propagation, old, new, CHECKS)
-
-
-def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    random = torch.Generator().manual_seed(3)
-    features = F.normalize(torch.randn(3, 8, 21, 34, generator=random), dim=1)
-    labels = torch.rand(2, 3, 21, 34, generator=random)
-    rules = dataclasses.replace(label_propagation.DINOV3_960, radius=4)
-    whole = label_propagation.propagate(features[2], features[:2], labels, rules)
-    monkeypatch.setattr(label_propagation, "TILE", 5)
-    assert torch.allclose(label_propagation.propagate(features[2], features[:2], labels, rules), whole, atol=1e-6)
 
 
 def test_memory_is_bounded_whatever_the_size_of_the_picture() -> None:

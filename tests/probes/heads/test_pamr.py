@@ -107,9 +107,24 @@ def check_offsets(module: ModuleType) -> None:
     assert len(module.ring_offsets((1, 2, 4))) == 24 and (4, -4) in module.ring_offsets((1, 2, 4))
 
 
+def check_bands_do_not_show_and_bound_the_temporaries(module: ModuleType) -> None:
+    guide = torch.randn(1, 64, 40, 30)
+    for settings in (module.Refinement(module.window_offsets(3), 1), module.Refinement.pamr((1, 2))):
+        whole = module.affinities(guide, settings)
+        with pytest.MonkeyPatch.context() as patch, LargestTensor() as largest:
+            patch.setattr(module, "BAND_BYTES", 3 * 64 * 30 * 4)
+            banded = module.affinities(guide, settings)
+            assert [b.stop - b.start for b in module._bands(40, 64 * 30 * 4)] == [3] * 13 + [1]
+            assert len(list(module._bands(40, 10**9))) == 40
+        assert torch.allclose(banded, whole, atol=1e-6)
+        affinities, padded = whole.numel() * 4, 64 * (40 + 4) * (30 + 4) * 4
+        assert largest.bytes <= max(affinities, padded)
+
+
 CHECKS = (
     check_parity_with_upstream, check_parity_with_the_reading_of_the_paper, check_a_wall_in_the_guide_is_not_crossed,
     check_affinities_of_a_flat_guide, check_given_affinities_move_the_map, check_offsets,
+    check_bands_do_not_show_and_bound_the_temporaries,
 )  # fmt: skip
 
 MUTATIONS = [
@@ -146,19 +161,6 @@ def test_refinement(check: Check) -> None:
 @pytest.mark.parametrize(("old", "new"), MUTATIONS)
 def test_mutant_is_noticed(old: str, new: str) -> None:
     assert noticed(pamr, old, new, CHECKS)
-
-
-def test_bands_do_not_show_and_bound_the_temporaries(monkeypatch: pytest.MonkeyPatch) -> None:
-    guide = torch.randn(1, 64, 40, 30)
-    for settings in (pamr.Refinement(pamr.window_offsets(3), 1), pamr.Refinement.pamr((1, 2))):
-        whole = pamr.affinities(guide, settings)
-        monkeypatch.setattr(pamr, "BAND_BYTES", 3 * 64 * 30 * 4)
-        with LargestTensor() as largest:
-            banded = pamr.affinities(guide, settings)
-        assert torch.allclose(banded, whole, atol=1e-6)
-        affinities, padded = whole.numel() * 4, 64 * (40 + 4) * (30 + 4) * 4
-        assert largest.bytes <= max(affinities, padded)
-        monkeypatch.undo()
 
 
 def test_an_even_window_is_refused() -> None:

@@ -37,6 +37,7 @@ def check_scores_by_hand(module: ModuleType) -> None:
     assert score.rmse_m == pytest.approx(np.sqrt((0.04 + (1 / 3) ** 2 + 4 + 1) / 4))
     assert module.score_depth(np.full((1, 1), 1.25), np.ones((1, 1))).delta1 == 0  # strictly less
     assert module.score_depth(predicted, np.zeros_like(truth)) is None
+    assert module.score_depth(np.full((1, 1), 10.0), np.full((1, 1), 10.0), 10.0).delta1 == 1
 
 
 def check_alignment(module: ModuleType) -> None:
@@ -45,6 +46,7 @@ def check_alignment(module: ModuleType) -> None:
     distorted = (truth - 2) / 3
     distorted[0, 0], truth[0, 0] = 50, 0
     assert np.allclose(module.scale_and_shift(distorted, truth)[truth > 0], truth[truth > 0])
+    assert np.allclose(module.scale_and_shift(1e-3 * distorted, truth)[truth > 0], truth[truth > 0])
     assert np.allclose(module.scale_and_shift(np.full((6, 7), 4.0), truth), truth[truth > 0].mean())
 
 
@@ -94,13 +96,16 @@ def check_edges_and_holes(module: ModuleType) -> None:
     step_edge[:, 5:] = 3.0
     assert module.surface_normals(step_edge, camera)[1].sum() == 49
     assert module.surface_normals(step_edge, camera, largest_jump=0.1)[1].sum() == 49 - 14
-    assert module.surface_normals(step_edge, camera, largest_jump=0.6)[1].sum() == 49  # 1 m is half of the nearer 2 m
+    assert module.surface_normals(step_edge, camera, largest_jump=0.5)[1].sum() == 49  # 1 m is half of the nearer 2 m
     rough = np.random.default_rng(1).uniform(0.5, 20, (9, 9))
     normals, known = module.surface_normals(rough, camera)
     assert (
         np.sum(normals * module.points(rough, camera), axis=-1)[known] < 0
     ).all()  # they face the camera whatever it sees
-    assert not module.surface_normals(np.ones((2, 9)), camera)[1].any()
+    assert np.abs(module.surface_normals(z, camera)[0][~module.surface_normals(z, camera)[1]]).max() == 0
+    assert module.surface_normals(0.1 * z, camera)[1].sum() == 49 - 5
+    for shape, step, known_pixels in (((2, 9), 1, 0), ((3, 3), 1, 1), ((6, 9), 3, 0), ((7, 7), 3, 1)):
+        assert module.surface_normals(np.ones(shape), camera, step=step)[1].sum() == known_pixels
 
 
 def check_angles(module: ModuleType) -> None:
@@ -114,7 +119,15 @@ def check_scores_of_tilted_planes(module: ModuleType) -> None:
     """A plane turned by a known angle: mean and RMSE are that angle, each share 0 or 1; half missing counts 90 degrees."""
     camera = module.Camera(100.0, 100.0, 15.0, 15.0)
     flat = np.full((32, 32), 2.0)
-    for degrees, shares in ((10.0, (1, 1, 1)), (20.0, (0, 1, 1)), (28.0, (0, 0, 1)), (40.0, (0, 0, 0))):
+    turned = {
+        11.24: (1, 1, 1),
+        11.26: (0, 1, 1),
+        22.49: (0, 1, 1),
+        22.51: (0, 0, 1),
+        29.99: (0, 0, 1),
+        30.01: (0, 0, 0),
+    }
+    for degrees, shares in turned.items():
         n = np.array([np.sin(np.radians(degrees)), 0, -np.cos(np.radians(degrees))])
         score = module.score_normals(-2.0 / (rays(camera, 32, 32) @ n), flat, camera)
         assert (score.mean_deg, score.rmse_deg) == (pytest.approx(degrees), pytest.approx(degrees))
@@ -126,6 +139,7 @@ def check_scores_of_tilted_planes(module: ModuleType) -> None:
     assert score.rmse_deg == pytest.approx(90 * np.sqrt(1 - score.below_30))
     assert module.score_normals(flat, np.zeros_like(flat), camera) is None
     assert module.score_normals(flat, flat + 20, camera, farthest_m=10.0) is None
+    assert module.score_normals(flat, flat + 8, camera, farthest_m=10.0) is not None
 
 
 def check_mean_over_pictures(module: ModuleType) -> None:
