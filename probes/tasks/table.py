@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from probes.task import Task
+from probes.tasks.segmentation import AttentionSegmentation, KnnSegmentation, LinearSegmentation
 from probes.tasks.vos import LinearVos
 from probes.tasks.vos_knn import KnnVos
 
 TASKS: tuple[type[Task], ...] = (
     LinearVos,
     KnnVos,
+    AttentionSegmentation,
+    LinearSegmentation,
+    KnnSegmentation,
 )

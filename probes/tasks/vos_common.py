@@ -1,18 +1,17 @@
-"""What the probes of video object segmentation share: the options that name DAVIS data, the metrics, batches, and pictures.
+"""What the probes of video object segmentation share: the options that name DAVIS data, the metrics, and pictures.
 
 `vos.py` (linear probe) and `vos_knn.py` (label propagation) are tasks on the same sequences, scored alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import click
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -25,10 +24,6 @@ from probes.sources.features import Features, Source
 from probes.task import Context, Metric, Noun, Row, Settings, Task
 
 PATH = click.Path(path_type=Path)
-BATCH_PIXELS = {"cpu": 480 * 832, "cuda": 8 * 480 * 832}
-"""Pixels of the network's input per batch: one 480p frame on a CPU, where more gain nothing and cost 1 GB each."""
-MOST_FRAMES = 8
-"""Frames per batch, however small they are."""
 
 
 @dataclass(frozen=True)
@@ -131,16 +126,6 @@ class SequenceUnit:
         frame, size = self.sequence.frames[index].stem, self._picture_size
         context.pictures.save(frame, "mask", overlay(image, predicted, size), source)
         context.pictures.save(frame, "features", feature_picture(basis, shown_map(features), size), source)
-
-
-def frames_per_batch(size_hw: tuple[int, int], device: torch.device) -> int:
-    pixels = BATCH_PIXELS.get(device.type, BATCH_PIXELS["cpu"])
-    return min(max(1, pixels // (size_hw[0] * size_hw[1])), MOST_FRAMES)
-
-
-def batches(first: int, stop: int, size: int) -> Iterator[range]:
-    for start in range(first, stop, size):
-        yield range(start, min(start + size, stop))
 
 
 def object_rows(scores: NDArray[np.float64]) -> list[Row]:

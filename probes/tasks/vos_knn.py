@@ -30,6 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.feature_colors import ColorBasis
+from probes.data.batching import batches, pictures_per_batch
 from probes.drawing import picked_frames, shown_map
 from probes.heads.label_propagation import (
     DINO480,
@@ -44,7 +45,7 @@ from probes.metrics.davis import score_frame
 from probes.options import option
 from probes.sources.features import Features, Source, by_encoder, features_of
 from probes.task import Context, Reference, Row, Settings
-from probes.tasks.vos_common import SequenceUnit, VosTask, batches, frames_per_batch, object_rows
+from probes.tasks.vos_common import SequenceUnit, VosTask, object_rows
 from probes.tasks.vos_reference import propagation_reference
 
 GRIDS = (1, 2)
@@ -158,7 +159,7 @@ class PropagationUnit(SequenceUnit):
         context.step(len(sources))
         shown = set(picked_frames(len(sequence)))
         scores = {source.name: np.empty((2, sequence.objects, len(sequence) - 2)) for source in sources}
-        for indices in batches(1, len(sequence) - 1, frames_per_batch(size_hw, context.device)):
+        for indices in batches(1, len(sequence) - 1, pictures_per_batch(size_hw, context.device)):
             images = [sequence.image(index) for index in indices]
             truths = [sequence.labels(index) for index in indices]
             for place, index in enumerate(indices):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from probes.data.batching import batches
 from probes.data.davis import open_davis
 from probes.report.pictures import PictureFolder
 from probes.sources.features import Encoding, Features, Source
 from probes.task import Context, Row
 from probes.tasks import vos
-from probes.tasks.vos_common import batches
 from tests.probes.small_davis import write_labels, write_sequence
 
 
