@@ -10,8 +10,8 @@ two label maps (FlowFeat, NeurIPS 2025, section B.2). `--knn-grid 2` doubles the
 a window covers half the extent (the paper's Table 6). One deviation from DINO's script: a source normalises pixels itself,
 with 0.229 as the standard deviation of red where the script has 0.228.
 
-Memory: per source with a decoder, 8 frames of two maps and one soft label map on the grid (32 MB at 480 px with patch 16,
-384 + 128 channels and 1 object; 4.5 times that at 960 px; 4 times with `--knn-grid 2`), and matching in tiles of below 40 MB.
+Memory: per source with a decoder, 8 frames of two maps and one soft label map on the grid (26 MB at 480 px with patch 16,
+384 + 128 channels and 1 object; 4.2 times that at 960 px; 4 times with `--knn-grid 2`), and matching in tiles of below 40 MB.
 The network's own full-resolution map is larger than all of these, 0.2 GB at 480x832 and 0.8 GB at 960x1728, one at a time.
 Nothing grows with the length of the video.
 """

@@ -111,6 +111,12 @@ def test_cityscapes_scores_nineteen_classes_in_their_usual_order() -> None:
     assert [*CITYSCAPES.values()][::18] == ["road", "bicycle"]
 
 
+def test_ade20k_has_no_class_of_label_0(tmp_path: Path) -> None:
+    _ade(tmp_path)
+    table = open_segmentation(tmp_path).train.table
+    assert [table.of_stored[label] for label in (0, 1, 150, 255)] == [255, 0, 149, 255]
+
+
 def test_unknown_layouts_and_directories_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown layout 'vocc'; did you mean voc"):
         find_layout(tmp_path, "vocc")

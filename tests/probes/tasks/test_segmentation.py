@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from probes.cli import main
+from probes.data import batching
 from probes.data.segmentation_layouts import open_segmentation
+from probes.heads.pixel_classifier import PixelClassifier
 from probes.report.pictures import PictureFolder
 from probes.sources.features import Encoding, Features, Source
 from probes.task import Context, Row
@@ -137,6 +141,71 @@ def test_a_batch_goes_through_the_network_in_parts(root: Path) -> None:
     made = torch.cat([features.low_bdgf for _, _, features in frozen.of([3, 0, 2])])
     torch.testing.assert_close(kept, made)
     assert torch.equal(frozen_again.labels([3, 0]), frozen.labels([3, 0]))
+
+
+def test_parts_of_a_batch_meet_their_own_labels(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One picture at a time through the network and all at once give one result."""
+    task = LinearSegmentation(root=root, **SHORT, memory_gb=0.0)
+    whole = _evaluate(task, tmp_path, _sources())
+    monkeypatch.setitem(batching.BATCH_PIXELS, "cpu", 64 * 64)
+    parted = _evaluate(task, tmp_path, _sources())
+    for name in whole:
+        assert _miou(parted[name]) == pytest.approx(_miou(whole[name]), abs=0.01)
+
+
+def test_features_are_those_of_the_pictures_asked_for(root: Path) -> None:
+    data = open_segmentation(root)
+    for memory_bytes in (0, 10**9):
+        frozen = FrozenFeatures(_sources()[:1], data.train, 64, torch.device("cpu"), memory_bytes)
+        ((_, _, features),) = frozen.of([3, 1])
+        for place, index in enumerate((3, 1)):
+            pixels = torch.from_numpy(np.array(data.train.picture(index, 64)))[None]
+            torch.testing.assert_close(features.picture(place).low_bdgf, Patches().encode(pixels).low_bdgf)
+
+
+def test_the_split_that_was_asked_for_is_scored(tmp_path: Path) -> None:
+    """Red and blue change places in `val` alone: what was learnt is wrong there."""
+    write_folders(tmp_path / "blocks")
+    for path in (tmp_path / "blocks" / "valannot").iterdir():
+        Image.fromarray(np.array([0, 2, 1, *range(3, 256)], np.uint8)[np.asarray(Image.open(path))]).save(path)
+    values = {
+        row.part: row.values for row in _evaluate(TASKS["knn"](tmp_path / "blocks"), tmp_path, _sources())["flowfeat"]
+    }
+    assert values["red"]["IoU"] < 0.1 and values["blue"]["IoU"] < 0.1 and values["ground"]["IoU"] > 0.8
+    learnt = KnnSegmentation(root=tmp_path / "blocks", size_px=64, split="train")
+    assert _miou(_evaluate(learnt, tmp_path, _sources())["flowfeat"]) > 0.85
+
+
+def test_the_seed_of_the_run_draws_the_heads(root: Path, tmp_path: Path) -> None:
+    train = open_segmentation(root).train
+    pixels = torch.from_numpy(np.array(train.picture(0, 64)))[None]
+    task = LinearSegmentation(root=root, iterations=1, batch=4, learning_rate=1e-6)
+    first, same, other = (
+        task.learner().learn(_sources()[:1], train, 64, replace(_context(tmp_path), seed=seed))["encoder"](
+            Features(Patches().encode(pixels).low_bdgf), 64
+        )
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, same) and not torch.equal(first, other)
+
+
+def test_the_attention_is_not_decayed_to_nothing() -> None:
+    """Adam's own weight decay does so: queries start nearly equal, and gradients lie far below the decay term."""
+    generator = torch.Generator().manual_seed(0)
+    features = Features(torch.randn(2, 6, 4, 4, generator=generator), torch.randn(2, 16, 16, 16, generator=generator))
+    labels = torch.randint(0, 3, (2, 16, 16), generator=generator)
+    learner = AttentionSegmentation(learning_rate=0.01).learner()
+    assert isinstance(learner, TrainedHeads)
+    weights = {}
+    for decoupled in (False, True):
+        rules = replace(learner.optimisation, decoupled=decoupled)
+        classifier = PixelClassifier(features, 3, "attention", rules, seed=0)
+        for _ in range(60):
+            classifier.add(features, labels, labels.numel())
+            classifier.step()
+        weights[decoupled] = float(classifier.head.head.attention.cross_attn.projv.weight.detach().abs().mean())
+    assert learner.optimisation.decoupled
+    assert weights[False] < 0.02 < 0.1 < weights[True]
 
 
 def test_epochs_become_iterations() -> None:

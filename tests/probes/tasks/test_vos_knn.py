@@ -67,6 +67,15 @@ def test_objects_are_followed_under_both_protocols(davis: Path, tmp_path: Path, 
     assert _mean_j(rows) > _mean_j(_rows(_unit(davis, protocol=protocol), tmp_path, CONSTANT)) + 0.2
 
 
+def test_scores_stand_at_their_own_frames(tmp_path: Path) -> None:
+    """Frames 1 to 4 are scored: a wrong annotation of frame 3 lowers the last quarter, frames 3 and 4, and so J decays."""
+    write_sequence(tmp_path, "boxes")
+    root = tmp_path / "Annotations" / "480p" / "boxes"
+    before = _rows(_unit(tmp_path), tmp_path / "out", colors())[0].values["J_decay"]
+    (root / "00003.png").write_bytes((root / "00000.png").read_bytes())
+    assert _rows(_unit(tmp_path), tmp_path / "out", colors())[0].values["J_decay"] > before + 0.1
+
+
 def test_a_decoder_is_averaged_with_the_encoder(davis: Path, tmp_path: Path) -> None:
     """Constant tokens and a telling decoder: better than the tokens alone, and not the decoder alone either."""
     both = Source("flowfeat", Patches(), lambda e: Features(torch.ones_like(e.low_bdgf), e.images_bchw))
