@@ -1,6 +1,7 @@
 """python -m probes: what the features of a checkpoint are worth, as tables and pictures.
 
-    vos         linear probe for video object segmentation on a DAVIS directory
+    vos, vos-knn    video object segmentation on a DAVIS directory
+    segmentation, segmentation-linear, segmentation-knn    classes of pixels, on pictures with label maps
     all         every probe that has data
     report      the tables and the page again, from stored results
     visualize   features of pictures of your own as colours
@@ -35,7 +36,7 @@ from probes.tasks.table import TASKS
 from probes.visualize import draw, find_pictures
 
 PATH = click.Path(path_type=Path)
-one_line = one_line_errors(out_of_memory="use a smaller --height, or --device cpu")
+one_line = one_line_errors(out_of_memory="use a smaller --height or --segmentation-size, or --device cpu")
 
 MODEL = click.option("--model", type=PATH, required=True, help="Checkpoint: .safetensors, .pth or a training snapshot.")
 TEACHER = click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training snapshot.")

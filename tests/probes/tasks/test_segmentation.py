@@ -15,11 +15,12 @@ from probes.cli import main
 from probes.data import batching
 from probes.data.segmentation_layouts import open_segmentation
 from probes.heads.pixel_classifier import PixelClassifier
+from probes.metrics.segmentation import ConfusionMatrix
 from probes.report.pictures import PictureFolder
 from probes.sources.features import Encoding, Features, Source
 from probes.task import Context, Row
 from probes.tasks.segmentation import AttentionSegmentation, KnnSegmentation, LinearSegmentation, SegmentationTask
-from probes.tasks.segmentation_run import Banks, FrozenFeatures, TrainedHeads
+from probes.tasks.segmentation_run import Banks, FrozenFeatures, TrainedHeads, rows_of
 from tests.probes.small_segmentation import labels_of, write_folders
 
 PATCH = 4
@@ -280,3 +281,13 @@ def test_it_is_a_command(root: Path, checkpoint: Path, tmp_path: Path) -> None:
 
 def test_the_writer_labels_what_it_paints() -> None:
     assert set(np.unique(labels_of(0))) == {0, 1, 2, 255}
+
+
+def test_a_class_that_never_occurs_has_no_row() -> None:
+    matrix = ConfusionMatrix(3)
+    matrix.add(np.array([0, 0, 1, 255]), np.array([0, 1, 1, 2]))
+    assert [(row.part, dict(row.values)) for row in rows_of(matrix, ("a", "b", "c"))] == [
+        ("a", {"IoU": 0.5}),
+        ("b", {"IoU": 0.5}),
+        ("all pixels", {"accuracy": pytest.approx(2 / 3)}),
+    ]
