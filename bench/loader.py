@@ -20,8 +20,7 @@ import webdataset as wds
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import record
-
+from bench.record import record
 from shards.codec import decode_flow
 from shards.reader import ShardSet
 from trainer.batch import Plan

@@ -14,8 +14,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import record
-
+from bench.record import record
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.run import ExtractionRequest, extract, stated
 from pipeline.flow.estimator import choose

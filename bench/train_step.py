@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import record
-
+from bench.record import record
 from common.device import pick_device
 from shards.reader import ShardSet
 from trainer.batch import Plan
@@ -93,7 +92,7 @@ def from_shards(config: Config, root: Path, steps: int, warmup: int) -> dict[str
         learner = Learner(config, pick_device(config.train.device))
         source = check_sizes(learner.model, config, stored.image_size)
 
-        def views() -> Iterator[Views]:
+        def views() -> Generator[Views, None, None]:
             for batch in on_device(loader, learner.device):
                 boxes = draw_boxes(0, batch.host.positions, config.views.crop_scale, source)
                 yield cut_views(batch.pixels, boxes, view_size=config.views.image_size, source_size=source)
@@ -110,7 +109,7 @@ def from_shards(config: Config, root: Path, steps: int, warmup: int) -> dict[str
 @click.option("--batch", default=128)
 @click.option("--accumulate", default=1)
 @click.option("--device", default="auto")
-@click.option("--precision", "precisions", multiple=True, default=("float32", "bf16"), help="Repeatable.")
+@click.option("--precision", "precisions", multiple=True, default=("fp32", "bf16"), help="Repeatable.")
 @click.option("--compile", "compiled", is_flag=True, help="Through torch.compile.")
 @click.option("--shards", type=click.Path(path_type=Path, exists=True), help="Also measure from this set.")
 @click.option("--workers", default=min(8, os.cpu_count() or 1), help="Loader processes.")
@@ -147,7 +146,7 @@ def main(
         ],
     )
     for precision in precisions:
-        if precision != "float32" and pick_device(device).type != "cuda":
+        if precision != "fp32" and pick_device(device).type != "cuda":
             continue
         config = replace(base, train=replace(base.train, precision=precision))  # type: ignore[arg-type]
         rows: list[tuple[str, Callable[[Config], dict[str, Any]]]] = []

@@ -2,7 +2,7 @@
 
 Where data comes from: the directory that stage 1 wrote. Where it goes: the training loop. The index is
 authoritative: every member is read by offset and checked against its CRC before it is decoded, so damage
-becomes a SampleError that names the sample, never a wrong picture or a wrong flow.
+becomes a SampleError that names the sample, never a wrong image or a wrong flow.
 """
 
 from __future__ import annotations

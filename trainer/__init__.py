@@ -13,8 +13,22 @@ if TYPE_CHECKING:
     from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
     from trainer.flowfeat import FlowFeat
     from trainer.model import Encoded
+    from trainer.sweep.record import RowRecord, RunRecord, SweepRecord, read_record
+    from trainer.sweep.run_state import loss_curve
 
-__all__ = ["ENCODERS", "DPTDecoder", "Encoded", "EncoderSpec", "FlowFeat", "FrozenViT"]
+__all__ = [
+    "ENCODERS",
+    "DPTDecoder",
+    "Encoded",
+    "EncoderSpec",
+    "FlowFeat",
+    "FrozenViT",
+    "RowRecord",
+    "RunRecord",
+    "SweepRecord",
+    "loss_curve",
+    "read_record",
+]
 
 _HOMES = {
     "DPTDecoder": "trainer.decoder",
@@ -23,6 +37,11 @@ _HOMES = {
     "EncoderSpec": "trainer.encoder",
     "FlowFeat": "trainer.flowfeat",
     "FrozenViT": "trainer.encoder",
+    "RowRecord": "trainer.sweep.record",
+    "RunRecord": "trainer.sweep.record",
+    "SweepRecord": "trainer.sweep.record",
+    "loss_curve": "trainer.sweep.run_state",
+    "read_record": "trainer.sweep.record",
 }
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from common.command import Suggesting, one_line_errors
+from trainer.sweep.command import sweep_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,13 +28,16 @@ def main() -> None:
     """Stage 2 of FlowFeat: train a feature decoder on a shard set, export it, look at its features."""
 
 
+main.add_command(sweep_command)
+
+
 @main.command("train")
 @click.option(
     "--config", "config_path", type=click.Path(path_type=Path), help="TOML file; without it, the paper's settings."
 )
 @click.option("--shards", type=click.Path(path_type=Path), help="Shard set to train on; overrides data.shards.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the run, such as runs/NAME.")
-@click.option("--resume", is_flag=True, help="Continue the run in --out from its last snapshot.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @one_line_errors(out_of_memory=OUT_OF_MEMORY)
 def train_command(
@@ -65,15 +69,15 @@ def _quoted(path: Path) -> str:
 @click.option("--ema", is_flag=True, help="Export the teacher (EMA decoder) instead of the student.")
 @one_line_errors(out_of_memory=OUT_OF_MEMORY)
 def export_command(run_dir: Path, out: Path, ema: bool) -> None:
-    """Write a model file from the last snapshot of a run."""
+    """Write a model file from the last checkpoint of a run."""
+    from trainer.checkpoint import checkpoints, load
     from trainer.config import flatten, load_config
     from trainer.flowfeat import FlowFeat
     from trainer.model_file import export_model
-    from trainer.snapshot import load, snapshots
 
-    found = snapshots(run_dir)
+    found = checkpoints(run_dir)
     if not found:
-        raise ValueError(f"{run_dir} holds no snapshot to export: is it the directory of a training run?")
+        raise ValueError(f"{run_dir} holds no checkpoint to export: is it the directory of a training run?")
     state = load(found[-1])
     model = FlowFeat.from_pretrained(found[-1], variant=state["variant"], teacher=ema)
     model.encoder_source = state["encoder_source"]
@@ -86,7 +90,7 @@ def export_command(run_dir: Path, out: Path, ema: bool) -> None:
 
 
 @main.command("features")
-@click.option("--model", "model_path", type=click.Path(path_type=Path), required=True, help="Model file or snapshot.")
+@click.option("--model", "model_path", type=click.Path(path_type=Path), required=True, help="Model file or checkpoint.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Directory for <image>.npy and <image>.png."
 )

@@ -28,12 +28,21 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is trained for. "flowfeat": a linear map is fitted per image; "naive": one for all images is learned (an ablation)."""
+
+    name: Literal["flowfeat", "naive"] = "flowfeat"
+
+
+@dataclass(frozen=True)
 class DataConfig:
-    """The shard set and how it is read. `offsets` empty: every stored neighbour. `source_size` 0: twice the view
-    size, at most what is stored (the paper crops 224 out of 448). `allow_partial`: accept a set that is still growing."""
+    """The shard set and how it is read. `offsets` empty: every stored neighbour. `passes` 0: all; n: the first n anchors of
+    every video. `source_size` 0: twice the view size, at most what is stored (the paper crops 224 out of 448).
+    `allow_partial`: accept a set that is still growing."""
 
     shards: str = ""
     offsets: tuple[int, ...] = ()
+    passes: int = setting(0, low=0)
     source_size: int = setting(0, low=0)
     workers: int = setting(2, low=0, high=512)
     prefetch_batches: int = setting(4, low=1, high=64)
@@ -63,7 +72,7 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`precision`: "float32"; "tf32" lets convolutions use TF32; "bf16" runs both networks in bfloat16 autocast (CUDA).
+    """`precision`: "fp32"; "tf32" lets convolutions use TF32; "bf16" runs both networks in bfloat16 autocast (CUDA).
     `accumulate` splits a batch into equal parts (same gradient, less memory). `max_minutes` 0: no limit."""
 
     seed: int = setting(0, low=0, high=2**31 - 1)
@@ -73,7 +82,7 @@ class TrainConfig:
     lr: float = setting(1e-4, above=0)
     betas: tuple[float, float] = setting((0.9, 0.999), low=0, high=0.9999999)
     weight_decay: float = setting(0.0, low=0)
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
     device: str = "auto"
     threads: int = setting(0, low=0, high=1024)
@@ -90,12 +99,12 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Steps between log lines, pictures (0: never) and snapshots; how many snapshots stay; TensorBoard on or off."""
+    """Steps between log lines, pictures (0: never) and checkpoints; how many checkpoints stay; TensorBoard on or off."""
 
     every: int = setting(10, low=1)
     pictures_every: int = setting(1000, low=0)
-    snapshot_every: int = setting(1000, low=1)
-    keep_snapshots: int = setting(2, low=1)
+    checkpoint_every: int = setting(1000, low=1)
+    keep_checkpoints: int = setting(2, low=1)
     tensorboard: bool = True
 
 
@@ -104,6 +113,7 @@ class Config:
     """Everything that decides a run."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -155,9 +165,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"config file {path} is not valid TOML: {error}") from error
     config: Config = _build(Config, table, "", where)
-    for override in overrides:
-        config = _override(config, override)
-    return config
+    return _overridden(config, overrides)
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -202,11 +210,12 @@ def _walk(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _unknown_key(name: str, where: str) -> ValueError:
-    known = [*flatten(Config()), *(f.name for f in dataclasses.fields(Config))]
+    sections = [f.name for f in dataclasses.fields(Config)]
+    known = [*flatten(Config()), *sections]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     last = name.rsplit(".", 1)[-1]
     near += [key for key in known if key.rsplit(".", 1)[-1] == last and key not in near]
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; sections are {', '.join(known[-7:])}"
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; sections are {', '.join(sections)}"
     return ValueError(f"{where}: unknown setting {name!r}{hint}")
 
 
@@ -229,7 +238,18 @@ def _build(kind: Any, table: dict[str, Any], prefix: str, where: str) -> Any:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _override(config: Config, text: str) -> Config:
+def _overridden(config: Config, texts: Sequence[str]) -> Config:
+    """The config with all overrides at once: what two of them allow together may not depend on which comes first."""
+    changed: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        section, key, value = _override(config, text)
+        changed.setdefault(section, {})[key] = value
+    sections = {name: dataclasses.replace(getattr(config, name), **values) for name, values in changed.items()}
+    return dataclasses.replace(config, **sections)
+
+
+def _override(config: Config, text: str) -> tuple[str, str, Any]:
+    """(section, key, checked value) of "section.key=value"."""
     name, equals, written = text.partition("=")
     name, written = name.strip(), written.strip()
     if not equals or not name:
@@ -246,5 +266,4 @@ def _override(config: Config, text: str) -> Config:
     if (kind is str or get_origin(kind) is Literal) and not isinstance(raw, str):
         raw = written  # a bare word that happens to read as another type, such as a directory called 2024
     spec = next(f for f in dataclasses.fields(values) if f.name == key)
-    changed = dataclasses.replace(values, **{key: checked(raw, kind, spec, name, "the command line")})
-    return dataclasses.replace(config, **{section: changed})
+    return section, key, checked(raw, kind, spec, name, "the command line")

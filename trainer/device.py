@@ -21,10 +21,10 @@ def training_device(config: Config) -> torch.device:
 
 def set_precision(config: Config, device: torch.device) -> None:
     """Process-wide switches of `train.precision`. TF32 is only ever allowed for convolutions, never for the ridge."""
-    if config.train.precision != "float32" and device.type != "cuda":
-        raise ValueError(f"train.precision = {config.train.precision!r} needs CUDA; on {device} use float32")
+    if config.train.precision != "fp32" and device.type != "cuda":
+        raise ValueError(f"train.precision = {config.train.precision!r} needs CUDA; on {device} use fp32")
     torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = config.train.precision != "float32"
+    torch.backends.cudnn.allow_tf32 = config.train.precision != "fp32"
 
 
 def keep_freed_memory() -> None:

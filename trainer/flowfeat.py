@@ -66,9 +66,9 @@ class FlowFeat(EncoderDecoder):
         teacher: bool = False,
         grid: tuple[int, int] | None = None,
     ) -> Self:
-        """Load a whole model: .safetensors or .pth; flat, nested under "model", "module."-prefixed, or a training snapshot.
+        """Load a whole model: .safetensors or .pth; flat, nested under "model", "module."-prefixed, or a training checkpoint.
 
-        variant: only needed where the file fits no registered one. teacher: take the EMA decoder of a training snapshot.
+        variant: only needed where the file fits no registered one. teacher: take the EMA decoder of a training checkpoint.
         grid: rows and columns of the stored position embedding, only needed for a MAE file that does not show it.
         Raises ValueError naming missing, unexpected or misshapen keys; FileNotFoundError with the path.
         """

@@ -1,6 +1,6 @@
 """What learns in a run: a FlowFeat model, the objective that trains its decoder, and the optimiser.
 
-Views come in and are handed to `trainer.update`; state goes out as a snapshot, the model as a model file.
+Views come in and are handed to `trainer.update`; state goes out as a checkpoint, the model as a model file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from trainer.device import set_precision
 from trainer.flowfeat import FlowFeat
 from trainer.model import EncoderDecoder
 from trainer.objective import Objective
-from trainer.update import FlowDistillation, Update, update
+from trainer.objectives import objective_of
+from trainer.update import Update, update
 from trainer.views import Views
 
 
@@ -43,16 +44,19 @@ class Learner:
         config: Config,
         device: torch.device,
         state: dict[str, Any] | None = None,
-        objective: type[Objective] = FlowDistillation,
+        objective: type[Objective] | None = None,
     ) -> None:
-        """A new run's learner, or with `state` (from `state_dict`) one that continues; then no encoder file is needed."""
+        """A new run's learner, or with `state` (from `state_dict`) one that continues; then no encoder file is needed.
+
+        objective: another than the config names.
+        """
         self.config, self.device = config, device
         set_precision(config, device)
         init: str | Path = Path(config.encoder.weights) if config.encoder.weights else config.encoder.init
         self.model = FlowFeat.create(
             config.encoder.variant, init="random" if state else init, seed=config.train.seed
         ).to(device)
-        self.objective = objective(config, self.model)
+        self.objective = (objective or objective_of(config))(config, self.model)
         self.parameters = self.objective.parameters()
         self.optimiser = torch.optim.AdamW(
             self.parameters,

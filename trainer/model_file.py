@@ -1,4 +1,4 @@
-"""Whole models as files: any published, exported or snapshot layout in, the two distributed forms out.
+"""Whole models as files: any published, exported or checkpoint layout in, the two distributed forms out.
 
 `read_model_file` strips nesting, prefixes and what only training needs, finds the variant that the shapes fit, and says
 which keys do not. `export_model` writes the official flat `.pth`, or `.safetensors` with its variant, spec and provenance.
@@ -31,8 +31,8 @@ from trainer.tensor_file import (
     unwrap,
 )
 
-# What a training snapshot holds beside the model: teacher, probes, running norms. The published files were cut this way.
-SNAPSHOT_ONLY = ("bases", "layer_norm", "decoder_ema", "mlp_head_err", "objective.")
+# What a training checkpoint holds beside the model: teacher, probes, running norms. The published files were cut this way.
+CHECKPOINT_ONLY = ("bases", "layer_norm", "decoder_ema", "mlp_head_err", "objective.")
 TEACHER = "decoder_ema.ema_model."
 EXPORT_FORMAT = "1"
 
@@ -55,7 +55,7 @@ def read_model_file(
     tensors = unwrap(payload)
     if teacher:
         tensors = _with_teacher(tensors, path)
-    tensors = {key: value for key, value in tensors.items() if not key.startswith(SNAPSHOT_ONLY)}
+    tensors = {key: value for key, value in tensors.items() if not key.startswith(CHECKPOINT_ONLY)}
     if not any(key.startswith("encoder.") for key in tensors):
         hint = (
             "an encoder file? Then FlowFeat.create(variant, init=path)" if "pos_embed" in tensors else "another model?"

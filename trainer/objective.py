@@ -2,7 +2,8 @@
 
 `trainer.train` runs the loop for any class of this kind: the loader delivers the members it asks for, `trainer.views` cuts two
 views out of each, `trainer.update` makes one optimiser step of its loss. FlowFeat's own is
-`trainer.update.FlowDistillation`; another is one more class, given to `train(config, run_dir, objective=...)`.
+`trainer.update.FlowDistillation`; another is one more class, listed in `trainer.objectives` under the name that a config gives, or
+handed to `train(config, run_dir, objective=...)`.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Objective(Protocol):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that is trained or follows: the model under its own keys, the rest under "objective." (FlowFeat's
-        teacher under the published name), so that the model can be read out of a snapshot."""
+        teacher under the published name), so that the model can be read out of a checkpoint."""
         ...
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:

@@ -1,8 +1,8 @@
 """What a run leaves behind while it trains: log.jsonl, TensorBoard scalars and pictures, a progress line.
 
 One JSON object per line, each with "event" and "time": start, step (means since the last such line), skipped (a sample
-that could not be read), snapshot, pictures, stop, error. Lines are written whole, so a killed run leaves a readable log; a
-resumed run appends, and steps after the snapshot it continues from appear twice (the later line counts).
+that could not be read), checkpoint, pictures, stop, error. Lines are written whole, so a killed run leaves a readable log; a
+resumed run appends, and steps after the checkpoint it continues from appear twice (the later line counts).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RunLog:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # heavy, and not wanted in every run
 
-            # After a resume TensorBoard forgets what lies at purge_step and later; the point of the snapshot's step stays.
+            # After a resume TensorBoard forgets what lies at purge_step and later; the point of the checkpoint's step stays.
             self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
         terminal = Console(stderr=True, quiet=not console, highlight=False)
         # Plain lines are written at log steps, with what `step` knows, not by the clock.

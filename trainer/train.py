@@ -1,8 +1,8 @@
 """The training loop, top to bottom: load, resume, for batch, step, log, save.
 
 A shard set, a config and a run directory come in. The directory gets config.toml, log.jsonl, tensorboard/, pictures/,
-snapshots/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth. An interrupted run continues with
-`resume` exactly where its last snapshot was: the same samples, the same views, the same arithmetic.
+checkpoints/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth. An interrupted run continues with
+`resume` exactly where its last checkpoint was: the same samples, the same views, the same arithmetic.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from common.command import PlainError
 from shards.reader import ShardSet
 from shards.sample import Member, OptionalMember
-from trainer import snapshot
+from trainer import checkpoint
 from trainer.batch import FRAME_AND_FLOW, Plan
 from trainer.config import Config, flatten
 from trainer.device import keep_freed_memory, training_device
@@ -28,16 +28,17 @@ from trainer.learner import Learner, check_sizes
 from trainer.loader import Loader
 from trainer.model_file import export_model
 from trainer.objective import Objective
+from trainer.objectives import objective_of
 from trainer.order import SampleOrder
 from trainer.run_log import RunLog, Window, peak_memory_mb
-from trainer.update import FlowDistillation, Update
+from trainer.update import Update
 from trainer.views import cut_views, draw_boxes
 
 KEEP_OPTION: dict[OptionalMember, str] = {"neighbour": "--keep-neighbours", "confidence": "--keep-confidence"}
 
 
 class NonFiniteLoss(PlainError):
-    """The loss or its gradient is NaN or infinite; the last snapshot is from before."""
+    """The loss or its gradient is NaN or infinite; the last checkpoint is from before."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,15 @@ def train(
     *,
     resume: bool = False,
     console: bool = True,
-    objective: type[Objective] = FlowDistillation,
+    objective: type[Objective] | None = None,
 ) -> Outcome:
     """Train until train.steps, train.max_minutes or an interrupt (which saves first). See the module docstring.
 
-    objective: what is trained for, see `trainer.objective`. Raises ValueError or OSError for bad input, LoaderError when data
-    cannot be delivered, NonFiniteLoss.
+    objective: another than the config names, see `trainer.objective`. Raises ValueError or OSError for bad input, LoaderError
+    when data cannot be delivered, NonFiniteLoss.
     """
     started = time.monotonic()
+    objective = objective or objective_of(config)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     device = training_device(config)
@@ -74,8 +76,8 @@ def train(
     plan = Plan(
         order, config.train.batch_size, stored.image_size, stored.flow_size, members=frozenset(objective.members)
     )
-    state = snapshot.find(run_dir, config, resume)
-    rounding = snapshot.rounding_changes(run_dir, config) if state else []
+    state = checkpoint.find(run_dir, config, resume)
+    rounding = checkpoint.rounding_changes(run_dir, config) if state else []
     first_step, saved = (int(state["step"]),) * 2 if state else (0, -1)
 
     # Workers are forked before anything touches the GPU; the run's directory is made once nothing speaks against the run.
@@ -89,8 +91,12 @@ def train(
     ) as loader:
         learner = Learner(config, device, state, objective)
         source_size = check_sizes(learner.model, config, stored.image_size)
-        with _open_log(run_dir, config, first_step, console) as log, Interrupts() as interrupts:
-            snapshot.record_config(run_dir, config)
+        with (
+            checkpoint.sole_trainer(run_dir, state, resume),
+            _open_log(run_dir, config, first_step, console) as log,
+            Interrupts() as interrupts,
+        ):
+            checkpoint.record_config(run_dir, config)
             _announce(log, config, shards, order, learner, first_step, state, rounding)
             step, state = first_step, None
             reason: Literal["steps", "max_minutes", "interrupted"] = "steps"
@@ -122,7 +128,7 @@ def train(
                 if config.train.max_minutes and time.monotonic() - started >= 60 * config.train.max_minutes:
                     reason = "max_minutes"
                     break
-                if step % config.log.snapshot_every == 0:
+                if step % config.log.checkpoint_every == 0:
                     saved = _save(log, run_dir, step, learner, shards, config)
 
             if saved != step:
@@ -144,6 +150,13 @@ def sample_order(shards: ShardSet, config: Config, members: frozenset[Member] = 
         raise ValueError(f"data.offsets = {list(config.data.offsets)}: the set at {shards.root} stores {list(stored)}")
     columns = [k for k, offset in enumerate(stored) if offset in config.data.offsets] if config.data.offsets else None
     usable = shards.trainable_mask
+    if config.data.passes:
+        if config.data.passes > shards.manifest.passes:
+            raise ValueError(
+                f"data.passes = {config.data.passes}: the set at {shards.root} has {shards.manifest.passes}; extend it with "
+                f"PASSES={config.data.passes} (--passes {config.data.passes})"
+            )
+        usable = usable & (shards.pass_index < config.data.passes)[:, None]
     for member, option in KEEP_OPTION.items():
         if member in members:
             usable = usable & shards.stored_mask(member)
@@ -213,7 +226,7 @@ def _announce(
     )
     if state and state["shards"] != _identity(shards):
         log.event("set_changed", step=first_step, before=state["shards"], now=_identity(shards))
-        log.say("note: the shard set is not the one of the snapshot; the order of samples changes from here on")
+        log.say("note: the shard set is not the one of the checkpoint; the order of samples changes from here on")
 
     if rounding:
         log.event("rounding_changed", step=first_step, changes=rounding)
@@ -253,7 +266,7 @@ def _check_finite(update: Update, batch: DeviceBatch, shards: ShardSet) -> None:
     raise NonFiniteLoss(
         f"step {batch.host.step + 1}: "
         + ", ".join(f"{name} = {value:g}" for name, value in values.items())
-        + f"; stopped without saving, the last snapshot is intact. Samples of the step: {shown}"
+        + f"; stopped without saving, the last checkpoint is intact. Samples of the step: {shown}"
     )
 
 
@@ -266,8 +279,8 @@ def _log_failures(log: RunLog, batch: DeviceBatch, shards: ShardSet, step: int) 
 
 def _save(log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSet, config: Config) -> int:
     state = {"shards": _identity(shards), "variant": config.encoder.variant, **learner.state_dict()}
-    path = snapshot.save(run_dir, step, state, config.log.keep_snapshots)
-    log.event("snapshot", step=step, file=str(path.relative_to(run_dir)))
+    path = checkpoint.save(run_dir, step, state, config.log.keep_checkpoints)
+    log.event("checkpoint", step=step, file=str(path.relative_to(run_dir)))
     return step
 
 

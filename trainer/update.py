@@ -70,10 +70,15 @@ def distill(
     """Fit on the teacher's view, predict in the student's, compare: total = grad_weight L_grad + flow_weight L_flow."""
     map_bD2 = fit_linear_map(taught_bdhw, u1_b2hw, settings.alpha)  # ridge: the teacher's features -> flow of view 1
     predicted = predict_flow(studied_bdhw, map_bD2)  # the same map on the student's features -> flow of view 2
+    return Distilled(*compare(predicted, u2_b2hw, settings), predicted, map_bD2)
+
+
+def compare(predicted_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Flow term, gradient term and their weighted sum."""
     target = u2_b2hw.float()
-    flow = flow_loss(predicted, target, settings.flow_kind)
-    grad = gradient_loss(predicted, target, settings.sigma)
-    return Distilled(flow, grad, settings.grad_weight * grad + settings.flow_weight * flow, predicted, map_bD2)
+    flow = flow_loss(predicted_b2hw, target, settings.flow_kind)
+    grad = gradient_loss(predicted_b2hw, target, settings.sigma)
+    return flow, grad, settings.grad_weight * grad + settings.flow_weight * flow
 
 
 class FlowDistillation:

@@ -6,17 +6,17 @@ the last run stopped, by asking the set which (chunk, pass) have landed; asking 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from common.lock import directory_lock
 from pipeline.extract.plan import ChunkPlan, make_plan, save_plan
 from pipeline.extract.runner import (
     ChunkDone,
@@ -101,18 +101,6 @@ OnEvent = Callable[[Event, Tally], None]
 OnPlan = Callable[[ChunkPlan, Tally], None]
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Only one extraction writes a set. Raises ValueError when another one is at it."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another extraction is writing {out}; wait for it, or use another --out") from None
-        yield
-
-
 def extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_plan: OnPlan) -> Manifest:
     """Run to the end and return the finished manifest.
 
@@ -125,7 +113,7 @@ def extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_pl
             running.enter_context(runner)
             # Planned first without a trace, so that whatever is refused is refused before the directory exists.
             runner.prepare(len(request.plan().missing(request.out)))
-            with locked(request.out):
+            with directory_lock(request.out, "an extraction"):
                 return _extract(request, runner, running, on_event, on_plan)
     except OSError as error:
         if full_disk(error):

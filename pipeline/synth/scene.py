@@ -2,7 +2,7 @@
 
 `Scene.create` draws the contents (`compose`) and re-draws the motions until every object can be seen; after that everything is
 geometry: the nearest surface whose outline holds a point owns it, and flow follows that surface's affine motion (`motion`), in
-float64. Where a surface is hidden in the other frame the flow is still that surface's. Whoever wants pictures builds a
+float64. Where a surface is hidden in the other frame the flow is still that surface's. Whoever wants images builds a
 `render.Renderer` of a scene, as `write` does for video files and DAVIS folders; the `truth` estimator asks scenes for flow.
 """
 
@@ -26,9 +26,9 @@ _SEEN_AT_START, _SEEN_LATER = 0.65, 0.4  # smallest visible share of an object's
 
 @dataclass(frozen=True)
 class Grid:
-    """Sampling positions: `rows` x `columns` cells that divide a rectangle of the picture evenly, sampled at cell centres.
+    """Sampling positions: `rows` x `columns` cells that divide a rectangle of the image evenly, sampled at cell centres.
 
-    left, top, width, height in picture pixels, continuous (the picture itself is 0, 0, W, H).
+    left, top, width, height in image pixels, continuous (the image itself is 0, 0, W, H).
     """
 
     left: float
@@ -131,7 +131,7 @@ class Scene:
         return sum(s.is_object for s in self.surfaces)
 
     def to_picture(self, surface: Surface, t: float) -> NDArray[np.float64]:
-        """[3, 3] float64 homogeneous map from the surface's canonical coordinates to continuous picture pixels at frame t."""
+        """[3, 3] float64 homogeneous map from the surface's canonical coordinates to continuous image pixels at frame t."""
         if not 0 <= t <= self.frames - 1:
             raise ValueError(f"frame {t} is outside the scene's 0..{self.frames - 1}")
         middle = (self.frames - 1) / 2
@@ -184,8 +184,8 @@ class Scene:
     ) -> NDArray[np.float32]:
         """[2, rows, columns] float32 flow (dx right, dy down) from frame t to frame t2, in pixels of the sampling grid.
 
-        crop: (left, top, width, height) of the picture in its pixels, the whole picture when None; size: (rows, columns)
-        of the grid laid over the crop, one cell per picture pixel when None.
+        crop: (left, top, width, height) of the image in its pixels, the whole image when None; size: (rows, columns)
+        of the grid laid over the crop, one cell per image pixel when None.
         """
         left, top, width, height = crop or (0.0, 0.0, float(self.width), float(self.height))
         rows, columns = size or (round(height), round(width))

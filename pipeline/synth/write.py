@@ -113,10 +113,10 @@ def _jpeg_bytes(frame_hwc: NDArray[np.uint8]) -> bytes:
 
 
 def _mask_bytes(mask_hw: NDArray[np.uint8]) -> bytes:
-    picture = Image.frombytes("P", (mask_hw.shape[1], mask_hw.shape[0]), mask_hw.tobytes())
-    picture.putpalette(davis_palette())
+    image = Image.frombytes("P", (mask_hw.shape[1], mask_hw.shape[0]), mask_hw.tobytes())
+    image.putpalette(davis_palette())
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -151,7 +151,7 @@ def _write_sequence(out_dir: Path, scene: Scene, fps: float, with_depth: bool) -
 
 
 def _in_parallel(job: Callable[[int], str], count: int, workers: int, done: Callable[[str], None]) -> None:
-    """Run job(0) .. job(count - 1) on threads (OpenCV and numpy let go of the interpreter); the first error ends it.
+    """Run job(0) .. job(count - 1) on threads (OpenCV and numpy release the GIL); the first error ends it.
 
     At most a few jobs are in flight, so memory does not grow with `count`.
     """

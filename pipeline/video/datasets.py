@@ -58,7 +58,7 @@ LISTED_FRAMES_FPS = 24.0
 
 @dataclass(frozen=True)
 class Video:
-    """One input. kind: "file" is decoded by a video library, "frames" is a folder of pictures at `fps` frames per second."""
+    """One input. kind: "file" is decoded by a video library, "frames" is a folder of images at `fps` frames per second."""
 
     id: str
     path: Path

@@ -11,10 +11,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from probes.cli import commands
+from probes.task import Task
 from probes.tasks.vos import LinearVos
 from tests.probes.toy_task import TokenSize
 
-TWO_TASKS = (LinearVos, TokenSize)  # a table and its new line
+TWO_TASKS: tuple[type[Task], ...] = (LinearVos, TokenSize)  # a table and its new line
 
 
 def invoke(*arguments: object) -> Result:

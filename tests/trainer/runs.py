@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from trainer import train as train_module
+from trainer.checkpoint import checkpoints, load
 from trainer.config import Config, load_config
-from trainer.snapshot import load, snapshots
 from trainer.train import train
 
 TINY = (
@@ -50,4 +50,4 @@ def assert_equal(a: Any, b: Any, where: str = "state") -> None:
 
 
 def final_state(out: Path) -> dict[str, Any]:
-    return load(snapshots(out)[-1])
+    return load(checkpoints(out)[-1])

@@ -58,7 +58,7 @@ def test_cli_resumes_with_the_runs_own_settings(shards: Path, tmp_path: Path) ->
         (("train", "--out", "{tmp}/r"), "--shards"),
         (("train", "--out", "{tmp}/r", "--shards", "{tmp}/none"), "no shard set at"),
         (("train", "--out", "{tmp}/r", "--config", "{tmp}/none.toml"), "none.toml does not exist"),
-        (("export", "--run", "{tmp}", "--out", "{tmp}/m.pth"), "holds no snapshot"),
+        (("export", "--run", "{tmp}", "--out", "{tmp}/m.pth"), "holds no checkpoint"),
         (("features", "--model", "{tmp}/m.pth", "--out", "{tmp}", "{tmp}/a.png"), "m.pth"),
         (("features", "--model", "m", "--out", "{tmp}", "{tmp}/a.png", "{tmp}/a.jpg"), "separate runs"),
     ],

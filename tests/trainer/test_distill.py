@@ -173,6 +173,7 @@ def test_step_holds_when_flow_went_through_a_shard(recorded: Any, name: str) -> 
     boxes = Boxes(stacked[..., 2], stacked[..., 0].astype(np.int64), stacked[..., 1].astype(np.int64))
     frame = torch.zeros(len(values), *meta[name]["frame_hw"], 3, dtype=torch.uint8)
     views = cut_views(Pixels(frame, values, quantum), boxes, view_size=height, source_size=frame.shape[1])
+    assert views.u1 is not None and views.u2 is not None
     exact = standardise_flow(case.flow, pixels=False)
     for u, theta in ((views.u1, case.theta1), (views.u2, case.theta2)):
         error = u - sample_view(exact, theta, case.size)

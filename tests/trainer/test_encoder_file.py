@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -15,7 +16,7 @@ from trainer import ENCODERS, FlowFeat
 from trainer.encoder_file import read_encoder_file
 
 
-def as_published(family: str, seed: int = 1) -> dict[str, object]:
+def as_published(family: str, seed: int = 1) -> Mapping[str, object]:
     tensors = encoder_state(TINY[family], seed)
     return {"model": tensors} if family == "mae" else tensors
 

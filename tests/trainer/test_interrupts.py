@@ -61,10 +61,10 @@ def test_interrupt_saves_and_resume_continues_exactly(shards: Path, tmp_path: Pa
     assert_equal(final_state(out), final_state(tmp_path / "straight"))
 
 
-def test_kill_without_warning_loses_at_most_the_steps_since_the_snapshot(shards: Path, tmp_path: Path) -> None:
+def test_kill_without_warning_loses_at_most_the_steps_since_the_checkpoint(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = ("train", "--shards", str(shards), "--out", str(out), *TINY, "train.steps=1000000")
-    with started(*arguments, "log.snapshot_every=2"):
+    with started(*arguments, "log.checkpoint_every=2"):
         wait_for_step(out, 7)
     step = final_state(out)["step"]
     assert step >= 6 and step % 2 == 0

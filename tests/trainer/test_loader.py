@@ -31,6 +31,7 @@ def take(loader: Loader, count: int, first: int = 0) -> list[tuple]:
     """Copies of `count` batches: (step, sample, neighbour, images, flow, quantum, failures)."""
     copies = []
     for batch in loader.batches(first):
+        assert batch.flow_b2hw is not None
         arrays = (batch.sample, batch.neighbour, batch.images_bhwc, batch.flow_b2hw, batch.quantum_px)
         copies.append((batch.step, *(a.copy() for a in arrays), list(batch.failures)))
         if len(copies) == count:
@@ -235,6 +236,7 @@ def test_real_shards_arrive_as_they_are_read(tmp_path: Path, workers: int) -> No
 
 
 def check_rows(batch: Batch, shards: ShardSet) -> None:
+    assert batch.flow_b2hw is not None
     for row, (i, k) in enumerate(zip(batch.sample, batch.neighbour, strict=True)):
         sample = shards.read(int(i), int(k))
         assert (batch.images_bhwc[row] == sample.image_hwc).all() and (batch.flow_b2hw[row] == sample.flow_chw).all()

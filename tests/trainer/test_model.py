@@ -81,7 +81,7 @@ def test_decoder_gradients_agree_with_finite_differences() -> None:
         with torch.no_grad():
             values = []
             for step in (1e-6, -2e-6):
-                parameter += step * direction
+                parameter.add_(step * direction)
                 values.append(float((model.decode(maps, (32, 32)) * mixture).sum()))
         slope = (values[0] - values[1]) / 2e-6
         assert slope == pytest.approx(float((parameter.grad * direction).sum()), rel=1e-4, abs=1e-6), name
@@ -196,7 +196,7 @@ def test_bad_specs_and_names_are_refused() -> None:
         ({"grid": (4, 8)}, "square"),
     ):
         with pytest.raises(ValueError, match=message):
-            replace(good, **change)  # type: ignore[arg-type]
+            replace(good, **change)
 
 
 def test_a_spec_of_ones_own_builds() -> None:

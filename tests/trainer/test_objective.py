@@ -19,13 +19,13 @@ from tests.trainer.runs import assert_equal, config_for, final_state, lines
 from tests.trainer.training_set import FLOW, IMAGE, optional_members, write_training_set
 from trainer import FlowFeat
 from trainer.batch import Plan, Slots
+from trainer.checkpoint import checkpoints
 from trainer.config import Config
 from trainer.feed import on_device
 from trainer.loader import Loader
 from trainer.objective import Loss
 from trainer.order import SampleOrder
 from trainer.pictures import Picture, photo
-from trainer.snapshot import snapshots
 from trainer.train import sample_order, train
 from trainer.views import Boxes, Pixels, Views, crop_theta, cut_views, sample_view
 
@@ -92,8 +92,8 @@ def test_a_toy_objective_trains_on_neighbours_and_confidence(kept: Path, tmp_pat
     fresh = FlowFeat.create("tiny_dino8", init="random").state_dict()
     trained = FlowFeat.from_pretrained(outcome.model_file).state_dict()
     assert any(not torch.equal(trained[key], fresh[key]) for key in fresh)
-    in_snapshot = FlowFeat.from_pretrained(snapshots(tmp_path / "run")[-1]).state_dict()
-    assert all(torch.equal(in_snapshot[key], trained[key]) for key in trained)
+    in_checkpoint = FlowFeat.from_pretrained(checkpoints(tmp_path / "run")[-1]).state_dict()
+    assert all(torch.equal(in_checkpoint[key], trained[key]) for key in trained)
     train(config_for(kept, "train.steps=3"), tmp_path / "straight", console=False, objective=Reconstruction)
     train(config_for(kept, "train.steps=1"), tmp_path / "halves", console=False, objective=Reconstruction)
     train(config_for(kept, "train.steps=3"), tmp_path / "halves", console=False, objective=Reconstruction, resume=True)

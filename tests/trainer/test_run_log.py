@@ -25,7 +25,7 @@ def curve(run_dir: Path, tag: str = "loss") -> list[int]:
 
 
 def test_a_resume_loses_no_point_of_a_curve(shards: Path, tmp_path: Path) -> None:
-    """The snapshot's own step was logged before it was written; it is not repeated, so it must not be purged."""
+    """The checkpoint's own step was logged before it was written; it is not repeated, so it must not be purged."""
     run(shards, tmp_path / "run", "train.steps=3", "log.tensorboard=true")
     run(shards, tmp_path / "run", "train.steps=5", "log.tensorboard=true", resume=True)
     assert curve(tmp_path / "run") == [1, 2, 3, 4, 5]
@@ -69,8 +69,8 @@ OTHER_SETTINGS: dict[str, Any] = {
     "train.max_minutes": 50.0,
     "log.every": 3,
     "log.pictures_every": 4,
-    "log.snapshot_every": 2,
-    "log.keep_snapshots": 4,
+    "log.checkpoint_every": 2,
+    "log.keep_checkpoints": 4,
     "log.tensorboard": "true",
 }
 
@@ -78,7 +78,7 @@ OTHER_SETTINGS: dict[str, Any] = {
 def test_settings_that_a_resume_may_change_never_change_the_arithmetic(shards: Path, tmp_path: Path) -> None:
     copy = write_training_set(tmp_path / "moved")
     changed = [f"{key}={value}" for key, value in OTHER_SETTINGS.items()]
-    untested = {"data.shards", "encoder.weights"}  # the set moves below; weights are in the snapshot, not read again
+    untested = {"data.shards", "encoder.weights"}  # the set moves below; weights are in the checkpoint, not read again
     assert set(OTHER_SETTINGS) | untested == FREE_ON_RESUME
     plain, other = flatten(config_for(shards)), flatten(config_for(copy, *changed))
     assert {key for key in plain if plain[key] != other[key]} == FREE_ON_RESUME - {"encoder.weights"}

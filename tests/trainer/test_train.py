@@ -13,9 +13,9 @@ from PIL import Image
 from tests.trainer.runs import assert_equal, final_state, lines, run
 from tests.trainer.training_set import write_training_set
 from trainer import FlowFeat
+from trainer.checkpoint import checkpoints
 from trainer.config import load_config
 from trainer.learner import check_sizes
-from trainer.snapshot import snapshots
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -34,7 +34,7 @@ def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(shards: Path, tmp_
 
 def test_training_learns_and_leaves_everything_behind(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    outcome = run(shards, out, "train.steps=60", "log.snapshot_every=10", "log.keep_snapshots=3", "log.every=5",
+    outcome = run(shards, out, "train.steps=60", "log.checkpoint_every=10", "log.keep_checkpoints=3", "log.every=5",
                   "log.pictures_every=30", "log.tensorboard=true")  # fmt: skip
     steps = lines(out, "step")
     assert [line["step"] for line in steps] == list(range(5, 61, 5))
@@ -44,7 +44,7 @@ def test_training_learns_and_leaves_everything_behind(shards: Path, tmp_path: Pa
         assert line["samples_per_s"] > 0 and 0 <= line["data_wait_share"] <= 1 and line["skipped"] == 0
         assert line["lr"] == 1e-3 and line["grad_norm"] > 0
     assert steps[-1]["ema_decay"] == pytest.approx(1 - 55 ** (-2 / 3))
-    assert [p.name for p in snapshots(out)] == [f"step-{s:07d}.pth" for s in (40, 50, 60)]
+    assert [p.name for p in checkpoints(out)] == [f"step-{s:07d}.pth" for s in (40, 50, 60)]
     assert load_config(out / "config.toml").train.steps == 60
     assert {p.name for p in (out / "pictures").iterdir()} == {"training-0000030.png", "training-0000060.png"}
     assert Image.open(out / "pictures/training-0000060.png").size == (5 * 34 - 2, 4 * 34 - 2)
@@ -54,7 +54,7 @@ def test_training_learns_and_leaves_everything_behind(shards: Path, tmp_path: Pa
     assert outcome.model_file == out / "flowfeat.safetensors"
     images = torch.randn(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     student = final_state(out)["model"]
-    for name in ("flowfeat.safetensors", "flowfeat.pth", "snapshots/step-0000060.pth"):
+    for name in ("flowfeat.safetensors", "flowfeat.pth", "checkpoints/step-0000060.pth"):
         model = FlowFeat.from_pretrained(out / name)
         assert all(torch.equal(value, student[key]) for key, value in model.state_dict().items())
         low, high = model(images)

@@ -8,37 +8,40 @@ from typing import Any
 import pytest
 import torch
 
+from common.command import PlainError
 from common.device import pick_device
+from common.lock import directory_lock
 from shards.reader import ShardSetError
 from tests.trainer.runs import final_state, lines, run
 from tests.trainer.training_set import flip_image_byte, write_training_set
+from trainer import checkpoint
 from trainer import train as train_module
+from trainer.checkpoint import checkpoints
 from trainer.loader import LoaderError
-from trainer.snapshot import snapshots
 from trainer.train import NonFiniteLoss
 
 
 def test_rerun_without_resume_is_refused(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "run", "train.steps=1")
-    before = snapshots(tmp_path / "run")[0].read_bytes()
+    before = checkpoints(tmp_path / "run")[0].read_bytes()
     with pytest.raises(ValueError, match="already holds a run: add --resume"):
         run(shards, tmp_path / "run", "train.steps=1")
     with pytest.raises(ValueError, match=r"holds no run to resume"):
         run(shards, tmp_path / "other", resume=True)
     with pytest.raises(ValueError, match=r"other settings.*train\.lr: 0\.001 -> 0\.1"):
         run(shards, tmp_path / "run", "train.lr=0.1", resume=True)
-    assert snapshots(tmp_path / "run")[0].read_bytes() == before
+    assert checkpoints(tmp_path / "run")[0].read_bytes() == before
 
 
-def test_damaged_snapshot_is_named(shards: Path, tmp_path: Path) -> None:
-    run(shards, tmp_path / "run", "train.steps=2", "log.snapshot_every=1")
-    newest = snapshots(tmp_path / "run")[-1]
+def test_damaged_checkpoint_is_named(shards: Path, tmp_path: Path) -> None:
+    run(shards, tmp_path / "run", "train.steps=2", "log.checkpoint_every=1")
+    newest = checkpoints(tmp_path / "run")[-1]
     newest.write_bytes(newest.read_bytes()[:5000])
     with pytest.raises(ValueError, match=r"step-0000002\.pth is damaged.*step-0000001\.pth"):
         run(shards, tmp_path / "run", "train.steps=3", resume=True)
 
 
-def test_non_finite_loss_stops_and_keeps_the_last_snapshot(
+def test_non_finite_loss_stops_and_keeps_the_last_checkpoint(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
@@ -48,18 +51,19 @@ def test_non_finite_loss_stops_and_keeps_the_last_snapshot(
     def poisoned(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         views = cut(*args, **kwargs)
+        assert views.u1 is not None
         return views._replace(u1=views.u1 * float("nan")) if len(calls) == 4 else views
 
     monkeypatch.setattr(train_module, "cut_views", poisoned)
     with pytest.raises(
-        NonFiniteLoss, match=r"step 4: flow = nan.*last snapshot is intact\. Samples of the step: 00000"
+        NonFiniteLoss, match=r"step 4: flow = nan.*last checkpoint is intact\. Samples of the step: 00000"
     ):
-        run(shards, out, "log.snapshot_every=2")
-    assert [p.name for p in snapshots(out)] == ["step-0000002.pth"]
+        run(shards, out, "log.checkpoint_every=2")
+    assert [p.name for p in checkpoints(out)] == ["step-0000002.pth"]
     assert all(torch.isfinite(v).all() for v in final_state(out)["model"].values() if v.is_floating_point())
     assert lines(out, "error")[0]["kind"] == "NonFiniteLoss" and not (out / "flowfeat.pth").exists()
     monkeypatch.setattr(train_module, "cut_views", cut)
-    assert run(shards, out, "log.snapshot_every=2", resume=True).step == 6
+    assert run(shards, out, "log.checkpoint_every=2", resume=True).step == 6
 
 
 def test_unreadable_sample_is_counted_named_and_survived(tmp_path: Path) -> None:
@@ -124,3 +128,33 @@ def test_cpu_device_names() -> None:
         assert pick_device("auto").type == "cpu"
         with pytest.raises(ValueError, match="0 CUDA devices"):
             pick_device("cuda")
+
+
+def test_two_trainers_in_one_directory_do_not_lose_a_run(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with directory_lock(out, "a training"), pytest.raises(PlainError, match="a training is already at work"):
+        run(shards, out, "train.steps=1")
+    assert not (out / "config.toml").exists()
+    assert run(shards, out, "train.steps=1").step == 1, "the lock leaves nothing that a run would stumble over"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_another_has_moved_on_is_not_continued_from_where_it_was(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    """Both looked at the directory before either held it; whoever comes second must not overwrite the first one's work."""
+    out = tmp_path / "run"
+    if resume:
+        run(shards, out, "train.steps=1")
+    looked = checkpoint.find
+
+    def overtaken(*arguments: Any) -> Any:
+        state = looked(*arguments)
+        monkeypatch.setattr(checkpoint, "find", looked)
+        run(shards, out, "train.steps=3", resume=resume)
+        return state
+
+    monkeypatch.setattr(checkpoint, "find", overtaken)
+    with pytest.raises(PlainError, match="another training has been at work"):
+        run(shards, out, "train.steps=2", resume=resume)
+    assert [path.name for path in checkpoint.checkpoints(out)][-1] == "step-0000003.pth"

@@ -20,16 +20,16 @@ def test_bf16_networks_keep_the_method_in_float32(shards: Path, monkeypatch: pyt
     draw = torch.Generator().manual_seed(0)
     views = Views(*(torch.randn(2, c, 32, 32, generator=draw) for c in (3, 3, 2, 2)))
     updates = {}
-    for precision in ("float32", "bf16"):
+    for precision in ("fp32", "bf16"):
         config = config_for(shards, f"train.precision={precision}", "train.batch_size=2")
         learner = Learner(config, torch.device("cpu"))
         updates[precision] = learner.learn(views)
         assert all(p.dtype == torch.float32 for p in learner.parameters)
         assert all(p.grad is None or torch.isfinite(p.grad).all() for p in learner.parameters)
     assert updates["bf16"].shown["predicted"].dtype == torch.float32
-    assert updates["bf16"].losses["total"] == pytest.approx(updates["float32"].losses["total"], rel=0.02)
-    assert updates["bf16"].losses["total"] != updates["float32"].losses["total"]
-    assert updates["bf16"].grad_norm == pytest.approx(updates["float32"].grad_norm, rel=0.1)
+    assert updates["bf16"].losses["total"] == pytest.approx(updates["fp32"].losses["total"], rel=0.02)
+    assert updates["bf16"].losses["total"] != updates["fp32"].losses["total"]
+    assert updates["bf16"].grad_norm == pytest.approx(updates["fp32"].grad_norm, rel=0.1)
 
 
 def test_accumulated_parts_give_the_gradient_of_the_batch(shards: Path, tmp_path: Path) -> None:

@@ -74,8 +74,10 @@ def optional_members(number: int) -> dict[str, bytes]:
     return kept
 
 
-def write_training_set(root: Path, samples: int = 10, complete: bool = True, optional: bool = False) -> Path:
-    """One pass of chunks of six videos; `complete` false leaves the last chunk out, `optional` keeps neighbours and confidence."""
+def write_training_set(
+    root: Path, samples: int = 10, complete: bool = True, optional: bool = False, passes: int = 1
+) -> Path:
+    """Passes of chunks of six videos; `complete` false leaves the last chunk out, `optional` keeps neighbours and confidence."""
     settings = replace(SETTINGS, keep_neighbours=optional, keep_confidence=optional)
     ok = {"status": "ok", "reason": "", "detail": "", "frames": 20, "fps": 10.0, "width": 64, "height": 64}
     chunks = -(-samples // SETTINGS.chunk_videos)
@@ -85,12 +87,14 @@ def write_training_set(root: Path, samples: int = 10, complete: bool = True, opt
         plan += [{"video": f"v{n}", "path": f"v{n}.mp4", "chunk": chunk, "position": i} for i, n in enumerate(numbers)]
         if chunk == chunks - 1 and not complete:
             continue
-        writer = ChunkWriter(root, settings, chunk, [0])
+        writer = ChunkWriter(root, settings, chunk, list(range(passes)))
         for position, number in enumerate(numbers):
-            encoded = sample(number)
-            writer.add(0, position, replace(encoded, optional=optional_members(number)) if optional else encoded)
+            for taken in range(passes):
+                encoded = sample(number + 100 * taken)
+                kept = replace(encoded, optional=optional_members(number)) if optional else encoded
+                writer.add(taken, position, kept)
         writer.commit([{"video": f"v{n}", "engine": "test", **ok} for n in numbers])
-    finalize(root, settings, chunks, 1, plan)
+    finalize(root, settings, chunks, passes, plan)
     return root
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from common.command import PlainError
+from common.lock import directory_lock
 from pipeline.extract import stages
 from pipeline.extract.encode import encode_pair
 from pipeline.extract.local import LocalRunner
@@ -96,7 +99,7 @@ def test_fewer_passes_leave_the_set_alone(videos: Path, whole: Path) -> None:
         ({"flow": "truth"}, "estimator.name: 'dis' in the set, 'truth' asked for"),
     ],
 )
-def test_other_settings_are_refused_by_name(videos: Path, whole: Path, change: dict, named: str) -> None:  # type: ignore[type-arg]
+def test_other_settings_are_refused_by_name(videos: Path, whole: Path, change: dict[str, Any], named: str) -> None:
     before = digests(whole)
     with pytest.raises(PlanError, match="made with other settings") as caught:
         run(request(videos, whole, **change))
@@ -257,14 +260,12 @@ def test_a_full_disk_loses_only_the_chunk_at_hand(
 
 
 def test_only_one_extraction_writes_a_set(videos: Path, tmp_path: Path) -> None:
-    from pipeline.extract.run import locked
-
-    with locked(tmp_path / "set"), pytest.raises(ValueError, match="another extraction is writing"):
+    with directory_lock(tmp_path / "set", "an extraction"), pytest.raises(PlainError, match="an extraction is already"):
         run(request(videos, tmp_path / "set"))
 
 
 @pytest.mark.parametrize("change", [{"passes": 0}, {"batch": 0}, {"deadline_s": 0.0}, {"deadline_s": float("nan")}])
-def test_senseless_requests(videos: Path, tmp_path: Path, change: dict) -> None:  # type: ignore[type-arg]
+def test_senseless_requests(videos: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         request(videos, tmp_path, **change)
     with pytest.raises(ValueError, match="must be"):

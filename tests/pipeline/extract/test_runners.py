@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ class Absent:
 
     name = "dis"
 
-    def estimate(self, windows: list[Window]) -> list[WindowFlow]:
+    def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
         raise KeyError("no such layer")
 
 

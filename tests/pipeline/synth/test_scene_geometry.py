@@ -20,7 +20,7 @@ from tests.pipeline.synth.plain_scenes import SMALL, disc, grey_paint, scene_of
 
 
 def track(scene: Scene, surface: Surface, point: complex, t: float, t2: float) -> complex:
-    """Where the surface point at picture position `point` in frame t is in frame t2: complex arithmetic, no matrices."""
+    """Where the surface point at image position `point` in frame t is in frame t2: complex arithmetic, no matrices."""
     side, centre = min(scene.width, scene.height), complex(scene.width / 2, scene.height / 2)
     camera, own, middle = scene.contents.camera, surface.motion, (scene.frames - 1) / 2
 

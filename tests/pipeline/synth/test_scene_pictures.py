@@ -1,4 +1,4 @@
-"""Rendered pictures against the geometry that they are pictures of."""
+"""Rendered images against the geometry that they are images of."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.pipeline.synth.plain_scenes import SMALL, STILL, disc, scene_of
 
 
 def test_warping_the_later_frame_by_flow_gives_the_earlier_one() -> None:
-    """Photometric: the pictures move as the flow says. Compared where both frames show the same surface."""
+    """Photometric: the images move as the flow says. Compared where both frames show the same surface."""
     for index in range(3):
         scene = Scene.create(13, index, size=(240, 320), frames=12)
         flow, renderer = scene.flow(5, 7), Renderer(scene)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from probes.heads.pixel_classifier import (
     DecoderAttentionHead,
+    HeadKind,
     LinearHead,
     Optimisation,
     PixelClassifier,
@@ -33,10 +34,12 @@ def _labels(pictures: int = 2) -> torch.Tensor:
 
 def test_the_linear_head_is_a_layer_on_resized_and_concatenated_features() -> None:
     features = _features()
-    head = LinearHead(features, 3)
+    head, high = LinearHead(features, 3), features.high_bkhw
+    assert head.high is not None and high is not None
     resized = F.interpolate(features.low_bdgf, size=(16, 16), mode="bilinear", align_corners=False)
-    both = torch.cat([resized, features.high_bkhw], dim=1)
+    both = torch.cat([resized, high], dim=1)
     weight = torch.cat([head.low.weight[:, :, 0, 0], head.high.weight], dim=1)
+    assert head.low.bias is not None
     expected = torch.einsum("cd,bdhw->bchw", weight, both) + head.low.bias[:, None, None]
     torch.testing.assert_close(head(features), expected, rtol=1e-4, atol=1e-5)
 
@@ -56,7 +59,7 @@ def test_the_loss_is_that_of_the_labelled_pixels_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["linear", "attention"])
-def test_a_batch_in_parts_gives_the_gradient_of_the_batch(kind: str) -> None:
+def test_a_batch_in_parts_gives_the_gradient_of_the_batch(kind: HeadKind) -> None:
     features, labels = _features(), _labels()
     labelled = int((labels != 255).sum())
     whole, parted = (PixelClassifier(features, 3, kind, ADAM, seed=3) for _ in range(2))
@@ -114,6 +117,7 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
 
 def test_cells_of_a_bank_compare_encoder_and_decoder_in_equal_parts() -> None:
     features = _features()
+    assert features.high_bkhw is not None
     cells = bank_features(features, 2)
     assert cells.shape == (2, 14, 8, 8)
     for half in (cells[:, :6], cells[:, 6:]):

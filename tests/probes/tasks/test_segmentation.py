@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +26,9 @@ from probes.tasks.segmentation_run import Banks, FrozenFeatures, TrainedHeads, r
 from tests.probes.small_segmentation import labels_of, write_folders
 
 PATCH = 4
-SHORT = {"size_px": 64, "iterations": 60, "batch": 3, "learning_rate": 0.1}
-TASKS = {
+VALUES = "head.attention.cross_attn.projv.weight"
+SHORT: dict[str, Any] = {"size_px": 64, "iterations": 60, "batch": 3, "learning_rate": 0.1}
+TASKS: dict[str, Callable[[Path], SegmentationTask]] = {
     "attention": lambda root: AttentionSegmentation(root=root, **SHORT),
     "linear": lambda root: LinearSegmentation(root=root, **SHORT),
     "knn": lambda root: KnnSegmentation(root=root, size_px=64),
@@ -204,7 +207,7 @@ def test_the_attention_is_not_decayed_to_nothing() -> None:
         for _ in range(60):
             classifier.add(features, labels, labels.numel())
             classifier.step()
-        weights[decoupled] = float(classifier.head.head.attention.cross_attn.projv.weight.detach().abs().mean())
+        weights[decoupled] = float(classifier.head.get_parameter(VALUES).detach().abs().mean())
     assert learner.optimisation.decoupled
     assert weights[False] < 0.02 < 0.1 < weights[True]
 
@@ -235,7 +238,7 @@ def test_pictures_are_drawn(root: Path, tmp_path: Path) -> None:
 
 
 def test_everything_that_shapes_a_score_is_in_the_settings(root: Path) -> None:
-    cases: list[tuple[type[SegmentationTask], list[dict[str, object]]]] = [
+    cases: list[tuple[type[SegmentationTask], list[dict[str, Any]]]] = [
         (AttentionSegmentation, [{"iterations": 3}, {"batch": 3}, {"learning_rate": 0.5}, {"size_px": 64}]),
         (LinearSegmentation, [{"iterations": 3}, {"batch": 3}, {"learning_rate": 0.5}, {"size_px": 64}]),
         (KnnSegmentation, [{"cells_per_token": 3}, {"memory_gb": 0.1}, {"size_px": 64}]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,9 +98,9 @@ def test_batches_cover_every_scored_frame_once() -> None:
 
 
 def test_settings_are_checked() -> None:
-    for wrong in ({"height_px": 0}, {"iterations": 0}):
+    for wrong in (partial(vos.LinearVos, height_px=0), partial(vos.LinearVos, iterations=0)):
         with pytest.raises(ValueError, match="at least 1"):
-            vos.LinearVos(**wrong)
+            wrong()
 
 
 def test_everything_that_shapes_a_score_is_in_the_settings(davis: Path) -> None:

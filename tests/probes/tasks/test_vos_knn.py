@@ -42,8 +42,8 @@ CONSTANT = Source("flowfeat", Patches(), lambda encoding: Features(torch.ones_li
 """Features that say nothing: labels blur from frame to frame."""
 
 
-def _unit(root: Path, *, height: int | None = 64, **options: object) -> PropagationUnit:
-    (unit,) = KnnVos(root=root, sequences=("boxes",), height_px=height, **options).units()
+def _unit(root: Path, *, height: int | None = 64, protocol: str = DINO480.name, grid: int = 1) -> PropagationUnit:
+    (unit,) = KnnVos(root=root, sequences=("boxes",), height_px=height, protocol=protocol, grid=grid).units()
     return unit
 
 
