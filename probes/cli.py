@@ -1,6 +1,7 @@
 """python -m probes: what the features of a checkpoint are worth, as tables and pictures.
 
-    vos         linear probe for video object segmentation on a DAVIS directory
+    vos, vos-knn    video object segmentation on a DAVIS directory
+    segmentation, segmentation-linear, segmentation-knn    classes of pixels, on pictures with label maps
     all         every probe that has data
     report      the tables and the page again, from stored results
     sweep       every finished run of a sweep, in one table
@@ -37,7 +38,7 @@ from probes.tasks.table import TASKS
 from probes.visualize import draw, find_pictures
 
 PATH = click.Path(path_type=Path)
-one_line = one_line_errors(out_of_memory="use a smaller --height, or --device cpu")
+one_line = one_line_errors(out_of_memory="use a smaller --height or --segmentation-size, or --device cpu")
 
 MODEL = click.option(
     "--model", type=PATH, required=True, help="Model file (.safetensors, .pth) or training checkpoint."
