@@ -16,8 +16,10 @@ from tests.trainer.runs import assert_equal, config_for, final_state, lines, run
 from tests.trainer.training_set import flip_image_byte, write_training_set
 from trainer import train as train_module
 from trainer.holdout import FlowSums, HeldOut, affine_flow, end_point_error_px, mean_flow, px_per_unit
+from trainer.objective import Loss
 from trainer.training_samples import held_out_mask, held_out_order, sample_order
-from trainer.views import Pixels, cut_views, draw_boxes
+from trainer.update import FlowDistillation
+from trainer.views import Pixels, Views, cut_views, draw_boxes
 
 HOLDOUT = "data.holdout=0.4"
 SETTINGS = (HOLDOUT, "log.holdout_every=2")
@@ -159,6 +161,21 @@ def test_no_held_out_video_is_ever_trained_on(shards: Path, tmp_path: Path, monk
     run(shards, tmp_path / "run", *SETTINGS)
     held_out = held_out_order(ShardSet(shards), config_for(shards, HOLDOUT))
     assert held_out is not None and seen and not seen & set(held_out.samples.tolist())
+
+
+def test_no_gradient_is_kept_for_the_evaluation(shards: Path, tmp_path: Path) -> None:
+    """Bounded memory: what a backward pass would need is let go of at once."""
+    graded: list[bool] = []
+
+    class Watched(FlowDistillation):
+        def loss(self, views: Views) -> Loss:
+            graded.append(torch.is_grad_enabled())
+            return super().loss(views)
+
+    train_module.train(
+        config_for(shards, *SETTINGS, "train.steps=2"), tmp_path / "run", console=False, objective=Watched
+    )
+    assert graded == [False, True, True, False]
 
 
 @pytest.mark.parametrize("objective", ["flowfeat", "naive"])
