@@ -38,7 +38,8 @@ class ObjectiveConfig:
 class DataConfig:
     """The shard set and how it is read. `offsets` empty: every stored neighbour. `passes` 0: all; n: the first n anchors of
     every video. `source_size` 0: twice the view size, at most what is stored (the paper crops 224 out of 448).
-    `allow_partial`: accept a set that is still growing."""
+    `allow_partial`: accept a set that is still growing. `holdout`: share of the videos that are never trained on, for figures
+    while the training runs (0: none)."""
 
     shards: str = ""
     offsets: tuple[int, ...] = ()
@@ -49,6 +50,7 @@ class DataConfig:
     timeout_s: float = setting(300.0, above=0)
     max_failed_share: float = setting(0.5, low=0, high=1)
     allow_partial: bool = False
+    holdout: float = setting(0.0, low=0, high=0.9)
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,15 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Steps between log lines, pictures (0: never) and checkpoints; how many checkpoints stay; TensorBoard on or off."""
+    """Steps between log lines, pictures (0: never), checkpoints and evaluations of the held-out videos; how many
+    checkpoints stay; how many batches are evaluated at most; TensorBoard on or off."""
 
     every: int = setting(10, low=1)
     pictures_every: int = setting(1000, low=0)
     checkpoint_every: int = setting(1000, low=1)
     keep_checkpoints: int = setting(2, low=1)
+    holdout_every: int = setting(1000, low=1)
+    holdout_batches: int = setting(8, low=1)
     tensorboard: bool = True
 
 

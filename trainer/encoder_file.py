@@ -15,14 +15,14 @@ from torch import Tensor
 from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
 from trainer.encoder_weights import PUBLISHED
 from trainer.families import FAMILIES, Family, Grid, recognised
-from trainer.tensor_file import compare, read_tensor_file, unwrap
+from trainer.tensor_file import check_values, compare, read_tensor_file, unwrap
 
 
 def read_encoder_file(path: Path, spec: EncoderSpec, variant: str) -> dict[str, Tensor]:
     """The tensors of a published encoder file, keyed and shaped like `FrozenViT(spec)`.
 
-    Raises FileNotFoundError, or ValueError when the file is damaged or is another encoder: it says which one it looks
-    like and which keys or shapes differ first.
+    Raises FileNotFoundError, or ValueError when the file is damaged, holds tensors that are sparse, without values or not
+    finite, or is another encoder: it says which one it looks like and which keys or shapes differ first.
     """
     try:
         payload, _ = read_tensor_file(path)
@@ -38,6 +38,10 @@ def read_encoder_file(path: Path, spec: EncoderSpec, variant: str) -> dict[str, 
             f"{path} is a whole FlowFeat model, not an encoder file: load it with FlowFeat.from_pretrained"
         )
     tensors = {key: value for key, value in tensors.items() if not key.startswith(spec.rules.training_only)}
+    try:
+        check_values(tensors, path)
+    except ValueError as error:
+        raise ValueError(f"{error}; get the file again or use another") from error
     with torch.device("meta"):
         expected = {key: tuple(value.shape) for key, value in FrozenViT(spec).state_dict().items()}
     differences = compare(tensors, expected)

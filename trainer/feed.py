@@ -30,7 +30,7 @@ def on_device(loader: Loader, device: torch.device, first_step: int = 0) -> Iter
     """The loader's batches from `first_step` on, as tensors on `device`. On the CPU they are views into the slot."""
     if device.type != "cuda":
         for batch in loader.batches(first_step):
-            yield _moved(batch, device)
+            yield to_device(batch, device)
         return
     pinned = _pin(loader.slots)
     copies = torch.cuda.Stream(device)
@@ -38,7 +38,7 @@ def on_device(loader: Loader, device: torch.device, first_step: int = 0) -> Iter
         ahead: DeviceBatch | None = None
         for batch in loader.batches(first_step):
             with torch.cuda.stream(copies):
-                coming = _moved(batch, device)
+                coming = to_device(batch, device)
             if ahead is not None:
                 yield ahead
             copies.synchronize()  # long done; the loader may now reuse the slot
@@ -52,7 +52,8 @@ def on_device(loader: Loader, device: torch.device, first_step: int = 0) -> Iter
             torch.cuda.cudart().cudaHostUnregister(_address(loader.slots))
 
 
-def _moved(batch: Batch, device: torch.device) -> DeviceBatch:
+def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
+    """One batch as tensors on `device`; on the CPU they are views into the slot."""
     arrays = (batch.images_bhwc, batch.flow_b2hw, batch.quantum_px, batch.neighbours_bhwc, batch.confidence_bhw)
     pixels = Pixels(*(None if a is None else torch.from_numpy(a).to(device, non_blocking=True) for a in arrays))  # type: ignore[arg-type]
     host = replace(batch, sample=batch.sample.copy(), neighbour=batch.neighbour.copy())

@@ -1,8 +1,9 @@
 """What a run leaves behind while it trains: log.jsonl, TensorBoard scalars and pictures, a progress line.
 
-One JSON object per line, each with "event" and "time": start, step (means since the last such line), skipped (a sample
-that could not be read), checkpoint, pictures, stop, error. Lines are written whole, so a killed run leaves a readable log; a
-resumed run appends, and steps after the checkpoint it continues from appear twice (the later line counts).
+One JSON object per line, each with "event" and "time": start, step (means since the last such line), holdout (figures of
+videos that are not trained on), skipped (a sample that could not be read), checkpoint, pictures, stop, error. Lines are
+written whole, so a killed run leaves a readable log; a resumed run appends, and steps after the checkpoint it continues from
+appear twice (the later line counts).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,7 @@ from rich.console import Console
 
 from common.progress import ProgressDisplay
 from shards.files import atomic_file
+from trainer.holdout import Figures
 from trainer.pictures import Picture
 
 
@@ -64,10 +67,7 @@ class RunLog:
     def step(self, step: int, facts: dict[str, Any]) -> None:
         """Means over the steps since the last call."""
         self.event("step", step=step, **facts)
-        if self._board is not None:
-            for key, value in facts.items():
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    self._board.add_scalar(key, value, step)
+        self._scalars(step, facts)
         bad = f", {facts['skipped']} unreadable" if facts["skipped"] else ""
         terms = ", ".join(f"{key.removeprefix('loss_')} {facts[key]:.4f}" for key in facts if key.startswith("loss_"))
         rate, waiting = (
@@ -77,6 +77,31 @@ class RunLog:
         self._progress.update(step, status=f"loss {facts['loss']:.4f} ({terms}), {rate}, {waiting}{bad}")
         if not self._progress.console.is_terminal:
             self.say(self._progress.line())
+
+    def holdout(self, step: int, figures: Figures) -> None:
+        """Figures of the held-out samples: a log line, curves under holdout/ in TensorBoard, a line on the terminal."""
+        facts: dict[str, Any] = {"loss": figures.loss, **{f"loss_{k}": value for k, value in figures.terms.items()}}
+        text = f"step {step}: held out, {figures.samples} samples: loss {figures.loss:.4f}"
+        if figures.flow:
+            facts |= asdict(figures.flow)
+            text += (
+                f", {100 * figures.flow.explained:.1f}% of flow variance explained (affine fit "
+                f"{100 * figures.flow.explained_by_affine:.1f}%), end-point error {figures.flow.epe_px:.3f} px (mean flow "
+                f"{figures.flow.epe_px_of_mean:.3f}, affine fit {figures.flow.epe_px_of_affine:.3f})"
+            )
+        if figures.unreadable:
+            text += f", {figures.unreadable} unreadable"
+        counts = {"samples": figures.samples, "unreadable": figures.unreadable, "seconds": round(figures.seconds, 3)}
+        self.event("holdout", step=step, **facts, **counts)
+        self._scalars(step, {f"holdout/{key}": value for key, value in facts.items()})
+        self.say(text)
+
+    def _scalars(self, step: int, facts: dict[str, Any]) -> None:
+        if self._board is None:
+            return
+        for key, value in facts.items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                self._board.add_scalar(key, value, step)
 
     def picture(self, step: int, name: str, picture: Picture) -> None:
         """Keep a picture as PNG under pictures/ and in TensorBoard."""
@@ -117,6 +142,10 @@ class Window:
         self.steps += 1
         for key, value in values.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
+
+    def leave_out(self, seconds: float) -> None:
+        """So much time went into something else than training."""
+        self.started += seconds
 
     def facts(self, wait_s: float) -> dict[str, float]:
         """Means of the added values, samples per second, and the share of time spent waiting for data."""

@@ -70,6 +70,19 @@ def unwrap(payload: Mapping[str, Any]) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
 
 
+def check_values(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """ValueError naming the file and the first key whose tensor is sparse, has no values (meta) or holds NaN or
+    infinity: found out where it is read, not when a loss is no number."""
+    for key, value in tensors.items():
+        if value.device.type == "meta":
+            raise ValueError(f"{path} holds only the shape of {key}, no values: it was saved from a meta device")
+        if value.layout != torch.strided:
+            layout = str(value.layout).removeprefix("torch.")
+            raise ValueError(f"{path} holds {key} as a sparse ({layout}) tensor: save it as a dense one")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{path} holds NaN or infinity, first in {key}")
+
+
 def compare(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> str:
     """Empty if keys and shapes agree; otherwise one line: how many are missing, unexpected, misshapen, and the first three of each."""
     missing = [key for key in expected if key not in found]
@@ -162,7 +175,11 @@ def load_training_state(path: Path) -> dict[str, Any]:
     except ValueError as error:
         others = [other for other in path.parent.glob(f"*{path.suffix}") if other != path]
         newest = max(others, key=lambda other: other.stat().st_mtime, default=None)
-        way_out = f"use the previous one, {newest}" if newest else f"no other lies in {path.parent}: start again"
+        way_out = (
+            f"use the previous one, {newest}: delete the damaged file and run the same command with --resume again"
+            if newest
+            else f"no other lies in {path.parent}: start again with another --out"
+        )
         reason = str(error).removeprefix(f"{path} ").removeprefix("is damaged: ")
         raise ValueError(f"checkpoint {path} is damaged: {reason}; {way_out}") from error
 

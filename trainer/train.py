@@ -8,6 +8,7 @@ checkpoints/ and, at the end, the student as flowfeat.safetensors and flowfeat.p
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,12 @@ import torch
 
 from common.command import PlainError
 from shards.reader import ShardSet
-from shards.sample import Member, OptionalMember
 from trainer import checkpoint
-from trainer.batch import FRAME_AND_FLOW, Plan
+from trainer.batch import Plan
 from trainer.config import Config, flatten
 from trainer.device import keep_freed_memory, training_device
 from trainer.feed import DeviceBatch, on_device
+from trainer.holdout import HeldOut
 from trainer.interrupts import Interrupts
 from trainer.learner import Learner, check_sizes
 from trainer.loader import Loader
@@ -31,10 +32,9 @@ from trainer.objective import Objective
 from trainer.objectives import objective_of
 from trainer.order import SampleOrder
 from trainer.run_log import RunLog, Window, peak_memory_mb
+from trainer.training_samples import held_out_order, sample_order
 from trainer.update import Update
 from trainer.views import cut_views, draw_boxes
-
-KEEP_OPTION: dict[OptionalMember, str] = {"neighbour": "--keep-neighbours", "confidence": "--keep-confidence"}
 
 
 class NonFiniteLoss(PlainError):
@@ -76,6 +76,7 @@ def train(
     plan = Plan(
         order, config.train.batch_size, stored.image_size, stored.flow_size, members=frozenset(objective.members)
     )
+    held_out = _held_out(shards, config, objective)
     state = checkpoint.find(run_dir, config, resume)
     rounding = checkpoint.rounding_changes(run_dir, config) if state else []
     first_step, saved = (int(state["step"]),) * 2 if state else (0, -1)
@@ -98,6 +99,8 @@ def train(
         ):
             checkpoint.record_config(run_dir, config)
             _announce(log, config, shards, order, learner, first_step, state, rounding)
+            if held_out and state is None:
+                log.holdout(0, held_out.evaluate(learner.objective, device, source_size))
             step, state = first_step, None
             reason: Literal["steps", "max_minutes", "interrupted"] = "steps"
             window = Window(loader.wait_s)
@@ -120,6 +123,11 @@ def train(
                     last_part = views.rows(-(config.train.batch_size // config.train.accumulate), None)
                     log.picture(step, "training", learner.objective.picture(last_part, update.shown))
 
+                if held_out and (step % config.log.holdout_every == 0 or last):
+                    figures = held_out.evaluate(learner.objective, device, source_size)
+                    log.holdout(step, figures)
+                    window.leave_out(figures.seconds)
+
                 if last:
                     break
                 if interrupts.asked:
@@ -139,39 +147,14 @@ def train(
             return Outcome(step, reason, model_file)
 
 
-def sample_order(shards: ShardSet, config: Config, members: frozenset[Member] = FRAME_AND_FLOW) -> SampleOrder:
-    """The run's order over a set: pairs with usable flow that hold all optional members of `members`.
-
-    ValueError where data.offsets names neighbours, or the objective members, that the set does not hold.
-    """
-    stored = shards.manifest.settings.offsets
-    strangers = [offset for offset in config.data.offsets if offset not in stored]
-    if strangers:
-        raise ValueError(f"data.offsets = {list(config.data.offsets)}: the set at {shards.root} stores {list(stored)}")
-    columns = [k for k, offset in enumerate(stored) if offset in config.data.offsets] if config.data.offsets else None
-    usable = shards.trainable_mask
-    if config.data.passes:
-        if config.data.passes > shards.manifest.passes:
-            raise ValueError(
-                f"data.passes = {config.data.passes}: the set at {shards.root} has {shards.manifest.passes}; extend it with "
-                f"PASSES={config.data.passes} (--passes {config.data.passes})"
-            )
-        usable = usable & (shards.pass_index < config.data.passes)[:, None]
-    for member, option in KEEP_OPTION.items():
-        if member in members:
-            usable = usable & shards.stored_mask(member)
-            if not usable.any():
-                raise ValueError(
-                    f"the training objective reads {member} members, and the set at {shards.root} holds none beside usable "
-                    f"flow: extract it with {option}"
-                )
-    order = SampleOrder(usable, seed=config.train.seed, columns=columns)
-    if not len(order):
-        raise ValueError(
-            f"no sample of the set at {shards.root} can be trained on: {len(shards)} samples, none with usable flow"
-            + (f" at offsets {list(config.data.offsets)}" if config.data.offsets else "")
-        )
-    return order
+def _held_out(shards: ShardSet, config: Config, objective: type[Objective]) -> HeldOut | None:
+    """What is evaluated beside the training, in batches no larger than the parts it trains in; None where nothing is."""
+    order = held_out_order(shards, config, objective.members)
+    if order is None:
+        return None
+    stored, part = shards.manifest.settings, config.train.batch_size // config.train.accumulate
+    sizes = (min(part, len(order)), stored.image_size, stored.flow_size)
+    return HeldOut(shards, Plan(order, *sizes, members=frozenset(objective.members)), config)
 
 
 def export(run_dir: Path, model: Any, config: Config, step: int, shards: ShardSet) -> Path:
@@ -228,6 +211,8 @@ def _announce(
         log.event("set_changed", step=first_step, before=state["shards"], now=_identity(shards))
         log.say("note: the shard set is not the one of the checkpoint; the order of samples changes from here on")
 
+    if config.log.tensorboard:
+        log.say(f"curves while it runs: tensorboard --logdir {shlex.quote(str(log.run_dir))}")
     if rounding:
         log.event("rounding_changed", step=first_step, changes=rounding)
         log.say(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -91,3 +91,47 @@ def test_other_files_in_place_of_an_encoder(tmp_path: Path) -> None:
         ValueError, match=r"looks like a dino ViT of dim 48, depth 3, patch 8 .*12 missing \(blocks\.3\.norm1\.weight"
     ):
         read_encoder_file(tmp_path / "short.pth", spec, "tiny_dino8")
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named_when_they_are_read(wrong: float, tmp_path: Path) -> None:
+    """Found in training, they would be blamed on the samples of the first step."""
+    tensors = encoder_state("tiny_dino8")
+    tensors["blocks.1.mlp.fc1.weight"][3, 4] = wrong
+    tensors["blocks.2.mlp.fc1.weight"][0, 0] = wrong
+    save_file(tensors, tmp_path / "e.safetensors")
+    with pytest.raises(
+        ValueError, match=r"e\.safetensors holds NaN or infinity, first in blocks\.1\.mlp\.fc1\.weight; get"
+    ):
+        FlowFeat.create("tiny_dino8", init=tmp_path / "e.safetensors")
+
+
+def coo(value: torch.Tensor) -> torch.Tensor:
+    return value.to_sparse()
+
+
+def csr(value: torch.Tensor) -> torch.Tensor:
+    return value.reshape(value.shape[0], -1).to_sparse_csr()
+
+
+def on_meta(value: torch.Tensor) -> torch.Tensor:
+    return value.to("meta")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (coo, r"as a sparse \(sparse_coo\) tensor: save it as a dense one"),
+        (csr, r"as a sparse \(sparse_csr\) tensor"),
+        (on_meta, "only the shape of .*saved from a meta device"),
+    ],
+)
+@pytest.mark.parametrize("key", ["patch_embed.proj.weight", "pos_embed", "blocks.0.norm1.weight"])
+def test_tensors_that_are_not_plain_end_in_one_line(
+    change: Callable[[torch.Tensor], torch.Tensor], message: str, key: str, tmp_path: Path
+) -> None:
+    tensors = encoder_state("tiny_dino8")
+    torch.save({**tensors, key: change(tensors[key])}, tmp_path / "e.pth")
+    with pytest.raises(ValueError, match=message) as error:
+        FlowFeat.create("tiny_dino8", init=tmp_path / "e.pth")
+    assert key in str(error.value) and "e.pth" in str(error.value) and "\n" not in str(error.value)

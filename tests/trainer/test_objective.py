@@ -26,7 +26,8 @@ from trainer.loader import Loader
 from trainer.objective import Loss
 from trainer.order import SampleOrder
 from trainer.pictures import Picture, photo
-from trainer.train import sample_order, train
+from trainer.train import train
+from trainer.training_samples import sample_order
 from trainer.views import Boxes, Pixels, Views, crop_theta, cut_views, sample_view
 
 

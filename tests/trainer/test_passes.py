@@ -8,7 +8,7 @@ import pytest
 from shards.reader import ShardSet
 from tests.trainer.runs import config_for
 from tests.trainer.training_set import write_training_set
-from trainer.train import sample_order
+from trainer.training_samples import sample_order
 
 
 @pytest.fixture(scope="module")

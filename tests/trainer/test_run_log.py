@@ -71,6 +71,8 @@ OTHER_SETTINGS: dict[str, Any] = {
     "log.pictures_every": 4,
     "log.checkpoint_every": 2,
     "log.keep_checkpoints": 4,
+    "log.holdout_every": 2,
+    "log.holdout_batches": 3,
     "log.tensorboard": "true",
 }
 

@@ -37,8 +37,20 @@ def test_damaged_checkpoint_is_named(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "run", "train.steps=2", "log.checkpoint_every=1")
     newest = checkpoints(tmp_path / "run")[-1]
     newest.write_bytes(newest.read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"step-0000002\.pth is damaged.*step-0000001\.pth"):
+    with pytest.raises(ValueError, match=r"step-0000002\.pth is damaged.*step-0000001\.pth: delete .*--resume"):
         run(shards, tmp_path / "run", "train.steps=3", resume=True)
+    newest.unlink()  # as the message says
+    assert run(shards, tmp_path / "run", "train.steps=3", resume=True).step == 3
+    assert lines(tmp_path / "run", "start")[-1]["step"] == 1
+
+
+def test_the_only_checkpoint_damaged_says_how_to_begin_anew(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(shards, out, "train.steps=1")
+    only = checkpoints(out)[0]
+    only.write_bytes(only.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"no other lies in .*: start again with another --out$"):
+        run(shards, out, "train.steps=2", resume=True)
 
 
 def test_non_finite_loss_stops_and_keeps_the_last_checkpoint(

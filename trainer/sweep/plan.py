@@ -18,7 +18,7 @@ from trainer.encoder import spec_of
 from trainer.objectives import objective_of
 from trainer.sweep.run_state import read_state
 from trainer.sweep.sweep_file import Row, SweepFile, folder_name, override
-from trainer.train import sample_order
+from trainer.training_samples import held_out_order, sample_order
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,9 @@ def _check(config: Config, shards: ShardSet) -> None:
         raise ValueError(
             f'train.device = {config.train.device!r}: a sweep gives every run a GPU; write "cuda" or "auto"'
         )
-    sample_order(shards, config, objective_of(config).members)
+    members = objective_of(config).members
+    sample_order(shards, config, members)
+    held_out_order(shards, config, members)
 
 
 def _refuse_changed(runs: list[Run]) -> None:
