@@ -15,7 +15,13 @@ from shards.files import atomic_file
 
 Curve = list[tuple[int, float]]
 WIDTH, HEIGHT, MARGIN = 720, 220, 36
-COLORS = ("#1f4e9c", "#c8501e", "#2a8a4a")
+COLORS = {
+    "training": "#1f4e9c",
+    "held out": "#c8501e",
+    "readout": "#1f4e9c",
+    "mean flow": "#c8501e",
+    "affine fit": "#2a8a4a",
+}
 # panel: title, and per curve its name, the event of the log and the key in it
 PANELS = (
     ("loss", (("training", "step", "loss"), ("held out", "holdout", "loss"))),
@@ -87,7 +93,7 @@ def _panel(draw: ImageDraw.ImageDraw, top: int, title: str, curves: dict[str, Cu
             )
             for step, value in curve
         ]
-        draw.line(places, fill=COLORS[number], width=2)
+        draw.line(places, fill=COLORS[name], width=2)
         for across, down in places if len(places) < 40 else ():
-            draw.ellipse((across - 2, down - 2, across + 2, down + 2), fill=COLORS[number])
-        draw.text((left + 120 * number, top + 18), name, fill=COLORS[number])
+            draw.ellipse((across - 2, down - 2, across + 2, down + 2), fill=COLORS[name])
+        draw.text((left + 120 * number, top + 18), name, fill=COLORS[name])
