@@ -1,7 +1,7 @@
 """The training loop, top to bottom: load, resume, for batch, step, log, save.
 
-A shard set, a config and a run directory come in. The directory gets config.toml, log.jsonl, tensorboard/, pictures/,
-checkpoints/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth. An interrupted run continues with
+A shard set, a config and a run directory come in. The directory gets config.toml, log.jsonl, curves.png, tensorboard/,
+pictures/, checkpoints/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth. An interrupted run continues with
 `resume` exactly where its last checkpoint was: the same samples, the same views, the same arithmetic.
 """
 
@@ -21,6 +21,7 @@ from shards.reader import ShardSet
 from trainer import checkpoint
 from trainer.batch import Plan
 from trainer.config import Config, flatten
+from trainer.curves import write_curves
 from trainer.device import keep_freed_memory, training_device
 from trainer.feed import DeviceBatch, on_device
 from trainer.holdout import HeldOut
@@ -266,6 +267,7 @@ def _save(log: RunLog, run_dir: Path, step: int, learner: Learner, shards: Shard
     state = {"shards": _identity(shards), "variant": config.encoder.variant, **learner.state_dict()}
     path = checkpoint.save(run_dir, step, state, config.log.keep_checkpoints)
     log.event("checkpoint", step=step, file=str(path.relative_to(run_dir)))
+    write_curves(run_dir)
     return step
 
 
