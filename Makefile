@@ -26,11 +26,23 @@ TRAIN   ?=
 DAVIS   ?= data/davis
 PROBE   ?=
 BENCH   ?=
+# sweep
+SWEEP   ?= configs/sweeps/demo.toml
+OUT     ?= runs/sweeps/$(basename $(notdir $(SWEEP)))
+JOBS    ?=
+BASE    ?=
 # demo
 DEMO    ?= runs/demo$(if $(filter-out 0,$(SEED)),-$(SEED))
 SEED    ?= 0
 
-.PHONY: help demo test lint extract-flow train probe probe-all report verify bench clean
+# The demo's sweep is trained and judged on the demo's data unless others are named.
+DEMO_SWEEP   := $(filter configs/sweeps/demo.toml,$(SWEEP))
+SWEEP_SHARDS  = $(if $(and $(DEMO_SWEEP),$(filter file,$(origin SHARDS))),data/shards/demo-$(SEED),$(SHARDS))
+SWEEP_DAVIS   = $(if $(filter file,$(origin DAVIS)),$(if $(DEMO_SWEEP),data/demo-$(SEED)/davis),$(DAVIS))
+# SHARDS_RAFT=dir names the set that rows with shards = "RAFT" want.
+SWEEP_SETS    = $(foreach each,$(filter SHARDS_%,$(.VARIABLES)),--set $(patsubst SHARDS_%,%,$(each))=$($(each)))
+
+.PHONY: help demo demo-data test lint extract-flow train sweep probe probe-all report verify bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -41,6 +53,8 @@ help:
 	@echo "make verify          SHARDS=dir: check every byte of a shard set"
 	@echo "make train           SHARDS=dir RUN=dir [DATASET=kinetics|ytvos|...: configs/<it>.toml, else real.toml; or CONFIG=file]"
 	@echo "                     [TRAIN='key=value ...']; continues a run that was stopped"
+	@echo "make sweep           SWEEP=file.toml [SHARDS=dir] [SHARDS_NAME=dir ...] [DAVIS=dir] [JOBS=n] [OUT=dir] [BASE=config] [TRAIN='key=value ...']:"
+	@echo "                     train every row of a sweep, judge it where DAVIS is given; by default the demo's. See docs/sweeps.md"
 	@echo "make probe           RUN=dir DAVIS=dir [PROBE='...']: the VOS linear probe"
 	@echo "make probe-all       RUN=dir DAVIS=dir: every probe that has data"
 	@echo "make report          RUN=dir: build the report's pages again"
@@ -54,9 +68,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
-demo: $(READY)
+demo-data: $(READY)
 	$(PY) -m pipeline synth --out data/demo-$(SEED) --seed $(SEED) --videos 64 --davis-sequences 6
 	$(PY) -m pipeline extract --dataset synthetic --root data/demo-$(SEED)/videos --out data/shards/demo-$(SEED) --flow dis --passes 4 --seed $(SEED) --chunk-videos 32
+
+demo: demo-data
 	$(PY) -m trainer train --config configs/demo.toml --shards data/shards/demo-$(SEED) --out $(DEMO) $(if $(wildcard $(DEMO)/config.toml),--resume) train.seed=$(SEED)
 	$(PY) -m probes vos --model $(DEMO)/flowfeat.safetensors --davis data/demo-$(SEED)/davis --out $(DEMO)/report --height 160 --seed $(SEED)
 
@@ -76,6 +92,13 @@ verify: $(READY)
 
 train: $(READY)
 	$(PY) -m trainer train --config $(CONFIG) --shards $(SHARDS) --out $(RUN) $(if $(wildcard $(RUN)/config.toml),--resume) $(TRAIN)
+
+# Exit status 3: all rows were tried and some failed; the others are judged all the same.
+sweep: $(READY) $(if $(and $(DEMO_SWEEP),$(filter file,$(origin SHARDS))),demo-data)
+	@$(PY) -m trainer sweep $(SWEEP) --shards $(SWEEP_SHARDS) $(SWEEP_SETS) --out $(OUT) $(if $(JOBS),--jobs $(JOBS)) $(if $(BASE),--base $(BASE)) $(TRAIN); status=$$?; \
+	if [ $$status -ne 0 ] && [ $$status -ne 3 ]; then exit $$status; fi; \
+	if [ -n "$(SWEEP_DAVIS)" ]; then $(PY) -m probes sweep --sweep $(OUT) --davis $(SWEEP_DAVIS) $(if $(JOBS),--jobs $(JOBS)) || exit $$?; \
+	else echo "trained; with DAVIS=dir the rows are judged"; fi; exit $$status
 
 probe: $(READY)
 	$(PY) -m probes vos --model $(RUN)/flowfeat.safetensors --davis $(DAVIS) --out $(RUN)/report $(PROBE)

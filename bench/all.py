@@ -19,19 +19,24 @@ HERE = Path(__file__).parent
 @click.option("--davis", type=click.Path(exists=True), help="DAVIS directory.")
 @click.option("--shards", type=click.Path(exists=True), help="A shard set at 448/224.")
 def main(videos: str | None, davis: str | None, shards: str | None) -> None:
-    jobs = [
-        (["codec.py", "--davis", davis], davis),
-        (["extraction.py", "--videos", videos], videos),
-        (["loader.py", "--shards", shards], shards),
-        (["train_step.py", "--variant", "demo_vit8", "--size", "128", "--batch", "8", "--shards", shards], shards),
-        (["synthetic_flow.py"], True),
-        (["flow.py", "--quick", "--record"], True),
+    size = ["--variant", "demo_vit8", "--size", "128", "--batch", "8"]
+    jobs: list[tuple[str, list[str], str, str | None]] = [
+        ("codec.py", [], "--davis", davis),
+        ("extraction.py", [], "--videos", videos),
+        ("loader.py", [], "--shards", shards),
+        ("train_step.py", size, "--shards", shards),
     ]
-    for arguments, data in jobs:
-        if not data:
-            click.echo(f"skipped {arguments[0]}: no data was named for it", err=True)
-            continue
-        subprocess.run([sys.executable, str(HERE / arguments[0]), *[str(a) for a in arguments[1:]]], check=True)
+    for script, arguments, option, data in jobs:
+        if data is None:
+            click.echo(f"skipped {script}: no data was named for it", err=True)
+        else:
+            start(script, *arguments, option, data)
+    start("synthetic_flow.py")
+    start("flow.py", "--quick", "--record")
+
+
+def start(script: str, *arguments: str) -> None:
+    subprocess.run([sys.executable, str(HERE / script), *arguments], check=True)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import cv2
@@ -22,8 +23,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import record
-
+from bench.record import record
 from pipeline.flow.estimator import create
 from pipeline.video.geometry import centre_square, shrink_square
 from pipeline.window import Window
@@ -31,6 +31,7 @@ from shards.codec import channel_std_px, decode_flow, encode_flow
 from shards.schema import NOISE_FLOOR_PX
 
 Flow = NDArray[np.float32]
+Item = TypeVar("Item")
 OFFSETS = (-2, -1, 1, 2)
 ROUNDS = 5
 
@@ -52,7 +53,9 @@ def davis_flows(davis: Path, anchors: int) -> list[Flow]:
 
 
 def _rgb(path: Path) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+    image = cv2.imread(str(path))
+    assert image is not None, f"{path} is no picture"
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 def npy16_encode(flow: Flow) -> bytes:
@@ -75,6 +78,7 @@ def kitti_encode(flow: Flow) -> bytes:
 
 def kitti_decode(data: bytes) -> Flow:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image is not None, "what kitti_encode made is a PNG"
     return (image[..., [2, 1]].astype(np.float32).transpose(2, 0, 1) - 32768) / 64
 
 
@@ -91,7 +95,7 @@ def ours_float(data: bytes) -> Flow:
     return values * np.float32(quantum)
 
 
-def rate(function: Callable[[object], object], items: list) -> float:  # type: ignore[type-arg]
+def rate(function: Callable[[Item], object], items: Sequence[Item]) -> float:
     best = 0.0
     for _ in range(ROUNDS):
         began = time.thread_time()

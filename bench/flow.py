@@ -13,16 +13,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from flow_pairwise import count_macs, pairwise_call
-from flow_peak_memory import peak_bytes
-from record import record
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.flow_pairwise import count_macs, pairwise_call
+from bench.flow_peak_memory import peak_bytes
+from bench.record import record
 from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, create
 from pipeline.flow.networks.build import build_network
 from pipeline.flow.networks.table import NETWORKS
@@ -84,7 +89,8 @@ def convolution_rate(device: torch.device, dtype: torch.dtype, repeats: int) -> 
     """Multiply-adds per second of the 3×3 convolution 256→256 at 28×28, 256 maps on an accelerator and 8 on a CPU."""
     maps = 256 if device.type == "cuda" else 8
     x = torch.randn(maps, 256, 28, 28, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    conv = torch.nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    conv = torch.nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype)
+    conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.inference_mode(), float32_kernels(False):
         seconds = best_seconds(lambda: conv(x), device, repeats)
     return maps * 28 * 28 * 256 * 256 * 9 / seconds
@@ -99,9 +105,8 @@ def throughput(name: str, args: argparse.Namespace, device: torch.device, report
         frames = np.stack([window.anchor_hwc, window.neighbours_khwc[0]])
         frames_2chw = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous().to(device)
         with torch.inference_mode(), float32_kernels(False):
-            base_s = best_seconds(
-                lambda f=frames_2chw: pairwise_call(net, f, net.default_iterations), device, args.repeats
-            )
+            pairwise = partial(pairwise_call, net, frames_2chw, net.default_iterations)
+            base_s = best_seconds(pairwise, device, args.repeats)
         report.row(f"{name} {side_px} pairwise fp32", 1 / base_s, "pairs/s")
         for precision in args.precisions:
             options = EstimatorOptions(
@@ -175,7 +180,7 @@ def dis_throughput(args: argparse.Namespace, device: torch.device, report: Repor
     for side_px in args.sides:
         for batch in args.batches:
             windows = windows_of(batch, side_px)
-            seconds = best_seconds(lambda w=windows: estimator.estimate(w), device, args.repeats)
+            seconds = best_seconds(partial(estimator.estimate, windows), device, args.repeats)
             report.row(f"dis {side_px} batch {batch}", batch / seconds, "pairs/s")
 
 

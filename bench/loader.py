@@ -20,11 +20,11 @@ import webdataset as wds
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import record
-
+from bench.record import record
 from shards.codec import decode_flow
 from shards.reader import ShardSet
-from trainer.loader import Loader, Plan
+from trainer.batch import Plan
+from trainer.loader import Loader
 from trainer.order import SampleOrder
 
 BATCH = 32

@@ -1,6 +1,6 @@
 """Append measured figures to bench/results.csv: date, commit, machine, command, figure. One row per figure.
 
-from record import record
+from bench.record import record
 record("codec", "decode_flows_per_s_core", 3300, "1/s", "thread CPU time, best of 7")
 """
 

@@ -14,12 +14,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import record
-
-from pipeline.extract.run import Request, extract
+from bench.record import record
+from pipeline.extract.local import LocalRunner
+from pipeline.extract.run import ExtractionRequest, extract, stated
+from pipeline.flow.estimator import choose
 from pipeline.synth import write_videos
 from shards.codec import decode_flow
 from shards.reader import ShardSet
+from shards.schema import Settings
 
 
 @click.command()
@@ -51,8 +53,10 @@ def main(videos: int, seed: int) -> None:
 
 
 def _extract(home: Path, flow: str) -> ShardSet:
-    request = Request("synthetic", home / "videos", home / flow, flow, passes=3, workers=2)
-    extract(request, lambda event, tally: None, lambda plan, tally: None)
+    estimator = choose(flow)
+    settings = Settings(dataset="synthetic", estimator=stated(estimator))
+    request = ExtractionRequest(home / "videos", home / flow, settings, estimator, passes=3)
+    extract(request, LocalRunner(2, estimator), lambda event, tally: None, lambda plan, tally: None)
     return ShardSet(home / flow)
 
 

@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,18 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from record import record
-
+from bench.record import record
+from common.device import pick_device
 from shards.reader import ShardSet
+from trainer.batch import Plan
 from trainer.config import Config, load_config
-from trainer.feed import Views, cut_views, on_device
-from trainer.learner import Learner, check_sizes, keep_freed_memory, pick_device
-from trainer.loader import Loader, Plan
-from trainer.order import SampleOrder, draw_boxes
+from trainer.device import keep_freed_memory
+from trainer.feed import on_device
+from trainer.learner import Learner, check_sizes
+from trainer.loader import Loader
+from trainer.order import SampleOrder
 from trainer.run_log import peak_memory_mb
+from trainer.views import Pixels, Views, cut_views, draw_boxes
 
 STORED, STORED_FLOW = 448, 224
 
@@ -50,7 +53,8 @@ def resident_views(config: Config, learner: Learner) -> Iterator[Views]:
     step = 0
     while True:
         boxes = draw_boxes(0, np.arange(b) + step * b, config.views.crop_scale, source)
-        yield cut_views(images, flow, quantum, boxes, view_size=config.views.image_size, source_size=source)
+        pixels = Pixels(images, flow, quantum)
+        yield cut_views(pixels, boxes, view_size=config.views.image_size, source_size=source)
         step += 1
 
 
@@ -62,12 +66,15 @@ def timed(
         learner.learn(next(views))
     if learner.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(learner.device)
-    waited, started = wait_s(), time.perf_counter()
+    waited, started, cpu = wait_s(), time.perf_counter(), os.times()
     for _ in range(steps):
         learner.learn(next(views))
     elapsed = time.perf_counter() - started
     batch = learner.config.train.batch_size
     row = {"samples_per_s": round(steps * batch / elapsed, 2), "ms_per_step": round(1000 * elapsed / steps, 2)}
+    spent = os.times()
+    row["cpu_ms_per_step"] = round(1000 * (spent.user - cpu.user + spent.system - cpu.system) / steps, 1)
+    row["system_ms_per_step"] = round(1000 * (spent.system - cpu.system) / steps, 1)
     row["data_wait_share"] = round((wait_s() - waited) / elapsed, 4)
     if learner.device.type == "cuda":
         row["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(learner.device) / 2**20, 1)
@@ -85,10 +92,10 @@ def from_shards(config: Config, root: Path, steps: int, warmup: int) -> dict[str
         learner = Learner(config, pick_device(config.train.device))
         source = check_sizes(learner.model, config, stored.image_size)
 
-        def views() -> Iterator[Views]:
+        def views() -> Generator[Views, None, None]:
             for batch in on_device(loader, learner.device):
                 boxes = draw_boxes(0, batch.host.positions, config.views.crop_scale, source)
-                yield cut_views(*batch[1:], boxes, view_size=config.views.image_size, source_size=source)
+                yield cut_views(batch.pixels, boxes, view_size=config.views.image_size, source_size=source)
 
         stream = views()
         row = timed(learner, stream, steps, warmup, lambda: loader.wait_s)
@@ -102,13 +109,14 @@ def from_shards(config: Config, root: Path, steps: int, warmup: int) -> dict[str
 @click.option("--batch", default=128)
 @click.option("--accumulate", default=1)
 @click.option("--device", default="auto")
-@click.option("--precision", "precisions", multiple=True, default=("float32", "bf16"), help="Repeatable.")
+@click.option("--precision", "precisions", multiple=True, default=("fp32", "bf16"), help="Repeatable.")
 @click.option("--compile", "compiled", is_flag=True, help="Through torch.compile.")
 @click.option("--shards", type=click.Path(path_type=Path, exists=True), help="Also measure from this set.")
 @click.option("--workers", default=min(8, os.cpu_count() or 1), help="Loader processes.")
 @click.option("--steps", default=20)
 @click.option("--warmup", default=5)
 @click.option("--threads", default=0, help="CPU threads of torch; 0: its default.")
+@click.option("--return-memory", is_flag=True, help="CPU: let glibc hand freed memory back, which training does not.")
 def main(
     variant: str,
     size: int,
@@ -122,9 +130,10 @@ def main(
     steps: int,
     warmup: int,
     threads: int,
+    return_memory: bool,
 ) -> None:
     """Rates of the training step."""
-    if pick_device(device).type == "cpu":
+    if pick_device(device).type == "cpu" and not return_memory:
         keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
@@ -137,7 +146,7 @@ def main(
         ],
     )
     for precision in precisions:
-        if precision != "float32" and pick_device(device).type != "cuda":
+        if precision != "fp32" and pick_device(device).type != "cuda":
             continue
         config = replace(base, train=replace(base.train, precision=precision))  # type: ignore[arg-type]
         rows: list[tuple[str, Callable[[Config], dict[str, Any]]]] = []
@@ -151,9 +160,14 @@ def main(
             print(json.dumps({"bench": "train_step", **what, **row}), flush=True)
             kind = ("compiled_" if compiled else "") + ("resident" if source == "resident" else "shards")
             figure = f"{variant}_{size}_b{batch}_{precision}_{kind}"
+            if return_memory:
+                figure += "_returning_memory"
             gpu = torch.cuda.get_device_name() if pick_device(device).type == "cuda" else None
             note = f"{row['ms_per_step']} ms/step, waiting {100 * row['data_wait_share']:.1f} %"
             record("train_step", f"{figure}_samples_per_s", row["samples_per_s"], "1/s", note, device=gpu)
+            if gpu is None:  # what clearing memory costs; other load on the machine moves it much less than the rate
+                note = f"system time of this process, beside {row['cpu_ms_per_step']} ms of CPU time in all"
+                record("train_step", f"{figure}_system_ms_per_step", row["system_ms_per_step"], "ms", note)
 
 
 def resident(config: Config, steps: int, warmup: int) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""What every stage needs and no stage owns: pictures of flow, manners of the command line, downloads, devices. Imports shards only."""
+"""What every stage needs and no stage owns: images of flow, manners of the command line, downloads, devices. Imports shards only."""

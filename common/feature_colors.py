@@ -1,7 +1,7 @@
 """Features as colours: three principal components become red, green and blue.
 
 A basis is fitted once, to one map, and then colours any map of the same features, so that a colour means the same feature
-in every frame of a video. Maps come in as [C, h, w], pictures go out as uint8 [h, w, 3].
+in every frame of a video. Maps come in as [C, h, w], images go out as uint8 [h, w, 3].
 """
 
 from __future__ import annotations
@@ -55,5 +55,5 @@ class ColorBasis:
 
 
 def pca_picture(map_chw: Tensor) -> NDArray[np.uint8]:
-    """A map in its own colours: equal maps give equal pictures, colours of different pictures are not comparable."""
+    """A map in its own colours: equal maps give equal images, colours of different images are not comparable."""
     return ColorBasis.fit(map_chw.detach().float()).colors(map_chw.detach().float())

@@ -1,4 +1,4 @@
-"""Flow as a picture: hue is the direction of motion, saturation its length.
+"""Flow as a image: hue is the direction of motion, saturation its length.
 
 Takes flow in pixels, gives an RGB image that can be written or shown. The wheel is the one
 of the Middlebury benchmark (Baker et al., "A Database and Evaluation Methodology for Optical

@@ -1,4 +1,4 @@
-"""One process at a time on a file that several may want to make: whoever comes second waits for the first."""
+"""One process at a time: on a file that several may want to make, where the second waits, and in a directory, where it is refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from common.command import PlainError
 
 log = logging.getLogger(__name__)
 
@@ -49,3 +51,17 @@ def _try_lock(lock: Path) -> int | None:
         pass  # held, or its holder has just removed it
     os.close(handle)
     return None
+
+
+@contextmanager
+def directory_lock(directory: Path, what: str) -> Iterator[int]:
+    """Hold `directory`/.lock and give its descriptor. Raises PlainError where somebody, or a child of theirs, has it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PlainError(
+                f"{what} is already at work in {directory} (or its last child is still saving): wait for it, or stop it"
+            ) from error
+        yield file.fileno()

@@ -1,8 +1,10 @@
 """python -m probes: what the features of a checkpoint are worth, as tables and pictures.
 
-    vos         linear probe for video object segmentation on a DAVIS directory
+    vos, vos-knn    video object segmentation on a DAVIS directory
+    segmentation, segmentation-linear, segmentation-knn    classes of pixels, on pictures with label maps
     all         every probe that has data
     report      the tables and the page again, from stored results
+    sweep       every finished run of a sweep, in one table
     visualize   features of pictures of your own as colours
 
 Every task of `tasks/table.py` is a command; its options are the fields that it declares. Progress goes to standard error, the
@@ -30,15 +32,18 @@ from probes.report.tables import Section
 from probes.run import Request, run_tasks
 from probes.sources.flowfeat import open_checkpoint
 from probes.sources.table import source_names
+from probes.sweep.command import sweep_command
 from probes.task import Task
 from probes.tasks.table import TASKS
 from probes.visualize import draw, find_pictures
 
 PATH = click.Path(path_type=Path)
-one_line = one_line_errors(out_of_memory="use a smaller --height, or --device cpu")
+one_line = one_line_errors(out_of_memory="use a smaller --height or --segmentation-size, or --device cpu")
 
-MODEL = click.option("--model", type=PATH, required=True, help="Checkpoint: .safetensors, .pth or a training snapshot.")
-TEACHER = click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training snapshot.")
+MODEL = click.option(
+    "--model", type=PATH, required=True, help="Model file (.safetensors, .pth) or training checkpoint."
+)
+TEACHER = click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training checkpoint.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
 RUN_OPTIONS = (
     MODEL,
@@ -185,7 +190,7 @@ def commands(tasks: Sequence[type[Task]]) -> click.Group:
     group = Suggesting(help=text)
     for task in known:
         group.add_command(_command_of(task, known))
-    for command in (_all_command(known), _report_command(known), visualize):
+    for command in (_all_command(known), _report_command(known), sweep_command(known), visualize):
         group.add_command(command)
     return group
 

@@ -6,6 +6,8 @@ fitted once per source and unit, so that a colour means the same feature in ever
 
 from __future__ import annotations
 
+import colorsys
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -87,3 +89,22 @@ def picked_frames(frames: int, count: int = 2) -> list[int]:
     """`count` scored frames spread over a sequence: in the middle and near the end, where a probe has the most to lose."""
     last = frames - 2
     return sorted({max(1, round(last * (i + 1) / count)) for i in range(count)})
+
+
+def class_overlay(image: Image.Image, classes_hw: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+    """Every pixel tinted with the colour of its class, at `size` (width, height); 255, which is no class, is darkened."""
+    pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
+    classes = np.asarray(Image.fromarray(classes_hw).resize(size, Image.Resampling.NEAREST))
+    return Image.fromarray((0.35 * pixels + 0.65 * CLASS_COLORS[classes]).round().astype(np.uint8))
+
+
+def _class_colors() -> NDArray[np.float32]:
+    """RGB of classes 0 to 255: hues a golden angle apart, so that neighbouring numbers differ; black for 255."""
+    colors = np.zeros((256, 3), np.float32)
+    for label in range(255):
+        lightness, saturation = ((0.5, 0.9), (0.7, 0.7), (0.32, 0.75))[label % 3]
+        colors[label] = 255 * np.array(colorsys.hls_to_rgb(label * 0.618034 % 1, lightness, saturation))
+    return colors
+
+
+CLASS_COLORS = _class_colors()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +42,9 @@ def atomic_path(path: Path, *, keep_suffix: bool = False) -> Iterator[Path]:
     for leftover in path.parent.glob(f".{_glob_quoted(path.name)}.*.tmp*"):
         if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_S:
             leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix if keep_suffix else ''}")
+    temporary = path.with_name(
+        f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp{path.suffix if keep_suffix else ''}"
+    )
     try:
         yield temporary
         publish(temporary, path)

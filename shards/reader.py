@@ -1,8 +1,8 @@
-"""A shard set on disk → samples, by index and offset, or as a plain webdataset stream.
+"""A shard set on disk → samples, by index and offset. (As a plain webdataset stream: `shards.stream`.)
 
 Where data comes from: the directory that stage 1 wrote. Where it goes: the training loop. The index is
 authoritative: every member is read by offset and checked against its CRC before it is decoded, so damage
-becomes a SampleError that names the sample, never a wrong picture or a wrong flow.
+becomes a SampleError that names the sample, never a wrong image or a wrong flow.
 """
 
 from __future__ import annotations
@@ -12,38 +12,26 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import simplejpeg
 from numpy.typing import NDArray
 
 from shards import schema
 from shards.codec import FlowCodecError, decode_flow
+from shards.sample import Buffers, OptionalMember, Sample, StoredMember, decode_confidence, decode_image
 from shards.schema import Manifest, SampleError, ShardSetError, read_manifest
 
-__all__ = ["Sample", "SampleError", "ShardSet", "ShardSetError", "stream"]
+__all__ = ["Sample", "SampleError", "ShardSet", "ShardSetError", "decode_image"]
 
 
-class Sample(NamedTuple):
-    """image_hwc: [S, S, 3] uint8 RGB anchor. flow_chw: [2, F, F] int16; pixels of the flow grid = flow_chw * quantum_px.
-
-    offset: signed nominal distance of the neighbour that the flow points to.
-    """
-
-    key: str
-    image_hwc: NDArray[np.uint8]
-    flow_chw: NDArray[np.int16]
-    quantum_px: float
-    offset: int
-
-
-def _read_table(root: Path, name: str, manifest: Manifest) -> pa.Table:
+def read_table(root: Path, name: str, manifest: Manifest) -> pa.Table:
+    """A parquet file of the set, compared with its digest in the manifest. ShardSetError where it differs or is missing."""
     path = root / name
     try:
         data = path.read_bytes()
@@ -99,7 +87,7 @@ class ShardSet:
                 f"the set at {self.root} has {have} of {want} shards: it is being written or was interrupted; "
                 "rerun the extraction command to finish it, or open it with allow_partial"
             )
-        table = _read_table(self.root, schema.INDEX, self.manifest)
+        table = read_table(self.root, schema.INDEX, self.manifest)
         self.offsets = self.manifest.settings.offsets
         width = len(self.offsets)
         self.keys: list[str] = table.column("key").to_pylist()
@@ -114,6 +102,7 @@ class ShardSet:
         self._flow = np.stack(
             [_list_column(table, f"flow_{c}", width).astype(np.int64) for c in ("offset", "size", "crc32")], axis=2
         )
+        self._optional: pa.Array = table.column("optional_members").combine_chunks()
         self._status = _status_codes(table, width)
         self.quantum_exponent = _list_column(table, "quantum_exponent", width)
         self.std_px = np.stack([_list_column(table, f"std_{c}_px", width) for c in ("dx", "dy")], axis=2)
@@ -152,6 +141,28 @@ class ShardSet:
         """Positions in `offsets` whose flow is stored and above the noise floor."""
         return tuple(np.flatnonzero(self.trainable_mask[i]).tolist())
 
+    def shard_of(self, i: int) -> str:
+        """Path of the shard that holds sample i, inside the set."""
+        return self.shards[int(self._shard[i])]
+
+    def members(self, i: int) -> list[StoredMember]:
+        """Every member of sample i that the index lists, optional and unknown ones included."""
+        found = [StoredMember("jpg", *self._image[i].tolist()), StoredMember("json", *self._json[i].tolist())]
+        for k, offset in enumerate(self.offsets):
+            if self._flow[i, k, 1]:
+                found.append(StoredMember(f"{schema.offset_label(offset)}.flow", *self._flow[i, k].tolist()))
+        return found + [StoredMember(**member) for member in self._optional[i].as_py() or ()]
+
+    def stored_mask(self, member: OptionalMember) -> NDArray[np.bool_]:
+        """bool [samples, K]: for which neighbours of which samples an optional member is stored."""
+        rows = pc.list_parent_indices(self._optional).to_numpy()
+        names = self._optional.flatten().field("name")
+        mask = np.zeros((len(self), len(self.offsets)), bool)
+        for k, offset in enumerate(self.offsets):
+            equal = pc.equal(names, _optional_name(member, offset)).to_numpy(zero_copy_only=False)
+            mask[rows[equal.astype(bool)], k] = True
+        return mask
+
     def status(self, i: int, k: int) -> str:
         """What became of neighbour k of sample i: one of schema.PAIR_STATUS."""
         return schema.PAIR_STATUS[self._status[i, k]]
@@ -166,6 +177,11 @@ class ShardSet:
                 os.close(self._handles.pop(next(iter(self._handles))))
             self._handles[shard] = os.open(self.root / self.shards[shard], os.O_RDONLY)
         return self._handles[shard]
+
+    def member_bytes(self, i: int, member: StoredMember) -> bytes:
+        """A member of sample i, checked. Raises SampleError on damage."""
+        name, offset, size, crc32 = member
+        return self._member(i, name, offset, size, crc32)
 
     def _member(self, i: int, what: str, offset: int, size: int, crc32: int) -> bytes:
         shard = int(self._shard[i])
@@ -194,71 +210,52 @@ class ShardSet:
             raise SampleError(f"{self.keys[i]} holds no flow for offset {self.offsets[k]}: {self.status(i, k)}")
         return self._member(i, f"{schema.offset_label(self.offsets[k])}.flow", offset, size, crc32)
 
-    def read(
-        self, i: int, k: int, image_out: NDArray[np.uint8] | None = None, flow_out: NDArray[np.int16] | None = None
-    ) -> Sample:
-        """Sample i with the flow to neighbour k, decoded into the given buffers where there are any.
+    def optional_bytes(self, i: int, k: int, member: OptionalMember) -> bytes:
+        """The JPEG of neighbour k's frame or of its flow's confidence, checked. SampleError where the set does not hold it."""
+        name = _optional_name(member, self.offsets[k])
+        for stored in self._optional[i].as_py() or ():
+            if stored["name"] == name:
+                return self.member_bytes(i, StoredMember(**stored))
+        raise SampleError(f"{self.keys[i]} holds no {name}: extraction was not told to keep it, or had none to keep")
+
+    def read(self, i: int, k: int, *, optional: Collection[OptionalMember] = ()) -> Sample:
+        """Sample i with the flow to neighbour k, and the optional members that are asked for.
 
         Raises SampleError naming the member and its shard on any damage, IndexError when i or k is out of range.
         """
-        settings = self.manifest.settings
-        side = settings.image_size
+        image, flow = self.manifest.settings.image_size, self.manifest.settings.flow_size
+        out = Buffers(
+            np.empty((image, image, 3), np.uint8),
+            np.empty((2, flow, flow), np.int16),
+            np.empty((image, image, 3), np.uint8) if "neighbour" in optional else None,
+            np.empty((flow, flow), np.uint8) if "confidence" in optional else None,
+        )
+        quantum_px = self.read_into(i, k, out)
+        assert out.image_hwc is not None and out.flow_chw is not None
+        return Sample(
+            self.keys[i], out.image_hwc, out.flow_chw, quantum_px, self.offsets[k], out.neighbour_hwc, out.confidence_hw
+        )
+
+    def read_into(self, i: int, k: int, out: Buffers) -> float:
+        """Decode the members of sample i, neighbour k, for which there is a buffer; returns the flow's quantum in pixels
+        (0 where no flow was asked for). Raises as `read`."""
+        settings, quantum_px = self.manifest.settings, 0.0
         try:
-            image = decode_image(self.image_bytes(i), side, image_out)
-            flow = decode_flow(self.flow_bytes(i, k), (settings.flow_size, settings.flow_size), flow_out)
+            if out.image_hwc is not None:
+                decode_image(self.image_bytes(i), settings.image_size, out.image_hwc)
+            if out.flow_chw is not None:
+                size = (settings.flow_size, settings.flow_size)
+                quantum_px = decode_flow(self.flow_bytes(i, k), size, out.flow_chw).quantum_px
+            if out.neighbour_hwc is not None:
+                decode_image(self.optional_bytes(i, k, "neighbour"), settings.image_size, out.neighbour_hwc)
+            if out.confidence_hw is not None:
+                decode_confidence(self.optional_bytes(i, k, "confidence"), settings.flow_size, out.confidence_hw)
         except (FlowCodecError, ValueError) as error:
             if isinstance(error, SampleError):
                 raise
-            raise SampleError(f"{self.keys[i]} in {self.shards[int(self._shard[i])]}: {error}") from error
-        return Sample(self.keys[i], image, flow.values_chw, flow.quantum_px, self.offsets[k])
+            raise SampleError(f"{self.keys[i]} in {self.shard_of(i)}: {error}") from error
+        return quantum_px
 
 
-def decode_image(data: bytes, side: int, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    """[side, side, 3] uint8 RGB from JPEG bytes. Raises ValueError when damaged or of another size (checked before decoding)."""
-    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    if (height, width) != (side, side):
-        raise ValueError(f"image is {height}x{width}, the set says {side}x{side}")
-    if out is None:
-        return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
-    simplejpeg.decode_jpeg(data, "RGB", buffer=out)
-    return out
-
-
-def stream(root: Path | str, urls: Sequence[str] | None = None, shuffle_shards: bool | int = False) -> Iterator[Sample]:
-    """Samples in tar order through `webdataset`, every stored neighbour in turn; for remote or sequential storage.
-
-    urls: anything webdataset opens (default: every shard of the set at root); only the small manifest is read from
-    `root`. Members are checked against the CRCs in the sample's own `.json`. Raises SampleError on damage.
-    """
-    import webdataset as wds
-
-    manifest = read_manifest(Path(root))
-    settings = manifest.settings
-    sources = list(urls) if urls is not None else [str(Path(root) / s.path) for s in manifest.shards]
-    for raw in wds.WebDataset(sources, shardshuffle=shuffle_shards, empty_check=False):
-        yield from _stream_sample(raw, settings.image_size, settings.flow_size)
-
-
-def _stream_sample(raw: Mapping[str, Any], image_size: int, flow_size: int) -> Iterator[Sample]:
-    key = raw["__key__"]
-    try:
-        note = json.loads(raw["json"])
-        image = decode_image(_checked(raw, "jpg", note["image_crc32"]), image_size)
-        for label, neighbour in note["neighbours"].items():
-            if neighbour["crc32"] is not None:
-                data = _checked(raw, f"{label}.flow", neighbour["crc32"])
-                flow = decode_flow(data, (flow_size, flow_size))
-                yield Sample(key, image, flow.values_chw, flow.quantum_px, neighbour["offset"])
-    except (KeyError, ValueError) as error:
-        if isinstance(error, SampleError):
-            raise
-        raise SampleError(f"{key} in {raw.get('__url__')}: {error}") from error
-
-
-def _checked(raw: Mapping[str, Any], member: str, crc32: int) -> bytes:
-    data: bytes = raw[member]
-    if zlib.crc32(data) != crc32:
-        raise SampleError(
-            f"{raw['__key__']}.{member} in {raw.get('__url__')} is damaged: its CRC-32 does not match its .json"
-        )
-    return data
+def _optional_name(member: OptionalMember, offset: int) -> str:
+    return f"{schema.offset_label(offset)}.{'jpg' if member == 'neighbour' else 'conf.jpg'}"

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from shards.offsets import check_offsets
+from shards.offsets import offset_label as offset_label  # part of the names that this module keeps
 
 FORMAT = "flowfeat-shards"
 VERSION = 1
@@ -21,6 +25,8 @@ INDEX = "index.parquet"
 VIDEOS = "videos.parquet"
 RECORDS = "records"
 NOISE_FLOOR_PX = 0.02
+SMALLEST_SIDE, LARGEST_SIDE = 16, 4096  # pixels; a flow member says its sides in 1..4096
+LARGEST_CHUNK = 10_000  # videos; a key has four digits for the position in the chunk
 
 # What became of one neighbour of one sample. Only STORED flows are trained on.
 STORED, STILL, NON_FINITE, OUT_OF_RANGE = "stored", "still", "non_finite", "out_of_range"
@@ -39,13 +45,6 @@ class ShardSetError(ValueError):
 
 class SampleError(ValueError):
     """One sample that cannot be trusted; the message names key, shard and what is wrong."""
-
-
-def offset_label(offset: int) -> str:
-    """Member name of a neighbour: -2 → "m2", +1 → "p1". Raises ValueError for 0."""
-    if offset == 0:
-        raise ValueError("offset 0 is the anchor itself; offsets are non-zero, for example -2,-1,1,2")
-    return f"{'p' if offset > 0 else 'm'}{abs(offset)}"
 
 
 def shard_path(chunk: int, pass_index: int) -> str:
@@ -131,6 +130,7 @@ class Settings:
 
     offsets: signed neighbour offsets in nominal frames. image_size, flow_size: side of the stored square image and
     of the flow grid, pixels. estimator: its name and what it says about itself (weights, iterations, ...).
+    Raises ValueError naming the value and what it may be: what exists has been checked, and nobody need check it again.
     """
 
     dataset: str
@@ -144,6 +144,22 @@ class Settings:
     noise_floor_px: float = NOISE_FLOOR_PX
     keep_neighbours: bool = False
     keep_confidence: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offsets", check_offsets(self.offsets))
+        if not SMALLEST_SIDE <= self.image_size <= LARGEST_SIDE:
+            raise ValueError(f"image_size is {self.image_size}; give {SMALLEST_SIDE}..{LARGEST_SIDE} pixels")
+        if not SMALLEST_SIDE <= self.flow_size <= self.image_size:
+            raise ValueError(
+                f"flow_size is {self.flow_size}; give {SMALLEST_SIDE}..{self.image_size} pixels "
+                f"(flow is computed on the stored image made smaller, and image_size is {self.image_size})"
+            )
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f"jpeg_quality is {self.jpeg_quality}; give 1..100")
+        if not 1 <= self.chunk_videos <= LARGEST_CHUNK:
+            raise ValueError(f"chunk_videos is {self.chunk_videos}; give 1..{LARGEST_CHUNK}")
+        if not 0 <= self.noise_floor_px < math.inf:
+            raise ValueError(f"noise_floor_px is {self.noise_floor_px}; give a number of pixels from 0")
 
     def to_json(self) -> dict[str, Any]:
         return {**self.__dict__, "offsets": list(self.offsets), "estimator": dict(self.estimator)}

@@ -17,7 +17,8 @@ import numpy as np
 from shards import schema
 from shards.codec import channel_std_px, decode_flow
 from shards.files import sha256_of
-from shards.reader import ShardSet, _read_table, decode_image
+from shards.reader import ShardSet, read_table
+from shards.sample import StoredMember, decode_confidence, decode_image
 from shards.schema import Manifest, SampleError, ShardSetError, read_manifest
 
 
@@ -47,7 +48,7 @@ def verify(root: Path, *, deep: bool = False, progress: Callable[[int, int], Non
         )
     for name in (schema.INDEX, schema.VIDEOS):
         try:
-            _read_table(root, name, manifest)
+            read_table(root, name, manifest)
         except ShardSetError as error:
             problems.append(Problem(name, str(error)))
     damaged = []
@@ -87,7 +88,7 @@ def _verify_samples(root: Path, only: set[str] | None) -> list[Problem]:
     data = ShardSet(root, allow_partial=True)
     problems: list[Problem] = []
     for i in range(len(data)):
-        shard = data.shards[int(data._shard[i])]
+        shard = data.shard_of(i)
         if only is not None and shard not in only:
             continue
         problems += _verify_sample(data, i, shard)
@@ -101,11 +102,11 @@ def _verify_sample(data: ShardSet, i: int, shard: str) -> list[Problem]:
     problems: list[Problem] = []
     settings = data.manifest.settings
     size = (settings.flow_size, settings.flow_size)
-    try:
-        data.json(i)
-        decode_image(data.image_bytes(i), settings.image_size)
-    except (SampleError, ValueError) as error:
-        problems.append(Problem(f"{shard} {data.keys[i]}", str(error)))
+    for member in data.members(i):
+        try:
+            _decode(data, i, member)
+        except (SampleError, ValueError) as error:
+            problems.append(Problem(f"{shard} {data.keys[i]}.{member.name}", str(error)))
     for k, offset in enumerate(data.offsets):
         if data.status(i, k) not in (schema.STORED, schema.STILL):
             continue
@@ -126,26 +127,31 @@ def _verify_sample(data: ShardSet, i: int, shard: str) -> list[Problem]:
     return problems
 
 
+def _decode(data: ShardSet, i: int, member: StoredMember) -> None:
+    """Check a member's CRC, and what it holds where its suffix is known; flows are compared with the index elsewhere."""
+    settings = data.manifest.settings
+    labels = [schema.offset_label(offset) for offset in data.offsets]
+    if member.name == "json":
+        data.json(i)
+    elif member.name in ("jpg", *(f"{label}.jpg" for label in labels)):
+        decode_image(data.member_bytes(i, member), settings.image_size)
+    elif member.name in [f"{label}.conf.jpg" for label in labels]:
+        decode_confidence(data.member_bytes(i, member), settings.flow_size)
+    elif not member.name.endswith(".flow"):
+        data.member_bytes(i, member)
+
+
 def _verify_tar(data: ShardSet, shard: str) -> list[Problem]:
     """The tar's own names and offsets must be those of the index, or plain tar tools would read other samples."""
-    mine = [i for i in range(len(data)) if data.shards[int(data._shard[i])] == shard]
     try:
         with tarfile.open(data.root / shard) as tar:
             found = {m.name: (m.offset_data, m.size) for m in tar}
     except tarfile.TarError as error:
         return [Problem(shard, f"is not a readable tar: {error}")]
-    problems = []
-    for i in mine:
-        expected = {
-            f"{data.keys[i]}.jpg": tuple(data._image[i, :2].tolist()),
-            f"{data.keys[i]}.json": tuple(data._json[i, :2].tolist()),
-        }
-        for k, offset in enumerate(data.offsets):
-            if data._flow[i, k, 1]:
-                expected[f"{data.keys[i]}.{schema.offset_label(offset)}.flow"] = tuple(data._flow[i, k, :2].tolist())
-        problems += [
-            Problem(shard, f"{name} is not where the index says")
-            for name, where in expected.items()
-            if found.get(name) != where
-        ]
-    return problems
+    return [
+        Problem(shard, f"{data.keys[i]}.{member.name} is not where the index says")
+        for i in range(len(data))
+        if data.shard_of(i) == shard
+        for member in data.members(i)
+        if found.get(f"{data.keys[i]}.{member.name}") != (member.offset, member.size)
+    ]

@@ -37,6 +37,27 @@ def test_extraction_takes_the_papers_network_for_the_papers_data_sets() -> None:
     assert "--flow dis " in commands("extract-flow", "DATASET=folder")
 
 
+def test_the_demo_sweep_makes_its_own_data_and_is_judged_on_it() -> None:
+    lines = commands("sweep")
+    assert "pipeline extract" in lines
+    assert "trainer sweep configs/sweeps/demo.toml --shards data/shards/demo-0 " in lines
+    assert "probes sweep --sweep runs/sweeps/demo --davis data/demo-0/davis" in lines
+
+
+def test_a_sweep_takes_its_sets_by_name_and_is_judged_on_request() -> None:
+    named = ("sweep", "SWEEP=mine/loss.toml", "SHARDS=a", "SHARDS_RAFT=b", "SHARDS_WINDOW9=c", "JOBS=3")
+    lines = commands(*named)
+    assert "pipeline" not in lines
+    assert "trainer sweep mine/loss.toml --shards a " in lines and "--out runs/sweeps/loss --jobs 3" in lines
+    assert "--set RAFT=b" in lines and "--set WINDOW9=c" in lines
+    assert 'if [ -n "" ]' in lines
+    assert "--davis d --jobs 3" in commands(*named, "DAVIS=d")
+    based = commands(*named, "BASE=configs/demo.toml", "TRAIN=train.steps=9 probe.height=96")
+    assert "--jobs 3 --base configs/demo.toml train.steps=9 probe.height=96; " in based
+    other = commands("sweep", "SHARDS=a")
+    assert "pipeline" not in other and "demo.toml --shards a " in other
+
+
 def test_lint_covers_benches_and_tests() -> None:
     lines = commands("lint")
     assert "ruff check ." in lines and "ruff format --check ." in lines

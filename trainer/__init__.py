@@ -11,17 +11,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer.decoder import DPTDecoder
     from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
-    from trainer.flowfeat import Encoded, FlowFeat
+    from trainer.extract_features import Extracted
+    from trainer.flowfeat import FlowFeat
+    from trainer.model import Encoded
+    from trainer.sweep.record import RowRecord, RunRecord, SweepRecord, read_record
+    from trainer.sweep.run_state import loss_curve
 
-__all__ = ["ENCODERS", "DPTDecoder", "Encoded", "EncoderSpec", "FlowFeat", "FrozenViT"]
+__all__ = [
+    "ENCODERS",
+    "DPTDecoder",
+    "Encoded",
+    "EncoderSpec",
+    "Extracted",
+    "FlowFeat",
+    "FrozenViT",
+    "RowRecord",
+    "RunRecord",
+    "SweepRecord",
+    "loss_curve",
+    "read_record",
+]
 
 _HOMES = {
     "DPTDecoder": "trainer.decoder",
     "ENCODERS": "trainer.encoder",
-    "Encoded": "trainer.flowfeat",
+    "Encoded": "trainer.model",
     "EncoderSpec": "trainer.encoder",
+    "Extracted": "trainer.extract_features",
     "FlowFeat": "trainer.flowfeat",
     "FrozenViT": "trainer.encoder",
+    "RowRecord": "trainer.sweep.record",
+    "RunRecord": "trainer.sweep.record",
+    "SweepRecord": "trainer.sweep.record",
+    "loss_curve": "trainer.sweep.run_state",
+    "read_record": "trainer.sweep.record",
 }
 
 

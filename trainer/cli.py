@@ -6,45 +6,26 @@ interrupted (but saved) training in exit code 130.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from common.command import Suggesting, one_line_errors
+from trainer.features_command import features_command
+from trainer.sweep.command import sweep_command
 
 INTERRUPTED = 130
-_Command = TypeVar("_Command", bound=Callable[..., None])
+OUT_OF_MEMORY = "use a smaller train.batch_size, a larger train.accumulate or a smaller views.image_size"
 
 
-def plainly(command: _Command) -> _Command:
-    """Turn what can go wrong with input, disk or data into click's one-line errors."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        from trainer.loader import LoaderError
-        from trainer.train import NonFiniteLoss
-
-        try:
-            command(*args, **kwargs)
-        except (ValueError, OSError, LoaderError, NonFiniteLoss) as error:
-            raise click.ClickException(str(error)) from error
-        except RuntimeError as error:
-            if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-                raise
-            hint = "use a smaller train.batch_size, a larger train.accumulate or a smaller views.image_size"
-            raise click.ClickException(f"{str(error).splitlines()[0]} ({hint})") from error
-
-    return cast(_Command, wrapped)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Suggesting, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """Stage 2 of FlowFeat: train a feature decoder on a shard set, export it, look at its features."""
+
+
+main.add_command(sweep_command)
+main.add_command(features_command)
 
 
 @main.command("train")
@@ -53,9 +34,9 @@ def main() -> None:
 )
 @click.option("--shards", type=click.Path(path_type=Path), help="Shard set to train on; overrides data.shards.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the run, such as runs/NAME.")
-@click.option("--resume", is_flag=True, help="Continue the run in --out from its last snapshot.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@plainly
+@one_line_errors(out_of_memory=OUT_OF_MEMORY)
 def train_command(
     config_path: Path | None, shards: Path | None, out: Path, resume: bool, overrides: tuple[str, ...]
 ) -> None:
@@ -76,8 +57,6 @@ def train_command(
 
 
 def _quoted(path: Path) -> str:
-    import json
-
     return json.dumps(str(path))
 
 
@@ -85,17 +64,17 @@ def _quoted(path: Path) -> str:
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Directory of a training run.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="FILE.safetensors or FILE.pth to write.")
 @click.option("--ema", is_flag=True, help="Export the teacher (EMA decoder) instead of the student.")
-@plainly
+@one_line_errors(out_of_memory=OUT_OF_MEMORY)
 def export_command(run_dir: Path, out: Path, ema: bool) -> None:
-    """Write a model file from the last snapshot of a run."""
+    """Write a model file from the last checkpoint of a run."""
+    from trainer.checkpoint import checkpoints, load
     from trainer.config import flatten, load_config
     from trainer.flowfeat import FlowFeat
     from trainer.model_file import export_model
-    from trainer.snapshot import load, snapshots
 
-    found = snapshots(run_dir)
+    found = checkpoints(run_dir)
     if not found:
-        raise ValueError(f"{run_dir} holds no snapshot to export: is it the directory of a training run?")
+        raise ValueError(f"{run_dir} holds no checkpoint to export: is it the directory of a training run?")
     state = load(found[-1])
     model = FlowFeat.from_pretrained(found[-1], variant=state["variant"], teacher=ema)
     model.encoder_source = state["encoder_source"]
@@ -105,73 +84,3 @@ def export_command(run_dir: Path, out: Path, ema: bool) -> None:
     decoder = "teacher" if ema else "student"
     export_model(model, out, {"step": state["step"], "shards": state["shards"], "decoder": decoder, **settings})
     click.echo(f"{out}: {state['variant']}, {decoder} after step {state['step']}")
-
-
-@main.command("features")
-@click.option("--model", "model_path", type=click.Path(path_type=Path), required=True, help="Model file or snapshot.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Directory for <image>.npy and <image>.png."
-)
-@click.option("--size", default=448, type=click.IntRange(min=16), help="Shorter side the network sees, pixels.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@plainly
-def features_command(model_path: Path, out: Path, size: int, device: str, images: tuple[Path, ...]) -> None:
-    """Features of pictures: a float16 array [channels, height, width] and a picture of its first three components each.
-
-    Sides are rounded to what the model takes. An image that cannot be read is named and skipped; the exit code is then 1.
-    """
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    from common.feature_colors import pca_picture
-    from shards.files import atomic_path
-    from trainer.flowfeat import FlowFeat
-    from trainer.learner import pick_device
-
-    names = _distinct_names(images)
-    target = pick_device(device)
-    model = FlowFeat.from_pretrained(model_path).to(target).eval()
-    out.mkdir(parents=True, exist_ok=True)
-    unreadable = 0
-    for path, name in zip(images, names, strict=True):
-        try:
-            pixels_hwc = _read_image(path, size, model.size_multiple)
-        except ValueError as error:
-            click.echo(f"skipped: {error}", err=True)
-            unreadable += 1
-            continue
-        _, high = model(FlowFeat.normalise(torch.from_numpy(pixels_hwc)[None]).to(target))
-        with atomic_path(out / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, high[0].cpu().numpy().astype(np.float16))
-        with atomic_path(out / f"{name}.png") as temporary:
-            Image.fromarray(pca_picture(high[0])).save(temporary, format="PNG")
-        click.echo(f"{path} -> {out / name}.npy {list(high.shape[1:])}, {out / name}.png")
-    if unreadable:
-        raise click.ClickException(f"{unreadable} of {len(images)} images could not be read (named above)")
-
-
-def _distinct_names(images: tuple[Path, ...]) -> list[str]:
-    """File stems; where two images share one, the folder's name is put before it, or it is an error."""
-    stems = [path.stem for path in images]
-    names = [p.stem if stems.count(p.stem) == 1 else f"{p.resolve().parent.name}-{p.stem}" for p in images]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"several images would be written to {', '.join(twice[:3])}: pass them in separate runs")
-    return names
-
-
-def _read_image(path: Path, shorter_px: int, multiple: int) -> NDArray[np.uint8]:
-    """RGB [h, w, 3], shorter side resized to about `shorter_px`, both sides to multiples of `multiple`. ValueError names the file."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image ({error})") from error
-    scale = shorter_px / min(picture.size)
-    width, height = (max(multiple, round(side * scale / multiple) * multiple) for side in picture.size)
-    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR))

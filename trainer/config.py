@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import tomllib
-import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
-
-def _setting(default: Any, *, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
-    """A field whose number must satisfy low <= value <= high, value > above (each element of a tuple)."""
-    return field(default=default, metadata={"low": low, "high": high, "above": above})
+from trainer.config_field import checked, setting, toml_value
 
 
 @dataclass(frozen=True)
@@ -33,74 +28,88 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is trained for. "flowfeat": a linear map is fitted per image; "naive": one for all images is learned (an ablation)."""
+
+    name: Literal["flowfeat", "naive"] = "flowfeat"
+
+
+@dataclass(frozen=True)
 class DataConfig:
-    """The shard set and how it is read. `offsets` empty: every stored neighbour. `source_size` 0: twice the view
-    size, at most what is stored (the paper crops 224 out of 448). `allow_partial`: accept a set that is still growing."""
+    """The shard set and how it is read. `offsets` empty: every stored neighbour. `passes` 0: all; n: the first n anchors of
+    every video. `source_size` 0: twice the view size, at most what is stored (the paper crops 224 out of 448).
+    `allow_partial`: accept a set that is still growing. `holdout`: share of the videos that are never trained on, for figures
+    while the training runs (0: none)."""
 
     shards: str = ""
     offsets: tuple[int, ...] = ()
-    source_size: int = _setting(0, low=0)
-    workers: int = _setting(2, low=0, high=512)
-    prefetch_batches: int = _setting(4, low=1, high=64)
-    timeout_s: float = _setting(300.0, above=0)
-    max_failed_share: float = _setting(0.5, low=0, high=1)
+    passes: int = setting(0, low=0)
+    source_size: int = setting(0, low=0)
+    workers: int = setting(2, low=0, high=512)
+    prefetch_batches: int = setting(4, low=1, high=64)
+    timeout_s: float = setting(300.0, above=0)
+    max_failed_share: float = setting(0.5, low=0, high=1)
     allow_partial: bool = False
+    holdout: float = setting(0.0, low=0, high=0.9)
 
 
 @dataclass(frozen=True)
 class ViewsConfig:
     """Two square views per frame: side in pixels and the range their share of the source is drawn from."""
 
-    image_size: int = _setting(224, low=16, high=4096)
-    crop_scale: tuple[float, float] = _setting((0.5, 0.75), above=0, high=1)
+    image_size: int = setting(224, low=16, high=4096)
+    crop_scale: tuple[float, float] = setting((0.5, 0.75), above=0, high=1)
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """Ridge strength alpha (with the Gram matrix divided by N), focal sigma, weights of the two terms."""
 
-    alpha: float = _setting(1.0, above=0)
-    sigma: float = _setting(0.1, above=0)
-    flow_weight: float = _setting(0.1, low=0)
-    grad_weight: float = _setting(1.0, low=0)
+    alpha: float = setting(1.0, above=0)
+    sigma: float = setting(0.1, above=0)
+    flow_weight: float = setting(0.1, low=0)
+    grad_weight: float = setting(1.0, low=0)
     flow_kind: Literal["l1", "l2", "smooth_l1", "huber"] = "l1"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`precision`: "float32"; "tf32" lets convolutions use TF32; "bf16" runs both networks in bfloat16 autocast (CUDA).
+    """`precision`: "fp32"; "tf32" lets convolutions use TF32; "bf16" runs both networks in bfloat16 autocast (CUDA).
     `accumulate` splits a batch into equal parts (same gradient, less memory). `max_minutes` 0: no limit."""
 
-    seed: int = _setting(0, low=0, high=2**31 - 1)
-    steps: int = _setting(115_300, low=1)
-    batch_size: int = _setting(128, low=1)
-    accumulate: int = _setting(1, low=1)
-    lr: float = _setting(1e-4, above=0)
-    betas: tuple[float, float] = _setting((0.9, 0.999), low=0, high=0.9999999)
-    weight_decay: float = _setting(0.0, low=0)
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    seed: int = setting(0, low=0, high=2**31 - 1)
+    steps: int = setting(115_300, low=1)
+    batch_size: int = setting(128, low=1)
+    accumulate: int = setting(1, low=1)
+    lr: float = setting(1e-4, above=0)
+    betas: tuple[float, float] = setting((0.9, 0.999), low=0, high=0.9999999)
+    weight_decay: float = setting(0.0, low=0)
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
     device: str = "auto"
-    threads: int = _setting(0, low=0, high=1024)
-    max_minutes: float = _setting(0.0, low=0)
+    threads: int = setting(0, low=0, high=1024)
+    max_minutes: float = setting(0.0, low=0)
 
 
 @dataclass(frozen=True)
 class TeacherConfig:
     """The EMA's cap and how many optimiser steps lie between its updates."""
 
-    max_decay: float = _setting(0.999, low=0, high=1)
-    every: int = _setting(5, low=1)
+    max_decay: float = setting(0.999, low=0, high=1)
+    every: int = setting(5, low=1)
 
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Steps between log lines, pictures (0: never) and snapshots; how many snapshots stay; TensorBoard on or off."""
+    """Steps between log lines, pictures (0: never), checkpoints and evaluations of the held-out videos; how many
+    checkpoints stay; how many batches are evaluated at most; TensorBoard on or off."""
 
-    every: int = _setting(10, low=1)
-    pictures_every: int = _setting(1000, low=0)
-    snapshot_every: int = _setting(1000, low=1)
-    keep_snapshots: int = _setting(2, low=1)
+    every: int = setting(10, low=1)
+    pictures_every: int = setting(1000, low=0)
+    checkpoint_every: int = setting(1000, low=1)
+    keep_checkpoints: int = setting(2, low=1)
+    holdout_every: int = setting(1000, low=1)
+    holdout_batches: int = setting(8, low=1)
     tensorboard: bool = True
 
 
@@ -109,6 +118,7 @@ class Config:
     """Everything that decides a run."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -133,22 +143,18 @@ class Config:
             raise ValueError("loss.flow_weight and loss.grad_weight are both 0: there is nothing to train on")
 
 
-# Settings that may change between a run and its continuation: they alter speed, length or logging, never the samples
-# that are seen or the arithmetic done on them.
+# Settings that may change between a run and its continuation: they alter speed, length or logging, never the samples that
+# are seen or the arithmetic done on them.
 FREE_ON_RESUME = frozenset(
     {
-        *(
-            "data.shards",
-            "data.workers",
-            "data.prefetch_batches",
-            "data.timeout_s",
-            "data.max_failed_share",
-            "data.allow_partial",
-        ),
-        *("train.steps", "train.max_minutes", "train.device", "train.threads", "train.compile", "encoder.weights"),
+        *("data.shards", "data.workers", "data.prefetch_batches", "data.timeout_s"),
+        *("data.max_failed_share", "data.allow_partial", "train.steps", "train.max_minutes", "encoder.weights"),
         *(f"log.{f.name}" for f in dataclasses.fields(LogConfig)),
     }
 )
+# These may change too (a run may move to another machine), but other kernels and other thread counts add in another order:
+# the continued run is then equal to the uninterrupted one up to rounding only, and its log says so.
+ROUNDING_ON_RESUME = frozenset({"train.device", "train.threads", "train.compile"})
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -164,9 +170,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"config file {path} is not valid TOML: {error}") from error
     config: Config = _build(Config, table, "", where)
-    for override in overrides:
-        config = _override(config, override)
-    return config
+    return _overridden(config, overrides)
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -180,18 +184,25 @@ def to_toml(config: Config) -> str:
     for section in dataclasses.fields(config):
         lines += ["", f"[{section.name}]"]
         values = getattr(config, section.name)
-        lines += [f"{f.name} = {_toml_value(getattr(values, f.name))}" for f in dataclasses.fields(values)]
+        lines += [f"{f.name} = {toml_value(getattr(values, f.name))}" for f in dataclasses.fields(values)]
     return "\n".join(lines[1:]) + "\n"
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:
     """Lines "key: old -> new" of the settings that a continued run must not change but does."""
+    return [line for key, line in _changes(old, new) if key not in FREE_ON_RESUME | ROUNDING_ON_RESUME]
+
+
+def rounding_changes(old: Config, new: Config) -> list[str]:
+    """Lines "key: old -> new" of the settings that change how sums are rounded, and nothing else."""
+    return [line for key, line in _changes(old, new) if key in ROUNDING_ON_RESUME]
+
+
+def _changes(old: Config, new: Config) -> Iterator[tuple[str, str]]:
     before, after = flatten(old), flatten(new)
-    return [
-        f"{key}: {before[key]!r} -> {after[key]!r}"
-        for key in before
-        if before[key] != after[key] and key not in FREE_ON_RESUME
-    ]
+    for key in before:
+        if before[key] != after[key]:
+            yield key, f"{key}: {before[key]!r} -> {after[key]!r}"
 
 
 def _walk(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -203,18 +214,13 @@ def _walk(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield name, inner
 
 
-def _toml_value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
-    return json.dumps(value)  # JSON strings, numbers and booleans are TOML's
-
-
 def _unknown_key(name: str, where: str) -> ValueError:
-    known = [*flatten(Config()), *(f.name for f in dataclasses.fields(Config))]
+    sections = [f.name for f in dataclasses.fields(Config)]
+    known = [*flatten(Config()), *sections]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     last = name.rsplit(".", 1)[-1]
     near += [key for key in known if key.rsplit(".", 1)[-1] == last and key not in near]
-    hint = f"; did you mean {' or '.join(near)}?" if near else f"; sections are {', '.join(known[-7:])}"
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; sections are {', '.join(sections)}"
     return ValueError(f"{where}: unknown setting {name!r}{hint}")
 
 
@@ -230,58 +236,25 @@ def _build(kind: Any, table: dict[str, Any], prefix: str, where: str) -> Any:
                 raise ValueError(f"{where}: {name} = {raw!r} must be a section of settings, written [{name}]")
             values[key] = _build(hints[key], raw, f"{name}.", where)
         else:
-            values[key] = _checked(raw, hints[key], fields[key], name, where)
+            values[key] = checked(raw, hints[key], fields[key], name, where)
     try:
         return kind(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _checked(raw: Any, kind: Any, spec: dataclasses.Field[Any], name: str, where: str) -> Any:
-    value = _converted(raw, kind)
-    if value is None:
-        raise ValueError(f"{where}: {name} = {raw!r} must be {_words(kind)}")
-    low, high, above = (spec.metadata.get(bound) for bound in ("low", "high", "above"))
-    for number in value if isinstance(value, tuple) else (value,):
-        if low is not None and not number >= low:
-            raise ValueError(f"{where}: {name} = {raw!r} must be at least {low}")
-        if above is not None and not number > above:
-            raise ValueError(f"{where}: {name} = {raw!r} must be greater than {above}")
-        if high is not None and not number <= high:
-            raise ValueError(f"{where}: {name} = {raw!r} must be at most {high}")
-    return value
+def _overridden(config: Config, texts: Sequence[str]) -> Config:
+    """The config with all overrides at once: what two of them allow together may not depend on which comes first."""
+    changed: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        section, key, value = _override(config, text)
+        changed.setdefault(section, {})[key] = value
+    sections = {name: dataclasses.replace(getattr(config, name), **values) for name, values in changed.items()}
+    return dataclasses.replace(config, **sections)
 
 
-def _converted(raw: Any, kind: Any) -> Any:
-    """`raw` as `kind`, or None where it is of another type. Whole numbers are accepted for floats, nothing else."""
-    if get_origin(kind) is Literal:
-        return raw if isinstance(raw, str) and raw in get_args(kind) else None
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        if not isinstance(raw, (list, tuple)) or (inner[-1] is not Ellipsis and len(raw) != len(inner)):
-            return None
-        values = tuple(_converted(item, inner[0]) for item in raw)
-        return None if any(v is None for v in values) else values
-    if kind is float:
-        ok = isinstance(raw, (int, float)) and not isinstance(raw, bool) and abs(raw) != float("inf") and raw == raw
-        return float(raw) if ok else None
-    if kind is int:
-        return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
-    assert kind in (bool, str) and get_origin(kind) not in (Union, types.UnionType), kind
-    return raw if isinstance(raw, kind) else None
-
-
-def _words(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(json.dumps(choice) for choice in get_args(kind))
-    if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        count = "a list of" if inner[-1] is Ellipsis else f"a list of {len(inner)}"
-        return f"{count} {'whole numbers' if inner[0] is int else 'numbers'}"
-    return {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text in quotes"}[kind]
-
-
-def _override(config: Config, text: str) -> Config:
+def _override(config: Config, text: str) -> tuple[str, str, Any]:
+    """(section, key, checked value) of "section.key=value"."""
     name, equals, written = text.partition("=")
     name, written = name.strip(), written.strip()
     if not equals or not name:
@@ -298,5 +271,4 @@ def _override(config: Config, text: str) -> Config:
     if (kind is str or get_origin(kind) is Literal) and not isinstance(raw, str):
         raw = written  # a bare word that happens to read as another type, such as a directory called 2024
     spec = next(f for f in dataclasses.fields(values) if f.name == key)
-    changed = dataclasses.replace(values, **{key: _checked(raw, kind, spec, name, "the command line")})
-    return dataclasses.replace(config, **{section: changed})
+    return section, key, checked(raw, kind, spec, name, "the command line")

@@ -36,8 +36,8 @@ class Teacher:
         if (self.calls - 1) % self.every and self.calls > 1:
             return None
         decay = decay_at(self.calls, max_decay=self.max_decay)
-        mine, theirs = ([p.detach() for p in decoder.parameters()] for decoder in (self.decoder, student))
-        torch._foreach_lerp_(mine, theirs, 1 - decay)
+        for mine, theirs in zip(self.decoder.parameters(), student.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - decay)
         self.last_decay = decay
         return decay
 

@@ -1,43 +1,39 @@
 """Frozen vision transformers: normalised images in, the token maps of four blocks out.
 
-DINO, DINOv2 and MAE share one pre-norm ViT. They differ in three places only: how the stored position embedding is
-brought to another grid (`FrozenViT.position_for`), LayerScale on the residual branches (DINOv2), and the decoder widths
-that belong to them. Module names follow the published files, so that those load without renaming. What comes out goes to
-`trainer.decoder`; nothing in here is ever trained.
+DINO, MAE, DINOv2 and DINOv3 share one pre-norm ViT; all in which they differ is an object of `trainer.families`. Module names
+follow the published files, so that those load without renaming. What comes out goes to `trainer.decoder`; nothing in here
+is ever trained.
 
-Shape legend: B images, N = gh*gw patches, D encoder width, H x W pixels, gh x gw token grid.
+Shape legend: B images, N = gh*gw patches, P prefix tokens (CLS and the family's extra ones), D encoder width, H x W pixels,
+gh x gw token grid.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Family = Literal["dino", "dinov2", "mae"]
-LICENCES: dict[Family, str] = {
-    "dino": "Apache-2.0",
-    "dinov2": "Apache-2.0",
-    "mae": "CC-BY-NC-4.0",
-}  # of the published weights
-POSITIONS_KEPT = 16  # resized position embeddings kept per encoder; sizes seldom vary, so the bound only stops a leak
+from common.command import nearest
+from trainer.families import Family, family_of
+from trainer.rotary import RotaryPositions, Rotation
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
     """Everything that fixes an encoder's shapes and the decoder's beside it.
 
-    grid: token grid for which pos_embed is stored (rows, columns). hooks: the four blocks, 0-based and rising, whose raw
-    outputs feed the decoder. widths: the decoder's channels per level, finest first. feature_dim: channels of the dense
-    features (128 in every official variant). Raises ValueError for values that cannot be built.
+    grid: token grid for which pos_embed is stored (rows, columns), the native one where positions are rotary. hooks: the
+    four blocks, 0-based and rising, whose raw outputs feed the decoder. widths: the decoder's channels per level, finest
+    first. feature_dim: channels of the dense features (128 in every official variant). family: a name in
+    `trainer.families.FAMILIES`. Raises ValueError for values that cannot be built.
     """
 
-    family: Family
+    family: str
     dim: int
     depth: int
     heads: int
@@ -48,19 +44,25 @@ class EncoderSpec:
     feature_dim: int = 128
 
     def __post_init__(self) -> None:
-        if self.family not in ("dino", "dinov2", "mae"):
-            raise ValueError(f"encoder family {self.family!r} is unknown; known: dino, dinov2, mae")
+        rules = family_of(self.family)
         if self.dim % self.heads or self.dim % 4:
             raise ValueError(f"encoder dim {self.dim} must be a multiple of 4 and of its {self.heads} heads")
+        if rules.rotary and self.dim % (4 * self.heads):
+            raise ValueError(f"rotary positions take heads of a multiple of 4 channels, not {self.dim // self.heads}")
         if list(self.hooks) != sorted(set(self.hooks)) or len(self.hooks) != 4 or self.hooks[0] < 0:
             raise ValueError(f"hooks {self.hooks} must be four rising block numbers")
         if self.hooks[-1] >= self.depth:
             raise ValueError(f"hooks {self.hooks} go past the last block, {self.depth - 1}")
-        if self.family != "mae" and self.grid[0] != self.grid[1]:
+        if rules.grid_of is None and self.grid[0] != self.grid[1]:
             raise ValueError(f"a {self.family} position embedding is stored on a square grid, not {self.grid}")
 
+    @property
+    def rules(self) -> Family:
+        """The family's object."""
+        return family_of(self.family)
 
-def _base(family: Family, dim: int, depth: int, patch: int, side: int, widths: tuple[int, ...] = ()) -> EncoderSpec:
+
+def _base(family: str, dim: int, depth: int, patch: int, side: int, widths: tuple[int, ...] = ()) -> EncoderSpec:
     """An official variant: heads of 64 channels, hooks at every quarter of the depth (the last block of 12; DPT's 5, 11, 17, 23)."""
     quarter = depth // 4
     hooks = (quarter - 1, 2 * quarter - 1, 3 * quarter - 1, depth - 1)
@@ -69,7 +71,7 @@ def _base(family: Family, dim: int, depth: int, patch: int, side: int, widths: t
 
 
 def _small(
-    family: Family, dim: int, patch: int, side: int, widths: tuple[int, int, int, int], feature_dim: int
+    family: str, dim: int, patch: int, side: int, widths: tuple[int, int, int, int], feature_dim: int
 ) -> EncoderSpec:
     """A four-block ViT for CPUs: no published weights exist, a random frozen one is what it is for."""
     return EncoderSpec(family, dim, 4, 3, patch, (side, side), (0, 1, 2, 3), widths, feature_dim)
@@ -81,6 +83,12 @@ ENCODERS: dict[str, EncoderSpec] = {
     "dinov2_vits14": _base("dinov2", 384, 12, 14, 37),
     "dinov2_vitb14": _base("dinov2", 768, 12, 14, 37),
     "dinov2_vitl14": _base("dinov2", 1024, 24, 14, 37),
+    "dinov2_vits14_reg": _base("dinov2_reg", 384, 12, 14, 37),
+    "dinov2_vitb14_reg": _base("dinov2_reg", 768, 12, 14, 37),
+    "dinov2_vitl14_reg": _base("dinov2_reg", 1024, 24, 14, 37),
+    "dinov3_vits16": _base("dinov3", 384, 12, 16, 14),
+    "dinov3_vitb16": _base("dinov3", 768, 12, 16, 14),
+    "dinov3_vitl16": _base("dinov3", 1024, 24, 16, 14),
     "mae_vitb16": _base("mae", 768, 12, 16, 14, (96, 192, 384, 768)),
     "mae_vitl16": _base("mae", 1024, 24, 16, 14, (256, 512, 1024, 1024)),
     # demonstrations on a CPU, at 128x128 natively
@@ -89,6 +97,8 @@ ENCODERS: dict[str, EncoderSpec] = {
     # one of each family, small enough for tests
     "tiny_dino8": _small("dino", 48, 8, 6, (48, 48, 48, 48), 16),
     "tiny_dinov2_14": _small("dinov2", 48, 14, 7, (48, 48, 48, 48), 16),
+    "tiny_dinov2_reg14": _small("dinov2_reg", 48, 14, 7, (48, 48, 48, 48), 16),
+    "tiny_dinov3_16": _small("dinov3", 48, 16, 4, (48, 48, 48, 48), 16),
     "tiny_mae16": _small("mae", 48, 16, 4, (6, 12, 24, 48), 16),
 }
 
@@ -96,9 +106,7 @@ ENCODERS: dict[str, EncoderSpec] = {
 def spec_of(variant: str) -> EncoderSpec:
     """The spec of a registered variant. Raises ValueError naming the nearest known names."""
     if variant not in ENCODERS:
-        near = get_close_matches(variant, ENCODERS, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ENCODERS)}"
-        raise ValueError(f"no encoder is called {variant!r}; {hint}")
+        raise ValueError(f"no encoder is called {variant!r}; {nearest(variant, ENCODERS)}")
     return ENCODERS[variant]
 
 
@@ -114,18 +122,40 @@ class PatchEmbed(nn.Module):
         return tokens
 
 
+class MaskedBiasLinear(nn.Linear):
+    """DINOv3's fused projection: biases times factors that the published files hold, zero for the keys."""
+
+    bias_mask: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, 3 * dim)
+        self.register_buffer("bias_mask", torch.empty(3 * dim))
+        self.fill()
+
+    @torch.no_grad()
+    def fill(self) -> None:
+        """The factors of a network that is not read from a file: queries | keys | values."""
+        for part, factor in zip(self.bias_mask.chunk(3), (1.0, 0.0, 1.0), strict=True):
+            part.fill_(factor)
+
+    def forward(self, x_bnd: Tensor) -> Tensor:
+        return F.linear(x_bnd, self.weight, self.bias * self.bias_mask)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; the fused projection holds (q | k | v), each heads x head_dim."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.heads = spec.heads
+        self.qkv = MaskedBiasLinear(spec.dim) if spec.rules.masked_bias else nn.Linear(spec.dim, 3 * spec.dim)
+        self.proj = nn.Linear(spec.dim, spec.dim)
 
-    def forward(self, x_bnd: Tensor) -> Tensor:
+    def forward(self, x_bnd: Tensor, rotation: Rotation | None = None) -> Tensor:
         b, n, d = x_bnd.shape
         q, k, v = self.qkv(x_bnd).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        if rotation is not None:
+            q, k = rotation.turn(q), rotation.turn(k)
         mixed: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
         return mixed
 
@@ -144,7 +174,7 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """DINOv2's learned factor per channel of a residual branch."""
+    """DINOv2's and DINOv3's learned factor per channel of a residual branch."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -155,20 +185,20 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; LayerNorm eps is 1e-6 throughout, as in all three code bases."""
+    """Pre-norm transformer block."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        scaled = spec.family == "dinov2"
-        self.norm1 = nn.LayerNorm(spec.dim, eps=1e-6)
-        self.attn = Attention(spec.dim, spec.heads)
+        scaled, eps = spec.rules.layer_scale, spec.rules.norm_eps
+        self.norm1 = nn.LayerNorm(spec.dim, eps=eps)
+        self.attn = Attention(spec)
         self.ls1 = LayerScale(spec.dim) if scaled else nn.Identity()
-        self.norm2 = nn.LayerNorm(spec.dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(spec.dim, eps=eps)
         self.mlp = Mlp(spec.dim)
         self.ls2 = LayerScale(spec.dim) if scaled else nn.Identity()
 
-    def forward(self, x_bnd: Tensor) -> Tensor:
-        x_bnd = x_bnd + self.ls1(self.attn(self.norm1(x_bnd)))
+    def forward(self, x_bnd: Tensor, rotation: Rotation | None = None) -> Tensor:
+        x_bnd = x_bnd + self.ls1(self.attn(self.norm1(x_bnd), rotation))
         return x_bnd + self.ls2(self.mlp(self.norm2(x_bnd)))
 
 
@@ -179,53 +209,50 @@ class FrozenViT(nn.Module):
         super().__init__()
         self.spec = spec
         self.cls_token = nn.Parameter(torch.zeros(1, 1, spec.dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + math.prod(spec.grid), spec.dim))
-        if spec.family == "dinov2":
-            self.mask_token = nn.Parameter(
-                torch.zeros(1, spec.dim)
-            )  # stored in the published files, used in pre-training only
+        if spec.rules.rotary:
+            self.rope_embed = RotaryPositions(spec.dim // spec.heads)
+        else:
+            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + math.prod(spec.grid), spec.dim))
+        for name, count in spec.rules.extra_tokens.items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(1, count, spec.dim)))
+        for name in spec.rules.unused:
+            self.register_parameter(name, nn.Parameter(torch.zeros(1, spec.dim)))
         self.patch_embed = PatchEmbed(spec)
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.depth))
-        self.norm = nn.LayerNorm(spec.dim, eps=1e-6)
+        self.norm = nn.LayerNorm(spec.dim, eps=spec.rules.norm_eps)
         self.requires_grad_(False)
-        self._positions: dict[tuple[int, int], tuple[int, Tensor]] = {}
 
     @torch.no_grad()
     def forward(self, images_bchw: Tensor) -> list[Tensor]:
-        """[B, 3, H, W] float, ImageNet-normalised, sides multiples of the patch -> four tensors [B, 1 + N, D], CLS first."""
+        """[B, 3, H, W] float, ImageNet-normalised, sides multiples of the patch -> four tensors [B, P + N, D], CLS first."""
         gh, gw = images_bchw.shape[-2] // self.spec.patch, images_bchw.shape[-1] // self.spec.patch
-        position = self.position_for(gh, gw)  # first: torch.compile breaks its graph here, and then only here
-        patches_bnd = self.patch_embed(images_bchw)
-        cls_b1d = (self.cls_token + position[:, :1]).expand(len(images_bchw), -1, -1)
-        tokens_bnd = torch.cat((cls_b1d, patches_bnd + position[:, 1:]), dim=1)
+        cls_11d: Tensor = self.cls_token
+        patches_bnd, rotation = self.patch_embed(images_bchw), None
+        if self.spec.rules.rotary:
+            rotation = self.rope_embed(gh, gw, self.spec.rules.prefix_tokens)
+        else:
+            position = self.position_for(gh, gw)
+            cls_11d, patches_bnd = cls_11d + position[:, :1], patches_bnd + position[:, 1:]
+        extra = [self.get_parameter(name) for name in self.spec.rules.extra_tokens]
+        prefix = [t.expand(len(images_bchw), -1, -1) for t in (cls_11d, *extra)]
+        tokens_bnd = torch.cat((*prefix, patches_bnd), dim=1)
         hooked: list[Tensor] = []
         for number, block in enumerate(self.blocks[: self.spec.hooks[-1] + 1]):
-            tokens_bnd = block(tokens_bnd)
+            tokens_bnd = block(tokens_bnd, rotation)
             if number in self.spec.hooks:
                 hooked.append(tokens_bnd)
         return hooked
 
     def position_for(self, gh: int, gw: int) -> Tensor:
-        """The position embedding [1, 1 + gh*gw, D] of a token grid, CLS first; resized once per grid, then remembered.
+        """The position embedding [1, 1 + gh*gw, D] of a token grid, CLS first: the stored one, resized where the grid differs.
 
-        The version counter makes a change in place (loading other weights) drop what was derived from the old values.
+        Resized at every call: measured at under 1 % of the encoder's own time, so nothing derived has to be kept in step.
         """
-        if (gh, gw) == self.spec.grid:
-            return self.pos_embed
-        version = -1 if self.pos_embed.is_inference() else self.pos_embed._version
-        known = self._positions.get((gh, gw))
-        if known is not None and known[0] == version:
-            return known[1]
-        with torch.inference_mode(False), torch.no_grad():
-            resized = resize_position(self.pos_embed.clone(), self.spec, gh, gw)
-        if len(self._positions) >= POSITIONS_KEPT:
-            self._positions.pop(next(iter(self._positions)))
-        self._positions[gh, gw] = (version, resized)
-        return resized
+        return self.pos_embed if (gh, gw) == self.spec.grid else resize_position(self.pos_embed, self.spec, gh, gw)
 
     def maps(self, tokens_bnd: Tensor, gh: int, gw: int) -> Tensor:
-        """Tokens [B, 1 + N, D] without CLS as a view [B, D, gh, gw] (channels last in memory: no copy)."""
-        return tokens_bnd[:, 1:].unflatten(1, (gh, gw)).permute(0, 3, 1, 2)
+        """Tokens [B, P + N, D] without the prefix as a view [B, D, gh, gw] (channels last in memory: no copy)."""
+        return tokens_bnd[:, self.spec.rules.prefix_tokens :].unflatten(1, (gh, gw)).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -234,8 +261,11 @@ class FrozenViT(nn.Module):
         Linear layers and learned tokens are normal(0, 0.02) (timm's and DINO's trunc_normal_ cuts at +-2, a hundred
         deviations out, which is to say never), biases 0, norms 1, LayerScale 1; the patch
         convolution keeps PyTorch's U(+-1/sqrt(fan-in)). So the residual stream is dominated by a random projection of
-        each patch, and what a random frozen ViT hands on is image detail, gently mixed. MAE's position table is its sin-cos.
+        each patch, and what a random frozen ViT hands on is image detail, gently mixed. MAE's position table is the fixed one.
         """
+        for module in self.modules():
+            if isinstance(module, RotaryPositions | MaskedBiasLinear):
+                module.fill()
         for name, parameter in self.named_parameters():
             last = name.rsplit(".", 1)[-1]
             if name.startswith("patch_embed"):
@@ -245,49 +275,20 @@ class FrozenViT(nn.Module):
                 parameter.zero_()
             elif last in ("weight", "gamma") and parameter.ndim == 1:
                 parameter.fill_(1.0)
-            elif name == "pos_embed" and self.spec.family == "mae":
-                parameter.copy_(sincos_position(self.spec.grid, self.spec.dim))
+            elif name == "pos_embed" and self.spec.rules.fixed_positions is not None:
+                parameter.copy_(self.spec.rules.fixed_positions(self.spec.grid, self.spec.dim))
             else:
                 parameter.normal_(0, 0.02, generator=generator)
 
-    # The derived positions are no state: they are dropped where the tensors they came from change place or value.
-    def _apply(self, fn: Any, recurse: bool = True) -> FrozenViT:
-        self._positions.clear()
-        super()._apply(fn, recurse)
-        return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._positions.clear()
-        super()._load_from_state_dict(*args, **kwargs)
+def resize_position(pos_1pd: Tensor, spec: EncoderSpec, gh: int, gw: int) -> Tensor:
+    """Bring pos_embed [1, 1 + r*c, D] to gh x gw by its family's own rule, in float32; the CLS part is never resized.
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_positions": {}}
-
-
-def resize_position(pos_1nd: Tensor, spec: EncoderSpec, gh: int, gw: int) -> Tensor:
-    """Bring pos_embed [1, 1 + M, D] to gh x gw by its family's own rule, in float32; the CLS part is never resized.
-
-    DINO and DINOv2: bicubic by the explicit factors (g + 0.1)/M, whose sampling positions differ from those of a target
-    size, without antialiasing. MAE: bicubic to the target size with antialiasing. Same dtype out as in.
+    Same dtype out as in.
     """
-    rows, columns = spec.grid
-    table = pos_1nd[:, 1:].float().unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
-    if spec.family == "mae":
-        table = F.interpolate(table, size=(gh, gw), mode="bicubic", align_corners=False, antialias=True)
-    else:
-        factors = ((gh + 0.1) / rows, (gw + 0.1) / columns)
-        table = F.interpolate(
-            table, scale_factor=factors, mode="bicubic", align_corners=False, recompute_scale_factor=False
-        )
+    table = pos_1pd[:, 1:].float().unflatten(1, spec.grid).permute(0, 3, 1, 2)
+    assert spec.rules.resize is not None, f"{spec.family} stores no position table"
+    table = spec.rules.resize(table, (gh, gw))
     assert table.shape[-2:] == (gh, gw), f"position embedding came out as {tuple(table.shape[-2:])}, wanted {(gh, gw)}"
-    patches = table.permute(0, 2, 3, 1).flatten(1, 2).to(pos_1nd.dtype)
-    return torch.cat((pos_1nd[:, :1], patches), dim=1)
-
-
-def sincos_position(grid: tuple[int, int], dim: int) -> Tensor:
-    """MAE's fixed table [1, 1 + rows*columns, dim]: half the channels code the column, half the row; CLS is zero."""
-    omega = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
-    ys, xs = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
-    angles = [axis.flatten()[:, None] * omega for axis in (xs, ys)]
-    patches = torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=1)
-    return torch.cat((torch.zeros(1, dim, dtype=torch.float64), patches))[None].float()
+    patches = table.permute(0, 2, 3, 1).flatten(1, 2).to(pos_1pd.dtype)
+    return torch.cat((pos_1pd[:, :1], patches), dim=1)

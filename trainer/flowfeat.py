@@ -1,54 +1,36 @@
 """FlowFeat, the model other projects import: normalised images in, two feature maps out.
 
-A frozen encoder (`trainer.encoder`) gives the low-resolution map, a DPT decoder on its hooked blocks (`trainer.decoder`)
-the dense one. Weights come from a model file (`from_pretrained`), from a published encoder file, a download or a seed
-(`create`). State-dict keys are those of the published FlowFeat files: `encoder.*` and `decoder.*`.
-
-Shape legend: B images, D encoder width, p patch side, C feature channels, H x W pixels.
+The network is `trainer.model.EncoderDecoder`; here is where its weights come from: a model file or an official
+name (`from_pretrained`), or for the encoder a published file, a download or a seed (`create`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, Self, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from shards.files import sha256_of
-from trainer.decoder import DPTDecoder
-from trainer.encoder import EncoderSpec, FrozenViT, spec_of
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class Encoded(NamedTuple):
-    """low_bdhw: final-normed patch tokens [B, D, H/p, W/p]. maps_bdhw: raw outputs of the four hooked blocks, same shape, without CLS."""
-
-    low_bdhw: Tensor
-    maps_bdhw: tuple[Tensor, ...]
+from trainer.encoder import EncoderSpec, spec_of
+from trainer.encoder_file import read_encoder_file
+from trainer.encoder_weights import fetch_encoder
+from trainer.extract_features import Extracted, Fit, Picture, Points, extract
+from trainer.images import normalise
+from trainer.model import EncoderDecoder
+from trainer.model_file import read_model_file
+from trainer.official_models import fetch_official, is_official_name
 
 
-class FlowFeat(nn.Module):
+class FlowFeat(EncoderDecoder):
     """Frozen ViT + DPT decoder. Build it with `FlowFeat.create` or `FlowFeat.from_pretrained`.
 
     Attributes: variant (name), spec (EncoderSpec), patch_size, encoder_dim (D), feature_dim (C, 128 officially),
     size_multiple (2 * patch: what H and W must be multiples of), encoder_source (where the frozen weights came from).
     """
-
-    def __init__(self, spec: EncoderSpec, variant: str = "custom") -> None:
-        super().__init__()
-        self.variant = variant
-        self.spec = spec
-        self.encoder = FrozenViT(spec)
-        self.decoder = DPTDecoder(spec.dim, spec.widths, spec.feature_dim)
-        self.patch_size = spec.patch
-        self.encoder_dim = spec.dim
-        self.feature_dim = spec.feature_dim
-        self.size_multiple = 2 * spec.patch
-        self.encoder_source = "unknown"
 
     @classmethod
     def create(
@@ -58,7 +40,7 @@ class FlowFeat(nn.Module):
         init: Literal["random", "pretrained"] | Path | str = "pretrained",
         seed: int = 0,
         feature_dim: int | None = None,
-    ) -> FlowFeat:
+    ) -> Self:
         """A model with an untrained decoder.
 
         variant: a name of `trainer.ENCODERS`, or a spec of your own. init: where the encoder's weights come from: "random"
@@ -73,90 +55,81 @@ class FlowFeat(nn.Module):
             model.encoder.initialise(_generator(seed, stream=0))
             model.encoder_source = f"random:{seed}"
             return model
-        from trainer import encoder_weights as weights
-
-        path = weights.fetch_encoder(name) if init == "pretrained" else Path(init)
-        model.encoder.load_state_dict(weights.read_encoder_file(path, model.spec, name))
+        path = fetch_encoder(name) if init == "pretrained" else Path(init)
+        model.encoder.load_state_dict(read_encoder_file(path, model.spec, name))
         model.encoder_source = f"{path.name} sha256:{sha256_of(path)}"
         return model
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, variant: str | None = None, teacher: bool = False) -> FlowFeat:
-        """Load a whole model: .safetensors or .pth; flat, nested under "model", "module."-prefixed, or a training snapshot.
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        variant: str | None = None,
+        teacher: bool = False,
+        grid: tuple[int, int] | None = None,
+    ) -> Self:
+        """Load a whole model: .safetensors or .pth; flat, nested under "model", "module."-prefixed, or a training checkpoint.
 
-        variant: only needed where the file fits no registered one. teacher: take the EMA decoder of a training snapshot.
-        Raises ValueError naming missing, unexpected or misshapen keys; FileNotFoundError with the path.
+        path: a file, or the name of an official model such as "dinov2_vits14_yt" (`trainer.official_models`; a file of that
+        name goes first), which is downloaded once into the cache.
+        variant: only needed where the file fits no registered one. teacher: take the EMA decoder of a training checkpoint.
+        grid: rows and columns of the stored position embedding, only needed for a MAE file that does not show it.
+        Raises ValueError naming missing, unexpected or misshapen keys, or the names nearest to an unknown one; FileNotFoundError
+        with the path; OSError saying what to do where an official file cannot be had.
         """
-        from trainer import model_file
-
-        found = model_file.read_model_file(Path(path), variant=variant, teacher=teacher)
+        official = fetch_official(path) if isinstance(path, str) and is_official_name(path) else None
+        file = official.path if official else Path(path)
+        asked = variant or (official.variant if official else None)
+        found = read_model_file(file, variant=asked, teacher=teacher, grid=grid)
         model = cls.blank(found.spec, found.variant)
         model.load_state_dict(found.tensors)
+        if official:
+            model.encoder_source = f"official model {path} sha256:{official.sha256}"
+            return model
         model.encoder_source = found.metadata.get("encoder_source", f"model file {Path(path).name}")
         return model
 
-    @classmethod
-    def blank(cls, spec: EncoderSpec, variant: str = "custom") -> FlowFeat:
-        """A model whose weights are not set yet: no time and no random numbers go into values about to be overwritten."""
-        with torch.device("meta"):
-            model = cls(spec, variant)
-        return model.to_empty(device="cpu")
+    @overload
+    def extract(
+        self, pictures: Picture, *, points: Points | None = None, fit: Fit = "resize", normalised: bool = False
+    ) -> Extracted: ...
 
-    @torch.no_grad()
-    def forward(self, images_bchw: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 3, H, W] float, ImageNet-normalised -> (low [B, D, H/p, W/p], high [B, C, H, W]), without gradients.
+    @overload
+    def extract(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        points: Points | None = None,
+        fit: Fit = "resize",
+        normalised: bool = False,
+    ) -> list[Extracted]: ...
 
-        H and W must be multiples of `size_multiple`; ValueError names the nearest valid sizes.
+    def extract(
+        self,
+        pictures: Picture | Sequence[Picture],
+        *,
+        points: Points | None = None,
+        fit: Fit = "resize",
+        normalised: bool = False,
+    ) -> Extracted | list[Extracted]:
+        """Features of one picture, or of a list of them (of any sizes, then a list comes back), without gradients.
+
+        pictures: PIL image (turned as its EXIF says); numpy array [H, W, 3]; tensor [3, H, W] or [H, W, 3]; arrays and
+        tensors with one more axis in front are batches. uint8, or floats from 0 to 1; normalised: floats as the plain call
+        takes them. Where both the first and the last axis have length 3, the last is color in numpy, the first in torch.
+        fit: sides that are no multiples of `size_multiple` are resized to the nearest ("resize") or padded at the right and
+        the bottom by their last column and row ("pad"); the dense map is brought back to the picture's pixels either way.
+        points: [N, 2], (x, y) in pixels of the picture, x to the right, y down; (0, 0) is the centre of the first pixel, so
+        whole numbers give `high[:, y, x]` exactly; bilinear between. The same points for every picture.
+        Everything happens, and comes back, on the model's device. Raises ValueError for what is no picture.
         """
-        return self.features_with_grad(images_bchw)
-
-    def features_with_grad(self, images_bchw: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, with gradients through the decoder (never through the encoder)."""
-        encoded = self.encode(images_bchw)
-        return encoded.low_bdhw, self.decode(encoded.maps_bdhw, (images_bchw.shape[-2], images_bchw.shape[-1]))
-
-    @torch.no_grad()
-    def encode(self, images_bchw: Tensor) -> Encoded:
-        """The frozen half: images as in `forward` -> Encoded. Never has gradients."""
-        self.check_images(images_bchw)
-        gh, gw = images_bchw.shape[-2] // self.patch_size, images_bchw.shape[-1] // self.patch_size
-        hooked = self.encoder(images_bchw)
-        low = self.encoder.maps(self.encoder.norm(hooked[-1]), gh, gw)
-        return Encoded(low, tuple(self.encoder.maps(tokens, gh, gw) for tokens in hooked))
-
-    def decode(self, maps_bdhw: tuple[Tensor, ...], size_hw: tuple[int, int]) -> Tensor:
-        """The trained half: the four maps of `encode` -> features [B, C, H, W]."""
-        dense: Tensor = self.decoder(maps_bdhw, size_hw)
-        return dense
-
-    def check_images(self, images_bchw: Tensor) -> None:
-        """Raise ValueError unless images can be encoded: [B, 3, H, W], floating point, sides multiples of `size_multiple`."""
-        if images_bchw.ndim != 4 or images_bchw.shape[1] != 3:
-            raise ValueError(f"images must be [B, 3, H, W], not {list(images_bchw.shape)}")
-        if not images_bchw.is_floating_point():
-            raise ValueError(f"images must be normalised floats, not {images_bchw.dtype}; see FlowFeat.normalise")
-        h, w = int(images_bchw.shape[-2]), int(images_bchw.shape[-1])
-        if h % self.size_multiple or w % self.size_multiple or not h or not w:
-            raise ValueError(
-                f"images are {h}x{w} (height x width), but {self.variant} takes multiples of {self.size_multiple} "
-                f"(twice its patch); nearest: {self._nearest(h, up=False)}x{self._nearest(w, up=False)} or "
-                f"{self._nearest(h, up=True)}x{self._nearest(w, up=True)}: resize, crop or pad"
-            )
-
-    def _nearest(self, side_px: int, *, up: bool) -> int:
-        step = self.size_multiple
-        return max(step, (side_px + step - 1) // step * step if up else side_px // step * step)
+        return extract(self, pictures, points=points, fit=fit, normalised=normalised)
 
     @staticmethod
     def normalise(images_bhwc: Tensor) -> Tensor:
         """[B, H, W, 3] uint8 RGB -> [B, 3, H, W] float32: v/255, minus ImageNet's mean, over its standard deviation."""
-        if images_bhwc.dtype != torch.uint8 or images_bhwc.ndim != 4 or images_bhwc.shape[-1] != 3:
-            raise ValueError(f"normalise takes uint8 [B, H, W, 3], not {images_bhwc.dtype} {list(images_bhwc.shape)}")
-        mean, std = (
-            images_bhwc.new_tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD)
-        )
-        pixels = images_bhwc.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        return pixels.div_(255).sub_(mean).div_(std)
+        return normalise(images_bhwc)
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:

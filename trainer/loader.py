@@ -1,10 +1,9 @@
 """Batches of decoded samples: worker processes fill preallocated shared slots, the training process looks at them.
 
-A slot holds one batch (uint8 frames, int16 flow, quanta). It lives in anonymous shared memory made before the workers
-are forked, so no array ever passes through a pipe, nothing is left behind in /dev/shm, and pages are touched once per
-run. The training process sends a worker two integers (slot, step); the worker derives from them which samples to read
-(`trainer.order`), decodes its rows of the batch in place and answers. Every worker has a pipe of its own and there are
-no locks: a worker that is killed cannot take one with it, and its death is seen at once. A worker whose parent is gone
+No array ever passes through a pipe, nothing is left behind in /dev/shm, and pages are touched once per run
+(`trainer.batch`). The training process sends a worker two integers (slot, step); the worker derives from them which samples
+to read (`trainer.order`), decodes its rows of the batch in place and answers. Every worker has a pipe of its own and there
+are no locks: a worker that is killed cannot take one with it, and its death is seen at once. A worker whose parent is gone
 reads end-of-file and leaves.
 
 A sample that cannot be read is replaced by the next one in order, so the batch is the same for any number of workers; it
@@ -13,133 +12,19 @@ comes back in `Batch.failures`, for the log.
 
 from __future__ import annotations
 
-import mmap
 import multiprocessing
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from trainer.batch import Batch, LoaderError, Plan, SampleSource, Slots, fill_rows
 
-from shards.reader import SampleError
-from trainer.order import Ints, SampleOrder, batch_positions
-
-MAX_REPLACEMENTS = 16  # unreadable samples in a row before a position is given up
 MIN_READS_TO_JUDGE = 32
-
-
-class LoaderError(RuntimeError):
-    """A worker died, stopped answering or failed in a way that is no fault of a single sample."""
-
-
-class ReadSample(Protocol):
-    """What a source returns about the sample it has just decoded."""
-
-    @property
-    def quantum_px(self) -> float: ...
-
-
-class SampleSource(Protocol):
-    """The part of `shards.reader.ShardSet` used here: decode sample i's frame, uint8 [S, S, 3], and its flow to neighbour
-    k, int16 [2, s, s] in units of the returned quantum, into the given buffers. SampleError where it is damaged."""
-
-    def read(self, i: int, k: int, image_out: NDArray[np.uint8], flow_out: NDArray[np.int16], /) -> ReadSample: ...
-
-
-class Failure(NamedTuple):
-    """A sample that could not be read: where in the run, row in the index, neighbour, and why."""
-
-    position: int
-    sample: int
-    neighbour: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What makes the batches: the order, the (global) batch size and this rank's share, the sizes in the set."""
-
-    order: SampleOrder
-    batch_size: int
-    image_size: int
-    flow_size: int
-    rank: int = 0
-    ranks: int = 1
-
-    def positions(self, step: int) -> Ints:
-        """Positions of the samples of batch `step` on this rank."""
-        return batch_positions(step, self.batch_size, rank=self.rank, ranks=self.ranks)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch, as views into a slot: valid until the loader is asked for the next one.
-
-    images_bhwc uint8 [b, S, S, 3]; flow_b2hw int16 [b, 2, s, s] in units of quantum_px float32 [b]; sample and neighbour
-    int64 [b] are rows of the index and columns of the offsets; positions int64 [b] count samples over the run.
-    """
-
-    step: int
-    positions: Ints
-    sample: Ints
-    neighbour: Ints
-    images_bhwc: NDArray[np.uint8]
-    flow_b2hw: NDArray[np.int16]
-    quantum_px: NDArray[np.float32]
-    failures: list[Failure] = field(default_factory=list)
-
-
-class Slots:
-    """Shared memory for `count` batches. Copy-free across fork; freed by the system when the last process ends."""
-
-    def __init__(self, plan: Plan, count: int) -> None:
-        b = plan.batch_size // plan.ranks
-        big, small = plan.image_size, plan.flow_size
-        layout: dict[str, tuple[tuple[int, ...], Any]] = {
-            "images_bhwc": ((count, b, big, big, 3), np.uint8),
-            "flow_b2hw": ((count, b, 2, small, small), np.int16),
-            "sample": ((count, b), np.int64),
-            "neighbour": ((count, b), np.int64),
-            "quantum_px": ((count, b), np.float32),
-        }
-        sizes = {name: int(np.prod(shape)) * np.dtype(kind).itemsize for name, (shape, kind) in layout.items()}
-        starts = np.cumsum([0, *(-(-size // 4096) * 4096 for size in sizes.values())])
-        self.memory = mmap.mmap(-1, int(starts[-1]))
-        self.count = count
-        self.arrays: dict[str, NDArray[Any]] = {
-            name: np.frombuffer(self.memory, kind, int(np.prod(shape)), int(start)).reshape(shape)
-            for (name, (shape, kind)), start in zip(layout.items(), starts, strict=False)
-        }
-
-    def batch(self, slot: int, step: int, positions: Ints, failures: list[Failure]) -> Batch:
-        return Batch(step, positions, failures=failures, **{name: a[slot] for name, a in self.arrays.items()})
-
-
-def fill_rows(source: SampleSource, plan: Plan, batch: Batch, rows: slice) -> list[Failure]:
-    """Read the samples of `rows` of a batch into its arrays; returns what had to be replaced."""
-    failures: list[Failure] = []
-    visits = plan.order.visits(batch.positions[rows])
-    for row, sample, neighbour in zip(range(len(batch.positions))[rows], *visits, strict=True):
-        position = int(batch.positions[row])
-        for attempt in range(1, MAX_REPLACEMENTS + 1):
-            try:
-                read = source.read(int(sample), int(neighbour), batch.images_bhwc[row], batch.flow_b2hw[row])
-                break
-            except SampleError as error:
-                failures.append(Failure(position, int(sample), int(neighbour), str(error)))
-                substitute = plan.order.visits(np.array([position + attempt]))
-                sample, neighbour = substitute.sample[0], substitute.neighbour[0]
-        else:
-            raise LoaderError(f"{MAX_REPLACEMENTS} samples in a row could not be read; the last: {failures[-1].reason}")
-        batch.quantum_px[row], batch.sample[row], batch.neighbour[row] = read.quantum_px, sample, neighbour
-    return failures
 
 
 def _work(

@@ -1,4 +1,4 @@
-"""Whole models as files: any published, exported or snapshot layout in, the two distributed forms out.
+"""Whole models as files: any published, exported or checkpoint layout in, the two distributed forms out.
 
 `read_model_file` strips nesting, prefixes and what only training needs, finds the variant that the shapes fit, and says
 which keys do not. `export_model` writes the official flat `.pth`, or `.safetensors` with its variant, spec and provenance.
@@ -9,20 +9,30 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
-from shards.files import atomic_path
-from trainer.encoder import ENCODERS, LICENCES, EncoderSpec, spec_of
-from trainer.flowfeat import FlowFeat
-from trainer.tensor_file import DIGEST_KEY, content_digest, first_line, read_tensor_file, save_tensors
+from shards.files import write_atomic
+from trainer.encoder import ENCODERS, EncoderSpec, spec_of
+from trainer.encoder_file import encoder_facts, facts_of, stored_grids
+from trainer.families import FAMILIES, Grid
+from trainer.model import EncoderDecoder
+from trainer.tensor_file import (
+    DIGEST_KEY,
+    compare,
+    content_digest,
+    first_line,
+    read_tensor_file,
+    save_tensors,
+    unwrap,
+)
 
-# What a training snapshot holds beside the model: teacher, probes, running norms. The published files were cut this way.
-SNAPSHOT_ONLY = ("bases", "layer_norm", "decoder_ema", "mlp_head_err")
+# What a training checkpoint holds beside the model: teacher, probes, running norms. The published files were cut this way.
+CHECKPOINT_ONLY = ("bases", "layer_norm", "decoder_ema", "mlp_head_err", "objective.")
 TEACHER = "decoder_ema.ema_model."
 EXPORT_FORMAT = "1"
 
@@ -37,87 +47,77 @@ class ModelFile:
     metadata: dict[str, str]
 
 
-def read_model_file(path: Path, *, variant: str | None = None, teacher: bool = False) -> ModelFile:
+def read_model_file(
+    path: Path, *, variant: str | None = None, teacher: bool = False, grid: Grid | None = None
+) -> ModelFile:
     """Read a whole model (see `FlowFeat.from_pretrained`). Raises ValueError naming the keys or shapes that do not fit."""
     payload, metadata = read_tensor_file(path)
     tensors = unwrap(payload)
     if teacher:
         tensors = _with_teacher(tensors, path)
-    tensors = {key: value for key, value in tensors.items() if not key.startswith(SNAPSHOT_ONLY)}
+    tensors = {key: value for key, value in tensors.items() if not key.startswith(CHECKPOINT_ONLY)}
     if not any(key.startswith("encoder.") for key in tensors):
         hint = (
-            "an encoder file? Then FlowFeat.create(variant, init=path)" if "pos_embed" in tensors else "another model?"
+            "an encoder file? Then FlowFeat.create(variant, init=path)"
+            if "patch_embed.proj.weight" in tensors
+            else "another model?"
         )
         raise ValueError(
             f"{path} holds no encoder.* keys (first: {', '.join(list(tensors)[:3]) or 'none'}): is it {hint}"
         )
-    name, spec = _identify(tensors, metadata, variant, path)
+    name, spec = _identify(tensors, metadata, variant, grid, path)
     differences = compare(tensors, expected_shapes(spec))
     if differences:
         raise ValueError(f"{path} does not fit {name}: {differences}")
     return ModelFile(name, spec, tensors, metadata)
 
 
-def unwrap(payload: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Tensors of a flat dict or of the one under "model", without the "module." of data-parallel training."""
-    inner = payload.get("model")
-    entries = inner if isinstance(inner, Mapping) else payload
-    return {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
-
-
-def compare(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> str:
-    """Empty if keys and shapes agree; otherwise one line: how many are missing, unexpected, misshapen, and the first three of each."""
-    missing = [key for key in expected if key not in found]
-    unexpected = [key for key in found if key not in expected]
-    shaped = [
-        f"{key} is {list(found[key].shape)}, not {list(shape)}"
-        for key, shape in expected.items()
-        if key in found and tuple(found[key].shape) != shape
-    ]
-    groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", shaped))
-    return "; ".join(
-        f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})" for what, keys in groups if keys
-    )
-
-
 def expected_shapes(spec: EncoderSpec) -> dict[str, tuple[int, ...]]:
     """Official keys of a whole model and their shapes."""
     with torch.device("meta"):
-        return {key: tuple(value.shape) for key, value in FlowFeat(spec).state_dict().items()}
-
-
-def encoder_facts(tensors: Mapping[str, Tensor]) -> tuple[bool, int, int, int]:
-    """(has LayerScale, dim, depth, patch) of an encoder's tensors (no prefix). Raises KeyError if it is no such ViT."""
-    patch_dchw = tensors["patch_embed.proj.weight"]
-    depth = sum(key.startswith("blocks.") and key.endswith(".norm1.weight") for key in tensors)
-    return "blocks.0.ls1.gamma" in tensors, int(patch_dchw.shape[0]), depth, int(patch_dchw.shape[-1])
-
-
-def facts_of(spec: EncoderSpec) -> tuple[bool, int, int, int]:
-    """What `encoder_facts` would find in a file of this spec."""
-    return spec.family == "dinov2", spec.dim, spec.depth, spec.patch
+        return {key: tuple(value.shape) for key, value in EncoderDecoder(spec).state_dict().items()}
 
 
 def _identify(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], variant: str | None, path: Path
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], variant: str | None, grid: Grid | None, path: Path
 ) -> tuple[str, EncoderSpec]:
     """Name and spec: as asked, as our metadata says, or as the shapes fit (then feature width and MAE's grid are read off too)."""
     if variant is None and "spec" in metadata:
-        return metadata.get("variant", "custom"), _spec_from_json(metadata["spec"], path)
+        name, spec = metadata.get("variant", "custom"), _spec_from_json(metadata["spec"], path)
+        return name, spec if grid is None else replace(spec, grid=grid)
     name = variant or _fitting_variant(tensors, path)
     spec = spec_of(name)
     if "decoder.norm.norm.weight" in tensors:
         spec = replace(spec, feature_dim=len(tensors["decoder.norm.norm.weight"]))
-    side = isqrt(tensors["encoder.pos_embed"].shape[1] - 1) if "encoder.pos_embed" in tensors else 0
-    if (
-        spec.family == "mae" and side
-    ):  # the official MAE model stores the grid it was trained with; the others a fixed one
-        spec = replace(spec, grid=(side, side))
+    if grid is not None:
+        return name, replace(spec, grid=grid)
+    if spec.rules.grid_of is not None and "encoder.pos_embed" in tensors:
+        recorded = _spec_from_json(metadata["spec"], path).grid if "spec" in metadata else None
+        spec = replace(spec, grid=recorded or _stored_grid(tensors["encoder.pos_embed"], spec, path))
     return name, spec
 
 
+def _stored_grid(position_1pd: Tensor, spec: EncoderSpec, path: Path) -> Grid:
+    """The layout of a position table whose file does not record it: what the table shows, else the variant's own.
+
+    The official MAE model stores the grid it was trained with, of any shape; a number of tokens alone does not tell which.
+    """
+    shown = stored_grids(position_1pd, spec)
+    if len(shown) == 1:
+        return shown[0]
+    count = position_1pd.shape[1] - 1
+    if count == spec.grid[0] * spec.grid[1] and spec.grid in (shown or [spec.grid]):
+        return spec.grid
+    layouts = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    raise ValueError(
+        f"{path} stores positions of {count} tokens, and neither its metadata nor the position table says in which grid "
+        f"({', '.join(f'{r}x{c}' for r, c in shown or layouts)}): give it, rows first, "
+        "as FlowFeat.from_pretrained(path, grid=(rows, columns))"
+    )
+
+
 def _fitting_variant(tensors: Mapping[str, Tensor], path: Path) -> str:
-    """Shapes tell variants apart: MAE from DINO by the decoder's level widths, DINOv2 by LayerScale."""
+    """Shapes tell variants apart: MAE from DINO by the decoder's level widths, the others by keys of their own."""
     inner = {key.removeprefix("encoder."): value for key, value in tensors.items() if key.startswith("encoder.")}
     try:
         facts = encoder_facts(inner)
@@ -129,10 +129,10 @@ def _fitting_variant(tensors: Mapping[str, Tensor], path: Path) -> str:
     for name, spec in ENCODERS.items():
         if facts == facts_of(spec) and widths == spec.widths:
             return name
-    family = "DINOv2-like" if facts[0] else "DINO- or MAE-like"
+    alike = "- or ".join(family.title for family in FAMILIES.values() if family.marks == facts.marks)
     raise ValueError(
-        f"{path} fits no registered variant: {family}, dim {facts[1]}, depth {facts[2]}, patch {facts[3]}, widths {widths}; "
-        f"known: {', '.join(ENCODERS)}"
+        f"{path} fits no registered variant: {f'{alike}-like' if alike else 'of no known family'}, dim {facts.dim}, "
+        f"depth {facts.depth}, patch {facts.patch}, widths {widths}; known: {', '.join(ENCODERS)}"
     )
 
 
@@ -151,7 +151,7 @@ def _with_teacher(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     return {**tensors, **ema}
 
 
-def export_model(model: FlowFeat, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
+def export_model(model: EncoderDecoder, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
     """Write the model for distribution: `.safetensors` (with metadata) or `.pth` (the official flat dict, tensors only).
 
     provenance: JSON-able facts about the training, kept in the safetensors metadata. Equal models give equal bytes.
@@ -162,8 +162,6 @@ def export_model(model: FlowFeat, path: Path, provenance: Mapping[str, Any] | No
     if path.suffix == ".pth":
         save_tensors(tensors, path)
         return
-    from safetensors.torch import save
-
     metadata = {
         "format": "pt",
         "flowfeat_format": EXPORT_FORMAT,
@@ -172,16 +170,19 @@ def export_model(model: FlowFeat, path: Path, provenance: Mapping[str, Any] | No
         "encoder_source": model.encoder_source,
         "encoder_licence": "none (random weights)"
         if model.encoder_source.startswith("random")
-        else LICENCES[model.spec.family],
+        else model.spec.rules.licence,
         "provenance": json.dumps(dict(provenance or {}), sort_keys=True),
     }
     metadata[DIGEST_KEY] = content_digest(tensors, metadata)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(_with_metadata(save(tensors), metadata))
+    write_atomic(path, _with_metadata(save(tensors), metadata))
 
 
 def _with_metadata(data: bytes, metadata: dict[str, str]) -> bytes:
-    """Put metadata into a safetensors file's header in sorted order; the library's own order changes from run to run."""
+    """Put metadata into a safetensors file's header in sorted order.
+
+    The library (0.8.0 as well) writes it in an order that changes from process to process, and equal models must give
+    equal bytes: digests of model files are how runs are compared.
+    """
     length = int.from_bytes(data[:8], "little")
     header = json.dumps({"__metadata__": dict(sorted(metadata.items())), **json.loads(data[8 : 8 + length])}).encode()
     header += b" " * (-len(header) % 8)

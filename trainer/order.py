@@ -1,10 +1,10 @@
-"""Which sample comes n-th, which neighbour it is paired with and where its two views lie: arithmetic, no state.
+"""Which sample comes n-th and which neighbour it is paired with: arithmetic, no state.
 
 Position p = 0, 1, 2, ... counts samples over the whole run. Epoch p // n visits every trainable sample once in an order
 that is a keyed permutation (a Feistel network over the index, walked until it lands inside), so nothing is stored,
 nothing is shuffled in memory and any position can be asked for at once. All other draws are hashes of
-(seed, purpose, position). Worker count, rank count and interruptions therefore cannot change what is seen:
-resume is one integer.
+(seed, purpose, position); where the two views of a sample lie is drawn so in `trainer.views`. Worker count, rank count and
+interruptions therefore cannot change what is seen: resume is one integer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GOLDEN = _U64(0x9E3779B97F4A7C15)
 _FEISTEL_ROUNDS = 8
 _LEAST_HALF_BITS = 4  # halves of fewer bits have too few round functions for all orders to be equally likely
 # Purposes keep the streams of one seed apart.
-_ORDER, _NEIGHBOUR, _VIEWS = 1, 2, 3
+_ORDER, _NEIGHBOUR, VIEWS = 1, 2, 3
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -67,14 +67,6 @@ class Visits(NamedTuple):
     neighbour: Ints
 
 
-class Boxes(NamedTuple):
-    """Crop boxes [m, 2 views]: scale (share of both axes), top and left corner in source pixels."""
-
-    scale: NDArray[np.float64]
-    top: Ints
-    left: Ints
-
-
 class SampleOrder:
     """The run's sequence of (sample, neighbour), from the index alone.
 
@@ -103,16 +95,6 @@ class SampleOrder:
         pick = np.floor(uniforms(self.seed, _NEIGHBOUR, positions, 1)[:, 0] * allowed.sum(axis=1)).astype(np.int64)
         neighbour = (np.cumsum(allowed, axis=1) > pick[:, None]).argmax(axis=1)
         return Visits(self.samples[rows], neighbour.astype(np.int64))
-
-
-def draw_boxes(seed: int, positions: Ints, scale: tuple[float, float], source_size: int) -> Boxes:
-    """Two independent crops per position: scale uniform on `scale`, then the corner uniform over all that fit."""
-    draws = uniforms(seed, _VIEWS, np.asarray(positions, np.int64), 6).reshape(-1, 2, 3)
-    drawn = scale[0] + draws[..., 0] * (scale[1] - scale[0])
-    free = source_size - np.floor(drawn * source_size).astype(np.int64)  # corners 0..free are inside
-    top = np.floor(draws[..., 1] * (free + 1)).astype(np.int64)
-    left = np.floor(draws[..., 2] * (free + 1)).astype(np.int64)
-    return Boxes(drawn, top, left)
 
 
 def batch_positions(step: int, batch_size: int, *, rank: int = 0, ranks: int = 1) -> Ints:

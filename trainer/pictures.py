@@ -7,13 +7,12 @@ colours is the same in every stage: `common.flow_colors`, `common.feature_colors
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from common.feature_colors import pca_picture
 from common.flow_colors import flow_to_color
-from trainer.flowfeat import IMAGENET_MEAN, IMAGENET_STD
+from trainer.images import denormalise
 
 Picture = NDArray[np.uint8]
 _GAP_PX = 2
@@ -21,9 +20,7 @@ _GAP_PX = 2
 
 def photo(image_chw: Tensor) -> Picture:
     """An ImageNet-normalised image back as RGB."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    rgb = (image_chw.detach().float().cpu() * std + mean).clamp(0, 1) * 255
-    return (rgb + 0.5).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return denormalise(image_chw).numpy()
 
 
 def table(rows: list[list[Picture]]) -> Picture:

@@ -1,8 +1,9 @@
 """What a run leaves behind while it trains: log.jsonl, TensorBoard scalars and pictures, a progress line.
 
-One JSON object per line, each with "event" and "time": start, step (means since the last such line), skipped (a sample
-that could not be read), snapshot, pictures, stop, error. Lines are written whole, so a killed run leaves a readable log; a
-resumed run appends, and steps after the snapshot it continues from appear twice (the later line counts).
+One JSON object per line, each with "event" and "time": start, step (means since the last such line), holdout (figures of
+videos that are not trained on), skipped (a sample that could not be read), checkpoint, pictures, stop, error. Lines are
+written whole, so a killed run leaves a readable log; a resumed run appends, and steps after the checkpoint it continues from
+appear twice (the later line counts).
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ import json
 import math
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from common.progress import ProgressDisplay
+from shards.files import atomic_file
+from trainer.holdout import Figures
 from trainer.pictures import Picture
 
 
@@ -33,16 +39,16 @@ class RunLog:
         self._file = open(run_dir / "log.jsonl", "a", encoding="utf-8")
         self._board: Any = None
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter  # heavy, and not wanted in every run
 
-            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step)
-        self._console = Console(stderr=True, quiet=not console, highlight=False)
-        self._progress: Progress | None = None
-        if self._console.is_terminal and console:
-            columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-            self._progress = Progress(*columns, TextColumn("{task.description}"), console=self._console)
-            self._task = self._progress.add_task("", total=steps, completed=first_step)
-            self._progress.start()
+            # After a resume TensorBoard forgets what lies at purge_step and later; the point of the checkpoint's step stays.
+            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+        terminal = Console(stderr=True, quiet=not console, highlight=False)
+        # Plain lines are written at log steps, with what `step` knows, not by the clock.
+        self._open = ExitStack()
+        progress = ProgressDisplay("", "steps", console=terminal, plain_every_s=math.inf)
+        self._progress = self._open.enter_context(progress)
+        self._progress.begin(steps, first_step)
 
     def event(self, event: str, **facts: Any) -> None:
         """Append one line. Numbers that JSON cannot hold are written as text."""
@@ -52,39 +58,62 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A line for whoever is watching."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._progress.say(text)
+
+    def reached(self, step: int) -> None:
+        """So many steps are done: moves the bar and the time left."""
+        self._progress.update(step)
 
     def step(self, step: int, facts: dict[str, Any]) -> None:
         """Means over the steps since the last call."""
         self.event("step", step=step, **facts)
-        if self._board is not None:
-            for key, value in facts.items():
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    self._board.add_scalar(key, value, step)
+        self._scalars(step, facts)
         bad = f", {facts['skipped']} unreadable" if facts["skipped"] else ""
-        loss, rate = f"loss {facts['loss']:.4f}", f"{facts['samples_per_s']:.1f} samples/s"
-        if self._progress is None:
-            parts = f"(grad {facts['loss_grad']:.4f}, flow {facts['loss_flow']:.4f})"
-            waiting = f"{100 * facts['data_wait_share']:.0f}% waiting for data"
-            self.say(f"step {step}/{self.steps}  {loss} {parts}  {rate}, {waiting}{bad}")
-        else:
-            self._progress.update(self._task, completed=step, description=f"{loss}, {rate}{bad}")
+        terms = ", ".join(f"{key.removeprefix('loss_')} {facts[key]:.4f}" for key in facts if key.startswith("loss_"))
+        rate, waiting = (
+            f"{facts['samples_per_s']:.1f} samples/s",
+            f"{100 * facts['data_wait_share']:.0f}% waiting for data",
+        )
+        self._progress.update(step, status=f"loss {facts['loss']:.4f} ({terms}), {rate}, {waiting}{bad}")
+        if not self._progress.console.is_terminal:
+            self.say(self._progress.line())
+
+    def holdout(self, step: int, figures: Figures) -> None:
+        """Figures of the held-out samples: a log line, curves under holdout/ in TensorBoard, a line on the terminal."""
+        facts: dict[str, Any] = {"loss": figures.loss, **{f"loss_{k}": value for k, value in figures.terms.items()}}
+        text = f"step {step}: held out, {figures.samples} samples: loss {figures.loss:.4f}"
+        if figures.flow:
+            facts |= asdict(figures.flow)
+            text += (
+                f", {100 * figures.flow.explained:.1f}% of flow variance explained (affine fit "
+                f"{100 * figures.flow.explained_by_affine:.1f}%), end-point error {figures.flow.epe_px:.3f} px (mean flow "
+                f"{figures.flow.epe_px_of_mean:.3f}, affine fit {figures.flow.epe_px_of_affine:.3f})"
+            )
+        if figures.unreadable:
+            text += f", {figures.unreadable} unreadable"
+        counts = {"samples": figures.samples, "unreadable": figures.unreadable, "seconds": round(figures.seconds, 3)}
+        self.event("holdout", step=step, **facts, **counts)
+        self._scalars(step, {f"holdout/{key}": value for key, value in facts.items()})
+        self.say(text)
+
+    def _scalars(self, step: int, facts: dict[str, Any]) -> None:
+        if self._board is None:
+            return
+        for key, value in facts.items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                self._board.add_scalar(key, value, step)
 
     def picture(self, step: int, name: str, picture: Picture) -> None:
         """Keep a picture as PNG under pictures/ and in TensorBoard."""
-        from PIL import Image
-
         path = self.run_dir / "pictures" / f"{name}-{step:07d}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(picture).save(path)
+        with atomic_file(path) as stream:
+            Image.fromarray(picture).save(stream, format="PNG")
         self.event("pictures", step=step, file=str(path.relative_to(self.run_dir)))
         if self._board is not None:
             self._board.add_image(name, picture, step, dataformats="HWC")
 
     def close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        self._open.close()
         if self._board is not None:
             self._board.close()
         self._file.close()
@@ -113,6 +142,10 @@ class Window:
         self.steps += 1
         for key, value in values.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
+
+    def leave_out(self, seconds: float) -> None:
+        """So much time went into something else than training."""
+        self.started += seconds
 
     def facts(self, wait_s: float) -> dict[str, float]:
         """Means of the added values, samples per second, and the share of time spent waiting for data."""

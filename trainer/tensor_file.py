@@ -1,7 +1,7 @@
 """Files of weights and of training state: how they are written, and what is asked of them before they are believed.
 
 Everything that must survive is written through `shards.files.atomic_path`. Tensor files are read by `read_tensor_file`, whose callers
-are `trainer.model_file` (whole models) and `trainer.encoder_weights` (published encoders); training state is a dict of plain data
+are `trainer.model_file` (whole models) and `trainer.encoder_file` (published encoders); training state is a dict of plain data
 (`save_training_state`, `load_training_state`). No file is ever unpickled beyond tensors and plain containers.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from shards.files import atomic_path
@@ -62,9 +63,42 @@ def read_tensor_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return payload, {}
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+def unwrap(payload: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors of a flat dict or of the one under "model", without the "module." of data-parallel training."""
+    inner = payload.get("model")
+    entries = inner if isinstance(inner, Mapping) else payload
+    return {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
 
+
+def check_values(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """ValueError naming the file and the first key whose tensor is sparse, has no values (meta) or holds NaN or
+    infinity: found out where it is read, not when a loss is no number."""
+    for key, value in tensors.items():
+        if value.device.type == "meta":
+            raise ValueError(f"{path} holds only the shape of {key}, no values: it was saved from a meta device")
+        if value.layout != torch.strided:
+            layout = str(value.layout).removeprefix("torch.")
+            raise ValueError(f"{path} holds {key} as a sparse ({layout}) tensor: save it as a dense one")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{path} holds NaN or infinity, first in {key}")
+
+
+def compare(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """Empty if keys and shapes agree; otherwise one line: how many are missing, unexpected, misshapen, and the first three of each."""
+    missing = [key for key in expected if key not in found]
+    unexpected = [key for key in found if key not in expected]
+    shaped = [
+        f"{key} is {list(found[key].shape)}, not {list(shape)}"
+        for key, shape in expected.items()
+        if key in found and tuple(found[key].shape) != shape
+    ]
+    groups = (("missing", missing), ("unexpected", unexpected), ("of another shape", shaped))
+    return "; ".join(
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})" for what, keys in groups if keys
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -141,7 +175,11 @@ def load_training_state(path: Path) -> dict[str, Any]:
     except ValueError as error:
         others = [other for other in path.parent.glob(f"*{path.suffix}") if other != path]
         newest = max(others, key=lambda other: other.stat().st_mtime, default=None)
-        way_out = f"use the previous one, {newest}" if newest else f"no other lies in {path.parent}: start again"
+        way_out = (
+            f"use the previous one, {newest}: delete the damaged file and run the same command with --resume again"
+            if newest
+            else f"no other lies in {path.parent}: start again with another --out"
+        )
         reason = str(error).removeprefix(f"{path} ").removeprefix("is damaged: ")
         raise ValueError(f"checkpoint {path} is damaged: {reason}; {way_out}") from error
 

@@ -1,35 +1,44 @@
 """The training loop, top to bottom: load, resume, for batch, step, log, save.
 
 A shard set, a config and a run directory come in. The directory gets config.toml, log.jsonl, tensorboard/, pictures/,
-snapshots/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth. An interrupted run continues with
-`resume` exactly where its last snapshot was: the same samples, the same views, the same arithmetic.
+checkpoints/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth. An interrupted run continues with
+`resume` exactly where its last checkpoint was: the same samples, the same views, the same arithmetic.
 """
 
 from __future__ import annotations
 
 import math
-import signal
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any, Literal
 
 import torch
 
+from common.command import PlainError
 from shards.reader import ShardSet
-from trainer import pictures, snapshot
+from trainer import checkpoint
+from trainer.batch import Plan
 from trainer.config import Config, flatten
-from trainer.feed import DeviceBatch, Views, cut_views, on_device
-from trainer.learner import Learner, Update, check_sizes, keep_freed_memory, pick_device
-from trainer.loader import Loader, Plan
+from trainer.device import keep_freed_memory, training_device
+from trainer.feed import DeviceBatch, on_device
+from trainer.holdout import HeldOut
+from trainer.interrupts import Interrupts
+from trainer.learner import Learner, check_sizes
+from trainer.loader import Loader
 from trainer.model_file import export_model
-from trainer.order import SampleOrder, draw_boxes
+from trainer.objective import Objective
+from trainer.objectives import objective_of
+from trainer.order import SampleOrder
 from trainer.run_log import RunLog, Window, peak_memory_mb
+from trainer.training_samples import held_out_order, sample_order
+from trainer.update import Update
+from trainer.views import cut_views, draw_boxes
 
 
-class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient is NaN or infinite; the last snapshot is from before."""
+class NonFiniteLoss(PlainError):
+    """The loss or its gradient is NaN or infinite; the last checkpoint is from before."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +50,35 @@ class Outcome:
     model_file: Path | None
 
 
-def train(config: Config, run_dir: Path, *, resume: bool = False, console: bool = True) -> Outcome:
+def train(
+    config: Config,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    console: bool = True,
+    objective: type[Objective] | None = None,
+) -> Outcome:
     """Train until train.steps, train.max_minutes or an interrupt (which saves first). See the module docstring.
 
-    Raises ValueError or OSError for bad input, LoaderError when data cannot be delivered, NonFiniteLoss.
+    objective: another than the config names, see `trainer.objective`. Raises ValueError or OSError for bad input, LoaderError
+    when data cannot be delivered, NonFiniteLoss.
     """
     started = time.monotonic()
+    objective = objective or objective_of(config)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    device = pick_device(config.train.device)
+    device = training_device(config)
     if device.type == "cpu":
         keep_freed_memory()
     shards = ShardSet(Path(config.data.shards), allow_partial=config.data.allow_partial)
-    order = sample_order(shards, config)
+    order = sample_order(shards, config, objective.members)
     stored = shards.manifest.settings
-    plan = Plan(order, config.train.batch_size, stored.image_size, stored.flow_size)
-    state = snapshot.find(run_dir, config, resume)
+    plan = Plan(
+        order, config.train.batch_size, stored.image_size, stored.flow_size, members=frozenset(objective.members)
+    )
+    held_out = _held_out(shards, config, objective)
+    state = checkpoint.find(run_dir, config, resume)
+    rounding = checkpoint.rounding_changes(run_dir, config) if state else []
     first_step, saved = (int(state["step"]),) * 2 if state else (0, -1)
 
     # Workers are forked before anything touches the GPU; the run's directory is made once nothing speaks against the run.
@@ -68,30 +90,43 @@ def train(config: Config, run_dir: Path, *, resume: bool = False, console: bool 
         timeout_s=config.data.timeout_s,
         max_failed_share=config.data.max_failed_share,
     ) as loader:
-        learner = Learner(config, device, state)
+        learner = Learner(config, device, state, objective)
         source_size = check_sizes(learner.model, config, stored.image_size)
-        with _open_log(run_dir, config, first_step, console) as log, Interrupts() as interrupts:
-            snapshot.record_config(run_dir, config)
-            _announce(log, config, shards, order, learner, first_step, state)
+        with (
+            checkpoint.sole_trainer(run_dir, state, resume),
+            _open_log(run_dir, config, first_step, console) as log,
+            Interrupts() as interrupts,
+        ):
+            checkpoint.record_config(run_dir, config)
+            _announce(log, config, shards, order, learner, first_step, state, rounding)
+            if held_out and state is None:
+                log.holdout(0, held_out.evaluate(learner.objective, device, source_size))
             step, state = first_step, None
             reason: Literal["steps", "max_minutes", "interrupted"] = "steps"
             window = Window(loader.wait_s)
 
             for batch in on_device(loader, device, first_step) if step < config.train.steps else ():
                 boxes = draw_boxes(config.train.seed, batch.host.positions, config.views.crop_scale, source_size)
-                views = cut_views(*batch[1:], boxes, view_size=config.views.image_size, source_size=source_size)
+                views = cut_views(batch.pixels, boxes, view_size=config.views.image_size, source_size=source_size)
                 update = learner.learn(views)
                 _check_finite(update, batch, shards)
                 step += 1
 
                 last = step == config.train.steps
+                log.reached(step)
                 _log_failures(log, batch, shards, step)
                 window.add(len(batch.host.positions), **_numbers(update))
                 if step % config.log.every == 0 or last:
                     log.step(step, _facts(config, learner, loader, window, order, step))
                     window = Window(loader.wait_s)
                 if config.log.pictures_every and (step % config.log.pictures_every == 0 or last):
-                    _draw(log, step, views, update)
+                    last_part = views.rows(-(config.train.batch_size // config.train.accumulate), None)
+                    log.picture(step, "training", learner.objective.picture(last_part, update.shown))
+
+                if held_out and (step % config.log.holdout_every == 0 or last):
+                    figures = held_out.evaluate(learner.objective, device, source_size)
+                    log.holdout(step, figures)
+                    window.leave_out(figures.seconds)
 
                 if last:
                     break
@@ -101,7 +136,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False, console: bool 
                 if config.train.max_minutes and time.monotonic() - started >= 60 * config.train.max_minutes:
                     reason = "max_minutes"
                     break
-                if step % config.log.snapshot_every == 0:
+                if step % config.log.checkpoint_every == 0:
                     saved = _save(log, run_dir, step, learner, shards, config)
 
             if saved != step:
@@ -112,20 +147,14 @@ def train(config: Config, run_dir: Path, *, resume: bool = False, console: bool 
             return Outcome(step, reason, model_file)
 
 
-def sample_order(shards: ShardSet, config: Config) -> SampleOrder:
-    """The run's order over a set. ValueError where data.offsets names neighbours that the set does not hold."""
-    stored = shards.manifest.settings.offsets
-    strangers = [offset for offset in config.data.offsets if offset not in stored]
-    if strangers:
-        raise ValueError(f"data.offsets = {list(config.data.offsets)}: the set at {shards.root} stores {list(stored)}")
-    columns = [k for k, offset in enumerate(stored) if offset in config.data.offsets] if config.data.offsets else None
-    order = SampleOrder(shards.trainable_mask, seed=config.train.seed, columns=columns)
-    if not len(order):
-        raise ValueError(
-            f"no sample of the set at {shards.root} can be trained on: {len(shards)} samples, none with usable flow"
-            + (f" at offsets {list(config.data.offsets)}" if config.data.offsets else "")
-        )
-    return order
+def _held_out(shards: ShardSet, config: Config, objective: type[Objective]) -> HeldOut | None:
+    """What is evaluated beside the training, in batches no larger than the parts it trains in; None where nothing is."""
+    order = held_out_order(shards, config, objective.members)
+    if order is None:
+        return None
+    stored, part = shards.manifest.settings, config.train.batch_size // config.train.accumulate
+    sizes = (min(part, len(order)), stored.image_size, stored.flow_size)
+    return HeldOut(shards, Plan(order, *sizes, members=frozenset(objective.members)), config)
 
 
 def export(run_dir: Path, model: Any, config: Config, step: int, shards: ShardSet) -> Path:
@@ -159,6 +188,7 @@ def _announce(
     learner: Learner,
     first_step: int,
     state: dict[str, Any] | None,
+    rounding: list[str],
 ) -> None:
     left_out = len(shards) - len(order)
     log.event(
@@ -179,12 +209,21 @@ def _announce(
     )
     if state and state["shards"] != _identity(shards):
         log.event("set_changed", step=first_step, before=state["shards"], now=_identity(shards))
-        log.say("note: the shard set is not the one of the snapshot; the order of samples changes from here on")
+        log.say("note: the shard set is not the one of the checkpoint; the order of samples changes from here on")
+
+    if config.log.tensorboard:
+        log.say(f"curves while it runs: tensorboard --logdir {shlex.quote(str(log.run_dir))}")
+    if rounding:
+        log.event("rounding_changed", step=first_step, changes=rounding)
+        log.say(
+            f"note: {'; '.join(rounding)}: sums are rounded differently from here on, so the run is no longer the "
+            "uninterrupted one bit for bit"
+        )
 
 
 def _numbers(update: Update) -> dict[str, float]:
-    losses = {"loss": update.losses["total"]} | {f"loss_{k}": update.losses[k] for k in ("grad", "flow")}
-    return {**losses, "grad_norm": update.grad_norm}
+    terms = {f"loss_{name}": value for name, value in update.losses.items() if name != "total"}
+    return {"loss": update.losses["total"], **terms, "grad_norm": update.grad_norm}
 
 
 def _facts(
@@ -196,7 +235,7 @@ def _facts(
     return {
         **window.facts(loader.wait_s),
         "lr": config.train.lr,
-        "ema_decay": learner.teacher.last_decay,
+        **learner.objective.facts(),
         "epoch": round(step * config.train.batch_size / len(order), 4),
         "skipped": loader.failed,
         **memory,
@@ -212,7 +251,7 @@ def _check_finite(update: Update, batch: DeviceBatch, shards: ShardSet) -> None:
     raise NonFiniteLoss(
         f"step {batch.host.step + 1}: "
         + ", ".join(f"{name} = {value:g}" for name, value in values.items())
-        + f"; stopped without saving, the last snapshot is intact. Samples of the step: {shown}"
+        + f"; stopped without saving, the last checkpoint is intact. Samples of the step: {shown}"
     )
 
 
@@ -223,16 +262,10 @@ def _log_failures(log: RunLog, batch: DeviceBatch, shards: ShardSet, step: int) 
         log.say(f"step {step}: sample skipped, the next in order took its place: {failure.reason}")
 
 
-def _draw(log: RunLog, step: int, views: Views, update: Update) -> None:
-    shown = len(update.predicted_b2hw)
-    ends = (views.image1[-shown:], views.image2[-shown:], views.u2[-shown:])
-    log.picture(step, "training", pictures.training_table(*ends, update.predicted_b2hw, update.student_bchw))
-
-
 def _save(log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSet, config: Config) -> int:
     state = {"shards": _identity(shards), "variant": config.encoder.variant, **learner.state_dict()}
-    path = snapshot.save(run_dir, step, state, config.log.keep_snapshots)
-    log.event("snapshot", step=step, file=str(path.relative_to(run_dir)))
+    path = checkpoint.save(run_dir, step, state, config.log.keep_checkpoints)
+    log.event("checkpoint", step=step, file=str(path.relative_to(run_dir)))
     return step
 
 
@@ -240,29 +273,3 @@ def _whereabouts(run_dir: Path, model_file: Path | None) -> str:
     if model_file is None:
         return f"saved; --resume with --out {run_dir} continues"
     return f"the model is {model_file}"
-
-
-class Interrupts:
-    """While active, the first SIGINT or SIGTERM only asks for an orderly end (`asked`); a second one acts as usual."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(number, self._before[number])
-
-    def __enter__(self) -> Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[number] = signal.signal(number, self._ask)
-            except ValueError:  # not in the main thread: whoever runs it there handles signals
-                break
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -1,8 +1,8 @@
-"""Which video belongs to which chunk of a set, frozen at the first run and only ever extended.
+"""Which video belongs to which chunk of a set, frozen once a chunk has landed and from then on only ever extended.
 
 Where data comes from: the listing of a data set. Where it goes: `records/plan.json` inside the set, from which
 every later run continues. Chunks keep their videos for ever, so shards that have landed stay valid; videos that
-appear later go into new chunks.
+appear later go into new chunks. As long as nothing has landed a plan binds nobody: the command that wrote it may have been wrong.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PlannedVideo:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChunkPlan:
     """settings: what shapes the content. passes: how many the set shall have. videos: all, in chunk order."""
 
     settings: Settings
@@ -68,15 +68,15 @@ class Plan:
         return {chunk: passes for chunk, passes in wanted.items() if passes}
 
 
-def make_plan(root: Path, listing: Sequence[Video], source_root: Path, settings: Settings, passes: int) -> Plan:
+def make_plan(root: Path, listing: Sequence[Video], source_root: Path, settings: Settings, passes: int) -> ChunkPlan:
     """The plan for the set at `root`, new or continued; nothing is written.
 
     Raises PlanError naming every setting that differs from the set's, or the videos that have vanished while their
     chunk still has work to do.
     """
-    stored = _read(root)
+    stored = _read(root) if committed(root) else None
     if stored is None:
-        return Plan(settings, passes, _assign(listing, source_root, settings.chunk_videos, 0))
+        return ChunkPlan(settings, passes, _assign(listing, source_root, settings.chunk_videos, 0))
     old = Settings.from_json(stored["settings"])
     differences = settings.differences(old)
     if differences:
@@ -92,7 +92,7 @@ def make_plan(root: Path, listing: Sequence[Video], source_root: Path, settings:
     known_ids = {v.video.id for v in known}
     fresh = [v for v in listing if v.id not in known_ids]
     first = known[-1].chunk + 1 if known else 0
-    plan = Plan(
+    plan = ChunkPlan(
         settings, max(passes, stored["passes"]), (*known, *_assign(fresh, source_root, settings.chunk_videos, first))
     )
     unfinished = plan.missing(root)
@@ -133,7 +133,7 @@ def _relative(path: Path, source_root: Path) -> str:
         return path.as_posix()
 
 
-def save_plan(root: Path, plan: Plan) -> None:
+def save_plan(root: Path, plan: ChunkPlan) -> None:
     """Write the plan; must happen before the first shard lands."""
     videos = [[v.video.id, v.path, v.video.kind, v.chunk, v.position] for v in plan.videos]
     body = {"settings": plan.settings.to_json(), "passes": plan.passes, "videos": videos}

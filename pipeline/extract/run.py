@@ -1,4 +1,4 @@
-"""The extraction run: listing → plan → chunks in worker processes → a finished set.
+"""The extraction run: listing → plan → chunk jobs for a runner → a finished set.
 
 Where data comes from: a video data set. Where it goes: a shard set. Rerunning the same command continues where
 the last run stopped, by asking the set which (chunk, pass) have landed; asking for more passes extends it.
@@ -6,51 +6,77 @@ the last run stopped, by asking the set which (chunk, pass) have landed; asking 
 
 from __future__ import annotations
 
-import fcntl
 import json
+import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pipeline.extract.chunk import ChunkJob, VideoReport
-from pipeline.extract.local_runner import ChunkDone, Event, LocalRunner
-from pipeline.extract.plan import Plan, make_plan, save_plan
-from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
+from common.lock import directory_lock
+from pipeline.extract.plan import ChunkPlan, make_plan, save_plan
+from pipeline.extract.runner import (
+    ChunkDone,
+    ChunkFailed,
+    ChunkJob,
+    Event,
+    ExtractionError,
+    Runner,
+    VideoReport,
+    disk_is_full,
+)
+from pipeline.flow.estimator import EstimatorChoice
 from pipeline.video.datasets import list_videos
 from shards import schema
-from shards.schema import Manifest, Settings
+from shards.files import full_disk
+from shards.schema import Manifest, Settings, Statement
 from shards.writer import finalize
 
 PARTIAL_MANIFEST_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asks for. passes: samples per video. batch: windows per call of the estimator."""
+class ExtractionRequest:
+    """What is asked for, checked. settings: all that shapes the set; its dataset says how `root` is laid out.
 
-    dataset: str
+    estimator: the one that the settings state. passes: samples per video. batch: windows per call of the estimator.
+    deadline_s: for decoding one video.
+    """
+
     root: Path
     out: Path
-    flow: str
-    passes: int = 8
+    settings: Settings
+    estimator: EstimatorChoice
     list_file: Path | None = None
-    options: EstimatorOptions = field(default_factory=EstimatorOptions)
-    content: dict[str, Any] = field(default_factory=dict)
-    workers: int = 1
+    passes: int = 8
     batch: int = 16
     deadline_s: float = 120.0
 
     def __post_init__(self) -> None:
-        for name, low in (("passes", 1), ("workers", 1), ("batch", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {low}")
-        if self.deadline_s <= 0:
-            raise ValueError(f"deadline is {self.deadline_s} s; it must be positive")
+        for name, value in (("passes", self.passes), ("batch", self.batch)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if not 0 < self.deadline_s < math.inf:
+            raise ValueError(f"deadline is {self.deadline_s} s; it must be a positive number of seconds")
+        assert self.settings.estimator == stated(self.estimator), "the settings state another estimator"
+        if self.settings.flow_size < self.estimator.smallest_side_px:
+            raise ValueError(
+                f"flow_size is {self.settings.flow_size}; {self.estimator.name} needs squares of at least "
+                f"{self.estimator.smallest_side_px} pixels"
+            )
+
+    def plan(self) -> ChunkPlan:
+        """The plan for what lies at `out` now; nothing is written. Raises ValueError for bad input."""
+        listing = list_videos(self.settings.dataset, self.root, list_file=self.list_file)
+        return make_plan(self.out, listing, self.root, self.settings, self.passes)
+
+
+def stated(estimator: EstimatorChoice) -> Statement:
+    """An estimator as the settings of a set name it."""
+    return {"name": estimator.name, **estimator.statement()}
 
 
 @dataclass
@@ -61,112 +87,102 @@ class Tally:
     chunks: int
     videos: set[str] = field(default_factory=set)
     rejects: Counter[str] = field(default_factory=Counter)
-    pairs: Counter[str] = field(default_factory=Counter)
     chunks_done: int = 0
-    began: float = field(default_factory=time.perf_counter)
 
     def add(self, report: VideoReport) -> None:
         if report.video in self.videos:  # a chunk that was tried again
             return
         self.videos.add(report.video)
-        self.pairs.update(report.pairs)
         if report.status == schema.REJECTED:
             self.rejects[report.reason] += 1
 
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.began
+
+OnEvent = Callable[[Event, Tally], None]
+OnPlan = Callable[[ChunkPlan, Tally], None]
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Only one extraction writes a set. Raises ValueError when another one is at it."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another extraction is writing {out}; wait for it, or use another --out") from None
-        yield
-
-
-def choice_of(request: Request) -> EstimatorChoice:
-    """The estimator, checked and not built."""
-    image_size = request.content.get("image_size", Settings.image_size)
-    return choose(request.flow, request.options, image_size=image_size)
-
-
-def settings_of(request: Request, choice: EstimatorChoice) -> Settings:
-    """Everything that shapes the content, the estimator's own statement included."""
-    statement = {"name": choice.name, **choice.statement()}
-    return Settings(dataset=request.dataset, estimator=statement, **request.content)
-
-
-def extract(
-    request: Request, on_event: Callable[[Event, Tally], None], on_plan: Callable[[Plan, Tally], None]
-) -> Manifest:
+def extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_plan: OnPlan) -> Manifest:
     """Run to the end and return the finished manifest.
 
-    Raises ValueError for bad input (nothing is written), ExtractionError when a chunk cannot be made. After any
-    error or interrupt the set holds exactly the chunks that had landed, and its manifest says so.
+    Raises ValueError for bad input and ExtractionError where no estimator can be built (nothing is written then),
+    ExtractionError when a chunk cannot be made or the disk is full. After any error or interrupt the set holds exactly the
+    chunks that had landed, and its manifest says so.
     """
-    listing = list_videos(request.dataset, request.root, list_file=request.list_file)
-    choice = choice_of(request)
-    settings = settings_of(request, choice)
-    with locked(request.out):
-        plan = make_plan(request.out, listing, request.root, settings, request.passes)
-        shutil.rmtree(
-            request.out / ".tmp", ignore_errors=True
-        )  # what a killed run left; nobody else writes, we hold the lock
-        save_plan(request.out, plan)
-        missing = plan.missing(request.out)
-        tally = Tally(sum(len(plan.chunk(c)) for c in missing), len(missing))
-        on_plan(plan, tally)
-        jobs = [
-            ChunkJob(
-                request.out, settings, chunk, tuple(passes), tuple(plan.chunk(chunk)), request.batch, request.deadline_s
-            )
-            for chunk, passes in missing.items()
-        ]
-        try:
-            _run(request, choice, jobs, plan, tally, on_event)
-        except BaseException:
-            # What stopped the run is what the user must hear of; on a full disk the manifest cannot be written either,
-            # and the next run makes it from the records.
-            with suppress(OSError):
-                _finalize(request.out, plan)
-            raise
-        return _finalize(request.out, plan)
+    try:
+        with ExitStack() as running:
+            running.enter_context(runner)
+            # Planned first without a trace, so that whatever is refused is refused before the directory exists.
+            runner.prepare(len(request.plan().missing(request.out)))
+            with directory_lock(request.out, "an extraction"):
+                return _extract(request, runner, running, on_event, on_plan)
+    except OSError as error:
+        if full_disk(error):
+            raise ExtractionError(disk_is_full(request.out)) from error
+        raise
 
 
-def _finalize(out: Path, plan: Plan) -> Manifest:
+def _extract(
+    request: ExtractionRequest, runner: Runner, running: ExitStack, on_event: OnEvent, on_plan: OnPlan
+) -> Manifest:
+    """Under the lock. running: leaving it ends the runner."""
+    plan = request.plan()  # again: another run may have added to the set before the lock was ours
+    shutil.rmtree(request.out / ".tmp", ignore_errors=True)  # what a killed run left; nobody else writes
+    save_plan(request.out, plan)
+    missing = plan.missing(request.out)
+    tally = Tally(sum(len(plan.chunk(c)) for c in missing), len(missing))
+    on_plan(plan, tally)
+    jobs = [
+        ChunkJob(
+            root=request.out,
+            settings=plan.settings,
+            chunk=chunk,
+            passes=tuple(passes),
+            videos=tuple(plan.chunk(chunk)),
+            batch=request.batch,
+            deadline_s=request.deadline_s,
+        )
+        for chunk, passes in missing.items()
+    ]
+    try:
+        with running:  # no chunk may land, and no worker hold memory, while the set is finalized
+            _run(request.out, runner, jobs, plan, tally, on_event)
+    except BaseException:
+        # What stopped the run is what the user must hear of; on a full disk the manifest cannot be written either,
+        # and the next run makes it from the records.
+        with suppress(OSError):
+            _finalize(request.out, plan)
+        raise
+    return _finalize(request.out, plan)
+
+
+def _finalize(out: Path, plan: ChunkPlan) -> Manifest:
     return finalize(out, plan.settings, plan.chunks, plan.passes, [v.row() for v in plan.videos])
 
 
-def _run(
-    request: Request,
-    choice: EstimatorChoice,
-    jobs: Sequence[ChunkJob],
-    plan: Plan,
-    tally: Tally,
-    on_event: Callable[[Event, Tally], None],
-) -> None:
-    log_path = request.out / ".log" / f"extract-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
+def _run(out: Path, runner: Runner, jobs: Sequence[ChunkJob], plan: ChunkPlan, tally: Tally, on_event: OnEvent) -> None:
+    """Let the runner make the jobs, and keep the accounts: log, tally, a manifest of what has landed so far."""
+    log_path = out / ".log" / f"extract-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
     log_path.parent.mkdir(exist_ok=True)
-    told = time.perf_counter()
-    with open(log_path, "a") as log, LocalRunner(request.workers, choice) as runner:
+    finalized = time.perf_counter()
+    with open(log_path, "a") as log:
 
         def handle(event: Event) -> None:
-            nonlocal told
+            nonlocal finalized
             if isinstance(event, VideoReport):
                 tally.add(event)
-                log.write(json.dumps(event.__dict__) + "\n")
+                log.write(json.dumps(asdict(event)) + "\n")
+            elif isinstance(event, ChunkFailed):
+                log.write(json.dumps(asdict(event)) + "\n")
+                log.flush()
+                where = f" (traceback in {log_path})" if event.trace else ""
+                raise ExtractionError(f"{event.message}{where}")
             elif isinstance(event, ChunkDone):
                 tally.chunks_done += 1
                 log.flush()
-                if time.perf_counter() - told > PARTIAL_MANIFEST_EVERY_S and tally.chunks_done < tally.chunks:
-                    _finalize(request.out, plan)  # training may begin on what has landed
-                    told = time.perf_counter()
+                overdue = time.perf_counter() - finalized > PARTIAL_MANIFEST_EVERY_S
+                if overdue and tally.chunks_done < tally.chunks:
+                    _finalize(out, plan)  # training may begin on what has landed
+                    finalized = time.perf_counter()
             on_event(event, tally)
 
         runner.run(jobs, handle)

@@ -18,7 +18,7 @@ import click
 from common.command import one_line_errors
 from common.download import forget
 from common.progress import ProgressDisplay, shown_in_megabytes
-from pipeline.flow.draw import PICTURES, draw_video, flow_of_pictures, write_result
+from pipeline.flow.draw import IMAGE_SUFFIXES, draw_video, flow_of_images, write_result
 from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
 from pipeline.flow.evaluate import PairScore, SetScore, by_set, find_pairs, score_pair
 from pipeline.flow.networks.table import NETWORKS
@@ -32,7 +32,7 @@ _AGAIN = "free some memory and run the same command again"
 
 @click.group()
 def commands() -> None:
-    """Flow networks: weights, accuracy, pictures."""
+    """Flow networks: weights, accuracy, images."""
 
 
 def estimator_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -185,7 +185,7 @@ def _px(error_px: float | None) -> str:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Picture, .flo, .pfm or .kitti.png; for a video, a video. Default: A-flow.png or VIDEO-flow.mp4 in the "
+    help="Image, .flo, .pfm or .kitti.png; for a video, a video. Default: A-flow.png or VIDEO-flow.mp4 in the "
     "current directory.",
 )
 @click.option(
@@ -210,17 +210,17 @@ def flow_command(
     max_side_px: int,
     max_frames: int | None,
 ) -> None:
-    """Flow from picture A to picture B, or along a video, drawn with the usual colour wheel.
+    """Flow from image A to image B, or along a video, drawn with the usual colour wheel.
 
     `flow A.png B.png` is enough: the estimator is dis, which needs no weights, and the result is A-flow.png.
     """
     if len(sources) == 2:
         out = out or Path(f"{sources[0].stem}-flow.png")
-        flow_chw = flow_of_pictures(choice.build(), sources[0], sources[1], max_side_px)
+        flow_chw = flow_of_images(choice.build(), sources[0], sources[1], max_side_px)
         write_result(out, flow_chw, max_px)
         lengths = (flow_chw**2).sum(axis=0) ** 0.5
         click.echo(f"{out}: motion {lengths.mean():.2f} px on average, {lengths.max():.2f} px at most")
-    elif len(sources) == 1 and sources[0].suffix.lower() not in PICTURES:
+    elif len(sources) == 1 and sources[0].suffix.lower() not in IMAGE_SUFFIXES:
         out = out or Path(f"{sources[0].stem}-flow.mp4")
         with ProgressDisplay("flow", "pairs") as progress:
             progress.begin(max_frames)
@@ -230,7 +230,7 @@ def flow_command(
             )  # fmt: skip
         click.echo(f"{out}: {done} pairs, {scale:.1f} px drawn fully saturated")
     else:
-        raise ValueError(f"give two pictures or one video, not {len(sources)} sources ({', '.join(map(str, sources))})")
+        raise ValueError(f"give two images or one video, not {len(sources)} sources ({', '.join(map(str, sources))})")
 
 
 @commands.command("compare-precision")
@@ -251,7 +251,7 @@ def flow_command(
     type=click.IntRange(121),
     help="Synthetic frames of this side, px.",
 )
-@click.option("--pair", nargs=2, type=click.Path(path_type=Path), help="Two pictures instead of synthetic frames.")
+@click.option("--pair", nargs=2, type=click.Path(path_type=Path), help="Two images instead of synthetic frames.")
 @click.option("--compile/--no-compile", "compiled", default=False, help="Also compare torch.compile.")
 @click.option("--json", "as_json", is_flag=True)
 @one_line_errors(out_of_memory="use a smaller --side")

@@ -40,6 +40,7 @@ class DisChoice:
     preset: str = "medium"
     confidence: bool = False
     name = "dis"
+    smallest_side_px = MIN_SIDE_PX
 
     def statement(self) -> Statement:
         """`weights` is None: there are none. confidence: false, or the name of the formula."""

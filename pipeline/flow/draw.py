@@ -1,4 +1,4 @@
-"""Flow of two pictures or along a video, drawn or written: what `python -m pipeline flow` does.
+"""Flow of two images or along a video, drawn or written: what `python -m pipeline flow` does.
 
 Frames larger than a limit are made smaller first (the correlation volume grows with the fourth
 power of the side), flow is computed there and brought back to full size and full-size pixels.
@@ -21,8 +21,8 @@ from pipeline.flow.files import FORMATS, write_flow
 from pipeline.window import Window
 from shards.files import atomic_path, write_atomic
 
-PICTURES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".webp")
-VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".bmp", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 _BATCH = 8  # pairs per call of the estimator
 
 Frame = NDArray[np.uint8]
@@ -66,8 +66,8 @@ def flow_between(
         yield enlarge_flow(flow_chw, height, width)
 
 
-def flow_of_pictures(estimator: FlowEstimator, first: Path, second: Path, max_side_px: int) -> NDArray[np.float32]:
-    """Flow from one picture to the other, [2, H, W] in pixels of the pictures."""
+def flow_of_images(estimator: FlowEstimator, first: Path, second: Path, max_side_px: int) -> NDArray[np.float32]:
+    """Flow from one image to the other, [2, H, W] in pixels of the images."""
     frames = [read_frame(first), read_frame(second)]
     if frames[0].shape != frames[1].shape:
         raise ValueError(f"{first} and {second} differ in size")
@@ -76,17 +76,17 @@ def flow_of_pictures(estimator: FlowEstimator, first: Path, second: Path, max_si
 
 
 def write_result(out: Path, flow_chw: NDArray[np.float32], max_px: float | None) -> None:
-    """A picture with the colour wheel, or a flow file by its suffix (.flo, .pfm; KITTI's 16-bit PNG as .kitti.png)."""
+    """A image with the colour wheel, or a flow file by its suffix (.flo, .pfm; KITTI's 16-bit PNG as .kitti.png)."""
     if out.name.lower().endswith(".kitti.png") or (out.suffix.lower() in FORMATS and out.suffix.lower() != ".png"):
         write_flow(out, flow_chw)
         return
-    if out.suffix.lower() not in PICTURES:
+    if out.suffix.lower() not in IMAGE_SUFFIXES:
         raise ValueError(
-            f"{out}: the result is a picture ({', '.join(PICTURES)}) or a flow file (.flo, .pfm, .kitti.png)"
+            f"{out}: the result is a image ({', '.join(IMAGE_SUFFIXES)}) or a flow file (.flo, .pfm, .kitti.png)"
         )
     done, encoded = cv2.imencode(out.suffix.lower(), flow_to_color(flow_chw, max_px)[..., ::-1])
     if not done:
-        raise ValueError(f"{out} cannot be written: this OpenCV makes no {out.suffix} pictures")
+        raise ValueError(f"{out} cannot be written: this OpenCV makes no {out.suffix} images")
     write_atomic(out, encoded.tobytes())
 
 
@@ -123,8 +123,8 @@ def draw_video(
     One scale serves the whole video, so that colours can be compared over time: max_px, by default the
     longest motion of the first frames.
     """
-    if out.suffix.lower() not in VIDEOS:
-        raise ValueError(f"{out}: a video becomes a video ({', '.join(VIDEOS)})")
+    if out.suffix.lower() not in VIDEO_SUFFIXES:
+        raise ValueError(f"{out}: a video becomes a video ({', '.join(VIDEO_SUFFIXES)})")
     frames, fps = read_video(source)
     limited = islice(frames, None if max_frames is None else max_frames + 1)
     done = 0

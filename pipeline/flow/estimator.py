@@ -40,6 +40,11 @@ class EstimatorChoice(Protocol):
         """What the command line calls it."""
         ...
 
+    @property
+    def smallest_side_px(self) -> int:
+        """The smallest square it can be given; whoever cuts windows refuses smaller ones before anything is written."""
+        ...
+
     def statement(self) -> Statement:
         """All that shapes the flow, incl. `weights` ("sha256:…", "random:SEED" or None). Goes into the manifest beside the name."""
         ...

@@ -148,10 +148,10 @@ def _plain(data: Path) -> Iterator[Pair]:
 def read_frame(path: Path) -> NDArray[np.uint8]:
     """[H, W, 3] uint8 RGB. Raises ValueError naming the file."""
     if not path.is_file():
-        raise ValueError(f"no picture at {path}")
+        raise ValueError(f"no image at {path}")
     frame = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if frame is None:
-        raise ValueError(f"{path} is not a readable picture")
+        raise ValueError(f"{path} is not a readable image")
     return np.ascontiguousarray(frame[..., ::-1], np.uint8)
 
 

@@ -1,6 +1,6 @@
 """The same windows in every numerical mode, against float32: end-point difference and speed.
 
-Frames are a moving texture unless pictures are given; weights may be random, which measures
+Frames are a moving texture unless images are given; weights may be random, which measures
 the arithmetic but not the accuracy of a trained network.
 
 Shape legend: K neighbours, S side of the square.
@@ -61,14 +61,14 @@ def compare(
     device: str,
     precisions: tuple[str, ...],
     side_px: int,
-    pictures: tuple[Path, Path] | None,
+    images: tuple[Path, Path] | None,
     compiled: bool,
 ) -> list[ModeDifference]:
     """Run every mode; the first row is float32 against itself, run again. Raises ValueError as `create` does."""
-    if pictures is None:
+    if images is None:
         windows = [moving_texture(side_px)]
     else:
-        windows = [pair_window(read_frame(pictures[0]), read_frame(pictures[1]), pictures[0])]
+        windows = [pair_window(read_frame(images[0]), read_frame(images[1]), images[0])]
     base = EstimatorOptions(weights=weights, device=device)
     wanted = precisions or (("bf16",) if device == "cpu" else ("tf32", "bf16", "fp16"))
     modes: list[tuple[str, str, dict[str, str]]] = [

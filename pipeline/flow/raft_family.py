@@ -25,8 +25,9 @@ from pipeline.flow.networks import sea_raft
 from pipeline.flow.networks.build import build_network
 from pipeline.flow.networks.encoders import fold_batch_norms
 from pipeline.flow.networks.memory import pair_bytes
-from pipeline.flow.networks.network import FlowNetwork
+from pipeline.flow.networks.network import MIN_SIDE_PX, FlowNetwork
 from pipeline.flow.networks.table import NETWORKS
+from pipeline.flow.networks.upsample import STRIDE
 from pipeline.flow.options import as_count, as_switch, check_names
 from pipeline.flow.weights.catalogue import WeightSource, resolve
 from pipeline.flow.weights.checkpoints import fitting_checkpoint, load_checkpoint, load_random
@@ -83,6 +84,7 @@ class NetworkChoice:
     iterations: int
     confidence: str
     options: NetworkOptions
+    smallest_side_px = MIN_SIDE_PX - STRIDE + 1  # padded to a multiple of the stride
 
     def statement(self) -> Statement:
         """Device, batch size, memory layout, compile and threads change rounding only and are left out."""

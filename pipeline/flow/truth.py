@@ -58,6 +58,7 @@ class TruthChoice:
 
     image_size: int
     name = "truth"
+    smallest_side_px = 1
 
     def statement(self) -> Statement:
         return {"weights": None, "image_size": self.image_size, "generator_version": GENERATOR_VERSION}

@@ -1,6 +1,7 @@
-"""Synthetic videos with exact flow, masks and depth: `Scene` is the model, `generate` writes files."""
+"""Synthetic videos with exact flow, masks and depth: `Scene` is the geometry, `Renderer` draws it, `generate` writes files."""
 
 from pipeline.synth.compose import CLASSES, Style
+from pipeline.synth.render import Renderer
 from pipeline.synth.scene import GENERATOR_VERSION, Grid, Scene, square_grid
 from pipeline.synth.tracks import exact_tracks
 from pipeline.synth.write import DEPTH_SCALE, generate, write_davis, write_videos
@@ -10,6 +11,7 @@ __all__ = [
     "DEPTH_SCALE",
     "GENERATOR_VERSION",
     "Grid",
+    "Renderer",
     "Scene",
     "Style",
     "exact_tracks",

@@ -115,7 +115,7 @@ def _draw_camera(rng: np.random.Generator, style: Style) -> Camera:
 
 
 def draw_motion(rng: np.random.Generator, style: Style, aspect: tuple[float, float]) -> Motion:
-    """An object's own motion; at the clip's middle it is near the middle of the picture (aspect: half width, half height)."""
+    """An object's own motion; at the clip's middle it is near the middle of the image (aspect: half width, half height)."""
     start = (rng.uniform(-0.72, 0.72) * aspect[0], rng.uniform(-0.68, 0.68) * aspect[1])
     course = Course(
         start=start,

@@ -1,12 +1,12 @@
 """How the camera and every surface move: closed-form, so that position at any frame is exact.
 
 A surface's canonical coordinates u (units of the frame's shorter side, origin at the surface's centre) reach the
-picture at frame t by
+image at frame t by
 
     x_px = centre_px + side_px * zoom(t) * R(roll(t)) * (position(t) + pan(t) / depth + scale(t) * R(angle(t)) * u)
 
 which is an affine map; flow between two frames is the composition of one such map with the inverse of another.
-Picture coordinates are continuous: pixel (column i, row j) covers [i, i+1) x [j, j+1) and has its centre at (i + 1/2, j + 1/2).
+Image coordinates are continuous: pixel (column i, row j) covers [i, i+1) x [j, j+1) and has its centre at (i + 1/2, j + 1/2).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures of a scene: every surface's paint is rasterised once, then carried to each frame by its affine motion.
+"""Images of a scene: every surface's paint is rasterised once, then carried to each frame by its affine motion.
 
 A scene's geometry comes in, [H, W, 3] uint8 frames go out. Surfaces become premultiplied RGBA sprites at about two
 texels per pixel; a frame composites them from far to near at twice the resolution and is averaged down, so that
@@ -68,7 +68,7 @@ def _sprite(scene: Scene, surface: Surface, density: float) -> _Sprite:
 
 
 class Renderer:
-    """Holds a scene's sprites; `frame(t)` may be called in any order."""
+    """Holds a scene's sprites, which takes a while to make; `frame(t)` may then be called in any order."""
 
     def __init__(self, scene: Scene) -> None:
         density = float(_SUPERSAMPLING * min(scene.width, scene.height))
@@ -76,20 +76,20 @@ class Renderer:
         self._sprites = [_sprite(scene, surface, density) for surface in scene.surfaces]
 
     def frame(self, t: int) -> NDArray[np.uint8]:
-        """[H, W, 3] uint8 RGB."""
+        """[H, W, 3] uint8 RGB. Raises ValueError for a frame outside the scene."""
         k = _SUPERSAMPLING
         size = (self._scene.width * k, self._scene.height * k)
-        picture = np.zeros((size[1], size[0], 3), np.float32)
+        image = np.zeros((size[1], size[0], 3), np.float32)
         for surface, sprite in zip(self._scene.surfaces, self._sprites, strict=True):
-            self._paint(picture, surface, sprite, t)
-        small = cv2.resize(picture, (self._scene.width, self._scene.height), interpolation=cv2.INTER_AREA)
+            self._paint(image, surface, sprite, t)
+        small = cv2.resize(image, (self._scene.width, self._scene.height), interpolation=cv2.INTER_AREA)
         return np.rint(np.clip(small, 0.0, 255.0)).astype(np.uint8)
 
-    def _paint(self, picture: NDArray[np.float32], surface: Surface, sprite: _Sprite, t: int) -> None:
-        """Composite one sprite onto the supersampled picture, in place."""
+    def _paint(self, image: NDArray[np.float32], surface: Surface, sprite: _Sprite, t: int) -> None:
+        """Composite one sprite onto the supersampled image, in place."""
         k, canvas = _SUPERSAMPLING, sprite.canvas
         matrix = self._scene.to_picture(surface, t)
-        top, bottom, left, right = 0, picture.shape[0], 0, picture.shape[1]
+        top, bottom, left, right = 0, image.shape[0], 0, image.shape[1]
         if surface.is_object:
             reach = (surface.size * float(np.hypot(*matrix[:2, 0])) + 2) * k
             left, top = (max(int(np.floor(c * k - reach)), 0) for c in matrix[:2, 2])
@@ -97,7 +97,7 @@ class Renderer:
             bottom = min(int(np.ceil(matrix[1, 2] * k + reach)), bottom)
             if left >= right or top >= bottom:
                 return
-        # subpixel (j, i) of the region → picture ((j + left + 1/2) / k) → canonical → texel index (its centre at + 1/2)
+        # subpixel (j, i) of the region → image ((j + left + 1/2) / k) → canonical → texel index (its centre at + 1/2)
         to_picture = np.array([[1 / k, 0, (left + 0.5) / k], [0, 1 / k, (top + 0.5) / k], [0, 0, 1]])
         d = canvas.density
         to_texel = np.array([[d, 0, -d * canvas.left - 0.5], [0, d, -d * canvas.top - 0.5], [0, 0, 1]])
@@ -105,7 +105,7 @@ class Renderer:
         border = cv2.BORDER_CONSTANT if surface.is_object else cv2.BORDER_REPLICATE
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         warped = cv2.warpAffine(sprite.rgba, mapping, (right - left, bottom - top), flags=flags, borderMode=border)
-        region = picture[top:bottom, left:right]
+        region = image[top:bottom, left:right]
         if warped.shape[2] == 3:
             region[:] = warped
         else:

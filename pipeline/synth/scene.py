@@ -1,17 +1,16 @@
-"""A synthetic video as a function of (seed, index): frames, masks, depth and exact flow at any time and on any pixel grid.
+"""The geometry of a synthetic video as a function of (seed, index): masks, depth and exact flow at any time and on any pixel grid.
 
 `Scene.create` draws the contents (`compose`) and re-draws the motions until every object can be seen; after that everything is
 geometry: the nearest surface whose outline holds a point owns it, and flow follows that surface's affine motion (`motion`), in
-float64. Where a surface is hidden in the other frame the flow is still that surface's. `render` supplies the pictures.
-`write` puts scenes into video files and DAVIS folders; the `truth` estimator asks them for flow.
+float64. Where a surface is hidden in the other frame the flow is still that surface's. Whoever wants images builds a
+`render.Renderer` of a scene, as `write` does for video files and DAVIS folders; the `truth` estimator asks scenes for flow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,6 @@ from pipeline.synth.compose import Contents, Style, Surface, draw_contents, draw
 from pipeline.synth.motion import canonical_to_picture
 from pipeline.video.geometry import crop_box, resized_size
 
-if TYPE_CHECKING:
-    from pipeline.synth.render import Renderer
-
 GENERATOR_VERSION = 1
 _ATTEMPTS = 40
 _SEEN_AT_START, _SEEN_LATER = 0.65, 0.4  # smallest visible share of an object's area in frame 0 / in later frames
@@ -30,9 +26,9 @@ _SEEN_AT_START, _SEEN_LATER = 0.65, 0.4  # smallest visible share of an object's
 
 @dataclass(frozen=True)
 class Grid:
-    """Sampling positions: `rows` x `columns` cells that divide a rectangle of the picture evenly, sampled at cell centres.
+    """Sampling positions: `rows` x `columns` cells that divide a rectangle of the image evenly, sampled at cell centres.
 
-    left, top, width, height in picture pixels, continuous (the picture itself is 0, 0, W, H).
+    left, top, width, height in image pixels, continuous (the image itself is 0, 0, W, H).
     """
 
     left: float
@@ -135,7 +131,7 @@ class Scene:
         return sum(s.is_object for s in self.surfaces)
 
     def to_picture(self, surface: Surface, t: float) -> NDArray[np.float64]:
-        """[3, 3] float64 homogeneous map from the surface's canonical coordinates to continuous picture pixels at frame t."""
+        """[3, 3] float64 homogeneous map from the surface's canonical coordinates to continuous image pixels at frame t."""
         if not 0 <= t <= self.frames - 1:
             raise ValueError(f"frame {t} is outside the scene's 0..{self.frames - 1}")
         middle = (self.frames - 1) / 2
@@ -178,10 +174,6 @@ class Scene:
         depths = np.array([s.depth / s.motion.scale_at(t - middle) for s in self.surfaces])
         return depths[self.owners(t, grid or self.picture_grid())].astype(np.float32)
 
-    def frame(self, t: int) -> NDArray[np.uint8]:
-        """[H, W, 3] uint8 RGB."""
-        return self._renderer.frame(t)
-
     def flow(
         self,
         t: float,
@@ -192,8 +184,8 @@ class Scene:
     ) -> NDArray[np.float32]:
         """[2, rows, columns] float32 flow (dx right, dy down) from frame t to frame t2, in pixels of the sampling grid.
 
-        crop: (left, top, width, height) of the picture in its pixels, the whole picture when None; size: (rows, columns)
-        of the grid laid over the crop, one cell per picture pixel when None.
+        crop: (left, top, width, height) of the image in its pixels, the whole image when None; size: (rows, columns)
+        of the grid laid over the crop, one cell per image pixel when None.
         """
         left, top, width, height = crop or (0.0, 0.0, float(self.width), float(self.height))
         rows, columns = size or (round(height), round(width))
@@ -223,13 +215,6 @@ class Scene:
                 a, b, d = (step[:, c, j][owner] for j in range(3))
                 flow[k, c] = a * x + b * y + d
         return flow
-
-    @cached_property
-    def _renderer(self) -> Renderer:
-        # here, because render builds on Scene's geometry
-        from pipeline.synth.render import Renderer
-
-        return Renderer(self)
 
 
 def _seen_share(scene: Scene) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Outlines as implicit functions: where a point lies inside an object or a background layer.
 
 Outlines are drawn by `compose`; `scene` evaluates them at exact pixel positions for masks and flow, `render`
-rasterises them into the opacity of a picture. `level` is negative inside, and an object's outline touches
+rasterises them into the opacity of a image. `level` is negative inside, and an object's outline touches
 the unit circle at most (x, y in units of the object's radius). Background outlines live in units of the frame's
 shorter side, origin at the frame's centre, y down.
 """

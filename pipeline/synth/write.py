@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.synth.compose import Style
+from pipeline.synth.render import Renderer
 from pipeline.synth.scene import Scene
 from pipeline.synth.tracks import tracks_bytes
 from shards.files import write_atomic
@@ -69,8 +70,9 @@ def _encode_video(path: Path, scene: Scene, fps: float) -> None:
         raise OSError(
             f"{path}: OpenCV cannot open a video of {scene.width}x{scene.height} at {fps} frames/s for writing here"
         )
+    renderer = Renderer(scene)
     for t in range(scene.frames):
-        writer.write(cv2.cvtColor(scene.frame(t), cv2.COLOR_RGB2BGR))
+        writer.write(cv2.cvtColor(renderer.frame(t), cv2.COLOR_RGB2BGR))
     writer.release()
     readable = _frames_in(temporary)
     if readable != scene.frames:  # OpenCV reports no failed write, not even a full disk
@@ -113,10 +115,10 @@ def _jpeg_bytes(frame_hwc: NDArray[np.uint8]) -> bytes:
 
 
 def _mask_bytes(mask_hw: NDArray[np.uint8]) -> bytes:
-    picture = Image.frombytes("P", (mask_hw.shape[1], mask_hw.shape[0]), mask_hw.tobytes())
-    picture.putpalette(davis_palette())
+    image = Image.frombytes("P", (mask_hw.shape[1], mask_hw.shape[0]), mask_hw.tobytes())
+    image.putpalette(davis_palette())
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -135,12 +137,13 @@ def _write_sequence(out_dir: Path, scene: Scene, fps: float, with_depth: bool) -
     tracks_path = out_dir / "Tracks" / f"{name}.npz"
     if _is_written(folders["JPEGImages"] / "scene.json", record) and tracks_path.is_file():
         return name
+    renderer = Renderer(scene)
     for tree, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)
         for t in range(scene.frames):
             match tree:
                 case "JPEGImages":
-                    data = _jpeg_bytes(scene.frame(t))
+                    data = _jpeg_bytes(renderer.frame(t))
                 case "Annotations":
                     data = _mask_bytes(scene.mask(t))
                 case _:
@@ -152,7 +155,7 @@ def _write_sequence(out_dir: Path, scene: Scene, fps: float, with_depth: bool) -
 
 
 def _in_parallel(job: Callable[[int], str], count: int, workers: int, done: Callable[[str], None]) -> None:
-    """Run job(0) .. job(count - 1) on threads (OpenCV and numpy let go of the interpreter); the first error ends it.
+    """Run job(0) .. job(count - 1) on threads (OpenCV and numpy release the GIL); the first error ends it.
 
     At most a few jobs are in flight, so memory does not grow with `count`.
     """
@@ -264,8 +267,9 @@ def generate(
             f"videos={videos}, davis_sequences={davis_sequences}: ask for at least one of them, and none below zero"
         )
     _check(seed, fps, size)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    _claim(out_dir, {**Scene.create(seed, 0, size=size, frames=frames, style=style).record(), "fps": fps})
+    record = {**Scene.create(seed, 0, size=size, frames=frames, style=style).record(), "fps": fps}
+    out_dir.mkdir(parents=True, exist_ok=True)  # only now: refused arguments leave nothing behind
+    _claim(out_dir, record)
     total = videos + davis_sequences
     if videos:
         done = _counter(progress, 0, total)

@@ -22,10 +22,10 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import Literal
 
+from common.command import nearest
 from pipeline.video.list_files import read_list, select_kinetics
 
 VIDEO_EXTENSIONS = frozenset(
@@ -58,7 +58,7 @@ LISTED_FRAMES_FPS = 24.0
 
 @dataclass(frozen=True)
 class Video:
-    """One input. kind: "file" is decoded by a video library, "frames" is a folder of pictures at `fps` frames per second."""
+    """One input. kind: "file" is decoded by a video library, "frames" is a folder of images at `fps` frames per second."""
 
     id: str
     path: Path
@@ -87,9 +87,7 @@ def survey(dataset: str, root: Path, *, list_file: Path | None = None) -> Listin
     layout that takes none, and a root in which the layout finds nothing (saying what was expected and what is there).
     """
     if dataset not in LAYOUTS:
-        near = get_close_matches(dataset, LAYOUTS, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(LAYOUTS))}"
-        raise ValueError(f"no dataset layout is called {dataset!r}; {hint}")
+        raise ValueError(f"no dataset layout is called {dataset!r}; {nearest(dataset, sorted(LAYOUTS))}")
     root = Path(root)
     if not root.is_dir() and not (dataset == "list" and root.is_file()):
         raise ValueError(f"the root of the {dataset} dataset, {root}, is not a directory")

@@ -1,11 +1,11 @@
 """Videos to windows through a decoding process that may be killed.
 
-Comes in: a `Video`, the passes wanted of it, a deadline. Goes out: a `DecodedVideo` whose anchors stream from the child one at
-a time, or a `Reject` that says why there are none.
+Comes in: a `Video`, the passes wanted of it, the settings of the set, a deadline. Goes out: a `DecodedVideo` whose anchors stream
+from the child one at a time, or a `Reject` that says why there are none.
 
     parent (worker)                         child (pipeline.video.child)
-    Decoder.windows ── request, JSON ─────▶ stamps → anchors → one sweep of decoding → squares
-                    ◀── header, JSON ─────  (or the reject)
+    Decoder.windows ── DecodeRequest ─────▶ stamps → anchors → one sweep of decoding → squares
+                    ◀── DecodeHeader ─────  (or DecodeRefusal)
     DecodedAnchor   ◀── raw bytes ────────  one message per pass; the socket's buffer holds the child back
 
 Video libraries hang and crash on damaged files, and neither can be caught in-process. So decoding runs in a process of its
@@ -15,27 +15,31 @@ fresh one. It dies with its parent. It is replaced after MAX_VIDEOS_PER_CHILD vi
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.video.child_process import ChildProcess
 from pipeline.video.datasets import LISTED_FRAMES_FPS, Video
-from pipeline.video.messages import Request, message_layout
-from pipeline.video.rejects import REJECT_REASONS, Reject
-from pipeline.video.sampling import check_offsets
+from pipeline.video.messages import (
+    DecodeRefusal,
+    DecodeRequest,
+    VideoFacts,
+    WindowFrames,
+    answer_from_bytes,
+    message_layout,
+)
+from pipeline.video.rejects import Reject
 from pipeline.window import Window
-
-__all__ = ["REJECT_REASONS", "DecodedAnchor", "DecodedVideo", "Decoder", "Reject"]
+from shards.schema import Settings
 
 MAX_VIDEOS_PER_CHILD = 200
+DEADLINE_S = 120.0
 TRANSFER_DEADLINE_S = 60.0
 
 
@@ -51,21 +55,13 @@ class DecodedAnchor:
 
 @dataclass(frozen=True)
 class DecodedVideo:
-    """n_frames: frames that can be shown. n_anchors: valid ones. fps: 1 / nominal interval. width, height: px, upright.
+    """facts: of the whole video. decode_s: wall time in the child.
 
-    frames_decoded: frames that the windows use. decode_s: wall time in the child. anchors: one per pass, in the order asked for;
-    may be walked once, and only until the Decoder's next call.
+    anchors: one per pass, in the order asked for; may be walked once, and only until the Decoder's next call.
     """
 
     video: Video
-    n_frames: int
-    n_anchors: int
-    fps: float
-    width: int
-    height: int
-    duration_s: float
-    engine: str
-    frames_decoded: int
+    facts: VideoFacts
     decode_s: float
     anchors: Iterator[DecodedAnchor]
 
@@ -96,51 +92,24 @@ class Decoder:
         return self._child.process.pid if self._child is not None and self._child.alive() else None
 
     def windows(
-        self,
-        video: Video,
-        passes: Sequence[int],
-        *,
-        seed: int,
-        offsets: Sequence[int],
-        image_size: int = 448,
-        flow_size: int = 224,
-        deadline_s: float = 120.0,
-        keep_neighbours: bool = False,
+        self, video: Video, passes: Sequence[int], settings: Settings, *, deadline_s: float = DEADLINE_S
     ) -> DecodedVideo:
         """Decode what the passes need of one video. When this returns all decoding is done; `anchors` only transfers.
 
         Raises Reject when the video yields nothing (its `seconds` is the time spent), ChildProcessError when the decoding process
-        cannot be started at all, ValueError for arguments that make no sense.
+        cannot be started at all, ValueError for passes or a deadline that make no sense.
         """
-        wanted = check_offsets(offsets)
         if not passes or min(passes) < 0:
             raise ValueError(f"passes must be a non-empty list of numbers from 0, got {list(passes)}")
-        if not 0 < flow_size <= image_size:
-            raise ValueError(f"flow_size must be between 1 and image_size, got {flow_size} and {image_size}")
         if not deadline_s > 0:
             raise ValueError(f"deadline_s must be positive, got {deadline_s}")
-        fps = (video.fps or LISTED_FRAMES_FPS) if video.kind == "frames" else None
-        request = Request(
-            video_id=video.id,
-            path=str(video.path),
-            kind=video.kind,
-            fps=fps,
-            passes=tuple(int(p) for p in passes),
-            seed=int(seed),
-            offsets=wanted,
-            image_size=image_size,
-            flow_size=flow_size,
-            keep_neighbours=keep_neighbours,
-        )
+        request = _request(video, passes, settings)
         child = self._ready_child()
-        header = json.loads(self._ask(child, json.dumps(asdict(request)).encode(), video, deadline_s))
-        if "reject" in header:
-            raise Reject(header["reject"], header["detail"], seconds=header["decode_s"])
-        shapes = message_layout(image_size, flow_size, len(wanted), keep_neighbours)
-        info = {key: value for key, value in header.items() if key != "windows"}
-        child.pending = len(passes)
-        anchors = self._receive(child, video, list(passes), wanted, header["windows"], shapes)
-        return DecodedVideo(video=video, anchors=anchors, **info)
+        answer = answer_from_bytes(self._ask(child, request.to_bytes(), video, deadline_s))
+        if isinstance(answer, DecodeRefusal):
+            raise Reject(answer.reason, answer.detail, seconds=answer.decode_s)
+        child.pending = len(request.passes)
+        return DecodedVideo(video, answer.facts, answer.decode_s, self._receive(child, video, request, answer.windows))
 
     def close(self) -> None:
         """End the decoding process. The Decoder may be used again afterwards."""
@@ -182,16 +151,12 @@ class Decoder:
         return Reject("decoder_crashed", f"decoding {video.path} ended its process {ended}{noise}", seconds=seconds)
 
     def _receive(
-        self,
-        child: ChildProcess,
-        video: Video,
-        passes: list[int],
-        offsets: tuple[int, ...],
-        windows: list[dict[str, Any]],
-        shapes: list[tuple[int, ...]],
+        self, child: ChildProcess, video: Video, request: DecodeRequest, windows: Sequence[WindowFrames]
     ) -> Iterator[DecodedAnchor]:
-        for pass_index, window in zip(passes, windows, strict=True):
-            buffer = np.empty(sum(int(np.prod(shape)) for shape in shapes), np.uint8)
+        shapes = message_layout(request.image_size, request.flow_size, len(request.offsets), request.keep_neighbours)
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        for pass_index, frames in zip(request.passes, windows, strict=True):
+            buffer = np.empty(sum(sizes), np.uint8)
             if self._child is not child:
                 raise RuntimeError("the anchors of a video must be read before the decoder's next call")
             try:
@@ -202,21 +167,37 @@ class Decoder:
                 raise self._crashed(child, video, 0.0) from error
             assert received == buffer.nbytes, (received, buffer.nbytes)
             child.pending -= 1
-            ends = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
-            parts = [part.reshape(shape) for part, shape in zip(np.split(buffer, ends), shapes, strict=True)]
+            flat = np.split(buffer, np.cumsum(sizes)[:-1])
+            parts = [part.reshape(shape) for part, shape in zip(flat, shapes, strict=True)]
             yield DecodedAnchor(
                 pass_index=pass_index,
                 window=Window(
                     video_id=video.id,
                     path=video.path,
-                    offsets=offsets,
-                    anchor_index=window["anchor_index"],
-                    neighbour_indices=tuple(window["neighbour_indices"]),
-                    anchor_time_s=window["anchor_time_s"],
-                    neighbour_times_s=tuple(window["neighbour_times_s"]),
+                    offsets=request.offsets,
+                    anchor_index=frames.anchor_index,
+                    neighbour_indices=frames.neighbour_indices,
+                    anchor_time_s=frames.anchor_time_s,
+                    neighbour_times_s=frames.neighbour_times_s,
                     anchor_hwc=parts[1],
                     neighbours_khwc=parts[2],
                 ),
                 image_hwc=parts[0],
                 neighbour_images_khwc=parts[3] if len(parts) > 3 else None,
             )
+
+
+def _request(video: Video, passes: Sequence[int], settings: Settings) -> DecodeRequest:
+    """The part of the settings that decoding depends on."""
+    return DecodeRequest(
+        video_id=video.id,
+        path=str(video.path),
+        kind=video.kind,
+        fps=(video.fps or LISTED_FRAMES_FPS) if video.kind == "frames" else None,
+        passes=tuple(int(p) for p in passes),
+        seed=settings.seed,
+        offsets=settings.offsets,
+        image_size=settings.image_size,
+        flow_size=settings.flow_size,
+        keep_neighbours=settings.keep_neighbours,
+    )

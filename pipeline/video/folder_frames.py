@@ -1,7 +1,7 @@
-"""Videos that are folders of pictures, behind the same interface as the video engines.
+"""Videos that are folders of images, as one more frame source.
 
-Comes in: a folder with one JPEG (or PNG) per frame. Goes out: time stamps at a constant rate and frames [H, W, 3] uint8 RGB.
-A picture that is damaged ends the whole video with a Reject that names it: its neighbours would otherwise pair across a gap.
+Comes in: a folder with one JPEG (or PNG) per frame. Goes out: a `FrameSource` whose times have a constant rate; EXIF rotation is ignored.
+An image that is damaged ends the whole video with a Reject that names it: its neighbours would otherwise pair across a gap.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ JPEG_MAGIC = b"\xff\xd8"
 
 
 class FolderFrames:
-    """The pictures of a folder, in the order of their names with numbers compared as numbers.
+    """The images of a folder, in the order of their names with numbers compared as numbers.
 
     JPEG where there is any, else PNG. Raises Reject("missing" | "unreadable" | "not_a_video" | "too_short").
     """
@@ -42,7 +42,7 @@ class FolderFrames:
         """(index, frame) for the given indices. Raises Reject("broken_frame")."""
         for index in indices:
             picture = self._pictures[index]
-            frame_hwc = read_picture(picture)
+            frame_hwc = read_image(picture)
             size = frame_hwc.shape[1], frame_hwc.shape[0]
             self._size = self._size or size
             if size != self._size:
@@ -53,7 +53,7 @@ class FolderFrames:
             yield index, frame_hwc
 
     def close(self) -> None:
-        """Pictures are opened one at a time."""
+        """Images are opened one at a time."""
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -75,8 +75,8 @@ def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """[H, W, 3] uint8 RGB. Raises Reject("broken_frame") naming the picture.
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """[H, W, 3] uint8 RGB. Raises Reject("broken_frame") naming the image.
 
     libjpeg only warns about damaged data and goes on with grey blocks; simplejpeg takes such a warning for an error.
     Pillow reads what is no plain JPEG.

@@ -21,6 +21,8 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.offsets import check_offsets
+
 FEISTEL_ROUNDS = 6
 
 
@@ -67,14 +69,6 @@ def valid_anchors(times_s: NDArray[np.float64], offsets: Sequence[int]) -> tuple
     distinct = (np.diff(window, axis=1) > 0).all(axis=1)
     anchors = np.flatnonzero((in_time & right_side).all(axis=1) & distinct)
     return anchors.astype(np.int64), nearest[anchors].astype(np.int64)
-
-
-def check_offsets(offsets: Sequence[int]) -> tuple[int, ...]:
-    """The offsets as a tuple of ints. Raises ValueError when there is none, or one is zero or given twice."""
-    wanted = tuple(int(k) for k in offsets)
-    if not wanted or 0 in wanted or len(set(wanted)) != len(wanted):
-        raise ValueError(f"offsets must be distinct non-zero integers such as -2,-1,1,2; got {list(offsets)}")
-    return wanted
 
 
 def _nearest(sorted_s: NDArray[np.float64], targets_s: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """One video to its windows, inside the decoding process: open, draw, sweep, crop.
 
-Comes in: a `Request`. The time stamps give the valid anchors, (seed, id, pass) draws one for each pass, and the union of all
-frames that these windows need is read in one ascending sweep; every frame is cropped and resized once. Goes out: a JSON-able
-header and the arrays of each pass, or a Reject.
+Comes in: a `DecodeRequest`. The time stamps give the valid anchors, (seed, id, pass) draws one for each pass, and the union of all
+frames that these windows need is read in one ascending sweep; every frame is cropped and resized once. Goes out: a
+`DecodeHeader` and the arrays of each pass, or a Reject.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.video.decord_frames import DecordFrames, EngineFailure, FrameSource, PyAVFrames, RepeatedFrames, import_av
+from pipeline.video.decord_frames import DecordFrames
 from pipeline.video.folder_frames import FolderFrames
+from pipeline.video.frame_source import EngineFailure, FrameSource, RepeatedFrames
 from pipeline.video.geometry import FrameSizeError, centre_square, shrink_square
-from pipeline.video.messages import Request
+from pipeline.video.messages import DecodeHeader, DecodeRequest, VideoFacts, WindowFrames
+from pipeline.video.pyav_frames import PyAVFrames, import_av
 from pipeline.video.rejects import Reject, check_file, is_container
 from pipeline.video.sampling import draw_anchor, nominal_interval_s, valid_anchors
 
@@ -31,7 +32,7 @@ class Squares:
     flow_hwc: NDArray[np.uint8]
 
 
-def decode(request: Request) -> tuple[dict[str, Any], list[list[NDArray[np.uint8]]]]:
+def decode(request: DecodeRequest) -> tuple[DecodeHeader, list[list[NDArray[np.uint8]]]]:
     """(header, per pass the arrays of its message). Raises Reject.
 
     decord is asked first; where it runs past the last real frame the file is counted and read again, where it fails PyAV takes over.
@@ -71,7 +72,7 @@ def explain_decord(path: Path, head: bytes, message: str) -> tuple[str, str]:
     return "corrupt", detail
 
 
-def gather(source: FrameSource, request: Request) -> tuple[dict[str, Any], list[list[NDArray[np.uint8]]]]:
+def gather(source: FrameSource, request: DecodeRequest) -> tuple[DecodeHeader, list[list[NDArray[np.uint8]]]]:
     """Draw the anchors, read every needed frame once, and put the windows together in the order of the passes."""
     times_s = source.times_s
     anchors, neighbours = valid_anchors(times_s, request.offsets)
@@ -106,26 +107,27 @@ def gather(source: FrameSource, request: Request) -> tuple[dict[str, Any], list[
         )
 
     interval_s = nominal_interval_s(times_s)
-    header = {
-        "n_frames": len(times_s),
-        "n_anchors": len(anchors),
-        "fps": 1.0 / interval_s,
-        "width": size[0],
-        "height": size[1],
-        "duration_s": float(times_s[-1] - times_s[0] + interval_s),
-        "engine": source.engine,
-        "frames_decoded": len(needed),
-        "windows": [
-            {
-                "anchor_index": int(anchors[d]),
-                "anchor_time_s": float(times_s[anchors[d]]),
-                "neighbour_indices": neighbours[d].tolist(),
-                "neighbour_times_s": times_s[neighbours[d]].tolist(),
-            }
-            for d in drawn
-        ],
-    }
-    return header, [_arrays(squares, int(anchors[d]), neighbours[d].tolist(), request.keep_neighbours) for d in drawn]
+    facts = VideoFacts(
+        n_frames=len(times_s),
+        n_anchors=len(anchors),
+        fps=1.0 / interval_s,
+        width=size[0],
+        height=size[1],
+        duration_s=float(times_s[-1] - times_s[0] + interval_s),
+        engine=source.engine,
+        frames_decoded=len(needed),
+    )
+    windows = tuple(
+        WindowFrames(
+            anchor_index=int(anchors[d]),
+            anchor_time_s=float(times_s[anchors[d]]),
+            neighbour_indices=tuple(neighbours[d].tolist()),
+            neighbour_times_s=tuple(times_s[neighbours[d]].tolist()),
+        )
+        for d in drawn
+    )
+    arrays = [_arrays(squares, int(anchors[d]), neighbours[d].tolist(), request.keep_neighbours) for d in drawn]
+    return DecodeHeader(facts, windows), arrays
 
 
 def _arrays(

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from probes.data.images import SUFFIXES, list_images, open_rgb
+from probes.data.images import SUFFIXES, list_images, open_labels, open_rgb, size_of
 
 VOID = 255
 MOST_OBJECTS = 50
@@ -49,7 +49,7 @@ class Sequence:
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         """Label map uint8 [height, width] of frame `index`: 0 background and void, 1..`objects` the objects."""
-        stored = _stored_labels(self.annotations[index])
+        stored = open_labels(self.annotations[index])
         if self.black_and_white:
             return (stored >= 128).astype(np.uint8)
         labels = np.where(stored == VOID, 0, stored).astype(np.uint8)
@@ -61,38 +61,6 @@ class Sequence:
         for path in (*self.frames, *self.annotations):
             digest.update(f"{path.name}:{path.stat().st_size};".encode())
         return digest.hexdigest()[:16]
-
-
-def _stored_labels(path: Path) -> NDArray[np.uint8]:
-    """The numbers of an annotation PNG: palette indices, or grey values; never colours."""
-    try:
-        with Image.open(path) as picture:
-            if picture.mode in ("P", "L"):
-                return np.asarray(picture, dtype=np.uint8)
-            if picture.mode == "1":
-                return np.asarray(picture, dtype=np.uint8) * 255
-            values = np.asarray(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"cannot decode the annotation {path}: {error}") from error
-    if values.ndim == 3:
-        colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
-        if (colours != colours[..., :1]).any():
-            raise ValueError(
-                f"annotation {path} is a colour picture (mode {picture.mode}): save label maps as palette PNGs"
-            )
-        values = colours[..., 0]
-    if values.min() < 0 or values.max() > 255:
-        raise ValueError(f"annotation {path} holds labels up to {values.max()}: at most 255 fit the format")
-    return values.astype(np.uint8)
-
-
-def _size_of(path: Path) -> tuple[int, int]:
-    """(height, width) from the header alone."""
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"cannot read the picture {path}: {error}") from error
 
 
 def _match(name: str, frames: tuple[Path, ...], annotations: tuple[Path, ...], folder: Path) -> tuple[Path, ...]:
@@ -139,9 +107,9 @@ def open_sequence(root: Path, resolution: str, name: str, *, merge_objects: bool
             "and the first and the last are not scored)"
         )
     annotations = _match(name, frames, list_images(label_folder, (".png",)), label_folder)
-    height, width = _size_of(frames[0])
+    height, width = size_of(frames[0])
     for path in (*frames, *annotations):
-        if (size := _size_of(path)) != (height, width):
+        if (size := size_of(path)) != (height, width):
             raise ValueError(
                 f"sequence {name!r}: {path} is {size[1]}x{size[0]}, but {frames[0].name} is {width}x{height}: "
                 "all frames and annotations of a sequence have one size"
@@ -153,7 +121,7 @@ def open_sequence(root: Path, resolution: str, name: str, *, merge_objects: bool
 
 def _objects_of(name: str, first: Path) -> tuple[int, bool]:
     """(number of objects, whether white means object 1) as the first annotation tells."""
-    values = set(np.unique(_stored_labels(first)).tolist())
+    values = set(np.unique(open_labels(first)).tolist())
     if values <= {0, VOID} and VOID in values:
         return 1, True
     objects = max(values - {VOID}, default=0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -34,6 +35,38 @@ def open_rgb(path: Path, *, what: str = "picture") -> Image.Image:
             return picture.convert("RGB")
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"cannot decode the {what} {path}: {error}") from error
+
+
+def open_labels(path: Path) -> NDArray[np.uint8]:
+    """The numbers of a label map [H, W]: palette indices, or grey values; never colours. Raises ValueError naming the file."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode in ("P", "L"):
+                return np.asarray(picture, dtype=np.uint8)
+            if picture.mode == "1":
+                return np.asarray(picture, dtype=np.uint8) * 255
+            values = np.asarray(picture)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"cannot decode the annotation {path}: {error}") from error
+    if values.ndim == 3:
+        colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
+        if (colours != colours[..., :1]).any():
+            raise ValueError(
+                f"annotation {path} is a colour picture (mode {picture.mode}): save label maps as palette PNGs"
+            )
+        values = colours[..., 0]
+    if values.min() < 0 or values.max() > 255:
+        raise ValueError(f"annotation {path} holds labels up to {values.max()}: at most 255 fit the format")
+    return values.astype(np.uint8)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(height, width) from the header alone. Raises ValueError naming the file."""
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"cannot read the picture {path}: {error}") from error
 
 
 def input_size(height_px: int, frame_height: int, frame_width: int, multiple: int) -> tuple[int, int]:

@@ -28,6 +28,12 @@ class Features:
         high = None if self.high_bkhw is None else self.high_bkhw[index : index + 1]
         return Features(self.low_bdgf[index : index + 1], high)
 
+    def require_finite(self) -> None:
+        """Raises ValueError where a feature is NaN or infinite."""
+        for one in (self.low_bdgf, self.high_bkhw):
+            if one is not None and not bool(one.isfinite().all()):
+                raise ValueError("the network's features are not finite (NaN or infinity): is the checkpoint intact?")
+
 
 @dataclass(frozen=True)
 class Encoding:

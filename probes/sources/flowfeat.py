@@ -61,7 +61,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path, *, teacher: bool = False, seed: int = 0, device: torch.device) -> Checkpoint:
-    """teacher: take the EMA decoder of a training snapshot. Raises ValueError or OSError saying what is wrong with the file."""
+    """teacher: take the EMA decoder of a training checkpoint. Raises ValueError or OSError saying what is wrong with the file."""
     if not path.is_file():
         raise ValueError(
             f"no model file {path}: train one with `python -m trainer train`, or name another with --model"

@@ -14,39 +14,31 @@ more, 1.5 GB at the peak on a CPU with a ViT-S encoder, however long the video.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
-import click
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from common.feature_colors import ColorBasis
-from probes.data import davis
+from probes.data.batching import batches, pictures_per_batch
 from probes.data.images import PAPER_HEIGHT_PX, batch_of, input_size
-from probes.drawing import display_size, feature_picture, overlay, picked_frames, shown_map
+from probes.drawing import picked_frames, shown_map
 from probes.heads import linear
-from probes.metrics.davis import score_frame, summarise
-from probes.options import CommaSeparated, option
+from probes.metrics.davis import score_frame
+from probes.options import option
 from probes.sources.features import Features, Source, by_encoder, features_of
-from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task
-from probes.tasks.vos_reference import paper_reference
-
-PATH = click.Path(path_type=Path)
-BATCH_PIXELS = {"cpu": 480 * 832, "cuda": 8 * 480 * 832}
-"""Pixels of the network's input per batch: one 480p frame on a CPU, where more gain nothing and cost 1 GB each."""
-MOST_FRAMES = 8
-"""Frames per batch, however small they are."""
+from probes.task import Context, Reference, Row, Settings
+from probes.tasks.vos_common import SequenceUnit, VosTask, object_rows
+from probes.tasks.vos_reference import linear_reference
 
 
 @dataclass(frozen=True)
-class LinearVos(Task):
+class LinearVos(VosTask):
     """The probe as asked for on the command line. Defaults are the paper's."""
 
     name: ClassVar = "vos"
@@ -59,38 +51,8 @@ class LinearVos(Task):
         "Features: three principal components as red, green and blue, fitted to the first frame of the sequence. "
         "The encoder alone shows its token grid."
     )
-    unit: ClassVar = Noun("sequence", "sequences")
-    part: ClassVar = Noun("object", "objects")
-    step: ClassVar = Noun("map", "maps")
-    metrics: ClassVar = (
-        Metric("JF", "J&F", percent=True),
-        Metric("J", "J mean", percent=True),
-        Metric("J_recall", "J recall", percent=True),
-        Metric("J_decay", "J decay", percent=True, higher_is_better=False),
-        Metric("F", "F mean", percent=True),
-        Metric("F_recall", "F recall", percent=True),
-        Metric("F_decay", "F decay", percent=True, higher_is_better=False),
-    )
-    headline: ClassVar = "JF"
-    main_metrics: ClassVar = ("J", "F", "JF")
 
-    root: Path | None = field(
-        default=None, metadata=option("--davis", PATH, "Directory with JPEGImages/ and Annotations/.", data=True)
-    )
     height_px: int = field(default=PAPER_HEIGHT_PX, metadata=option("--height", int, "Input height, px."))
-    sequences: tuple[str, ...] = field(
-        default=(), metadata=option("--sequences", CommaSeparated(), "Only these, with commas between them.")
-    )
-    list_file: Path | None = field(
-        default=None, metadata=option("--list", PATH, "File that names the sequences, one a line.")
-    )
-    resolution: str | None = field(
-        default=None, metadata=option("--resolution", str, "Folder under JPEGImages.  [default: 480p, or the only one]")
-    )
-    year: str | None = field(
-        default=None,
-        metadata=option("--year", click.Choice(["2016", "2017"]), "ImageSets list; 2016 makes one object of all."),
-    )
     iterations: int = field(
         default=linear.ITERATIONS, metadata=option("--iterations", int, "Steps of the linear probe.")
     )
@@ -112,51 +74,22 @@ class LinearVos(Task):
             "learning_rate": linear.LEARNING_RATE,
             "weight_decay": linear.WEIGHT_DECAY,
             "standardise": self.standardise,
-            "objects": "merged" if self.year == "2016" else "separate",
+            "objects": self.objects_setting,
         }
 
-    def about(self) -> Settings:
-        return {"data": str(self.root)}
-
-    def units(self) -> list[SequenceUnit]:
-        if self.root is None:
-            raise ValueError("video object segmentation needs --davis DIR")
-        found = davis.open_davis(
-            self.root,
-            resolution=self.resolution,
-            year=None if self.year is None else int(self.year),
-            list_file=self.list_file,
-            sequences=self.sequences,
-        )
-        return [SequenceUnit(sequence, self) for sequence in found]
+    def units(self) -> list[LinearUnit]:
+        return [LinearUnit(sequence, self) for sequence in self.opened()]
 
     @classmethod
     def reference(cls, settings: Settings, units: int) -> Reference:
-        return paper_reference(settings, units)
+        return linear_reference(settings, units)
 
 
 @dataclass(frozen=True)
-class SequenceUnit:
+class LinearUnit(SequenceUnit):
     """One video of the data set."""
 
-    sequence: davis.Sequence
     task: LinearVos
-
-    @property
-    def name(self) -> str:
-        return self.sequence.name
-
-    @property
-    def facts(self) -> Mapping[str, int]:
-        return {"frames": len(self.sequence), "objects": self.sequence.objects}
-
-    @property
-    def steps(self) -> int:
-        """Feature maps per source: all frames but the last."""
-        return len(self.sequence) - 1
-
-    def fingerprint(self) -> str:
-        return self.sequence.fingerprint()
 
     def evaluate(self, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
         """A row per object. The first and last frame are not scored, as in the DAVIS benchmark."""
@@ -173,8 +106,7 @@ class SequenceUnit:
         context.step(len(sources))
         shown = set(picked_frames(len(sequence)))
         scores = {source.name: np.empty((2, sequence.objects, len(sequence) - 2)) for source in sources}
-        per_batch = max(1, BATCH_PIXELS.get(context.device.type, BATCH_PIXELS["cpu"]) // (size_hw[0] * size_hw[1]))
-        for indices in batches(1, len(sequence) - 1, min(per_batch, MOST_FRAMES)):
+        for indices in batches(1, len(sequence) - 1, pictures_per_batch(size_hw, context.device)):
             images = [sequence.image(index) for index in indices]
             truths = [sequence.labels(index) for index in indices]
             for index in shown.intersection(indices):
@@ -191,7 +123,7 @@ class SequenceUnit:
                             index, source, images[place], predicted[place], basis, features.picture(place), context
                         )
             context.step(len(sources) * len(indices))
-        return {name: [_row(o, values) for o in range(sequence.objects)] for name, values in scores.items()}
+        return {name: object_rows(values) for name, values in scores.items()}
 
     def _fit_first_frame(
         self, sources: Sequence[Source], images_bhwc: Tensor
@@ -200,6 +132,7 @@ class SequenceUnit:
         labels_hw = self.sequence.labels(0)
         fitted = {}
         for source, features in features_of(sources, images_bhwc):
+            features.require_finite()
             labels = labels_for(features, labels_hw)
             if not bool(labels.any()):
                 raise ValueError(
@@ -216,29 +149,6 @@ class SequenceUnit:
             fitted[source.name] = probe, ColorBasis.fit(shown_map(features))
         return fitted
 
-    @property
-    def _picture_size(self) -> tuple[int, int]:
-        return display_size(self.sequence.height, self.sequence.width)
-
-    def _draw_frame(self, index: int, image: Image.Image, truth: NDArray[np.uint8], context: Context) -> None:
-        frame, size = self.sequence.frames[index].stem, self._picture_size
-        context.pictures.save(frame, "frame", image.resize(size, Image.Resampling.BILINEAR))
-        context.pictures.save(frame, "annotation", overlay(image, truth, size))
-
-    def _draw(
-        self,
-        index: int,
-        source: Source,
-        image: Image.Image,
-        predicted: NDArray[np.uint8],
-        basis: ColorBasis,
-        features: Features,
-        context: Context,
-    ) -> None:
-        frame, size = self.sequence.frames[index].stem, self._picture_size
-        context.pictures.save(frame, "mask", overlay(image, predicted, size), source)
-        context.pictures.save(frame, "features", feature_picture(basis, shown_map(features), size), source)
-
 
 def labels_for(features: Features, labels_hw: NDArray[np.uint8]) -> Tensor:
     """int64 labels at the resolution of the features: the label at every cell's centre."""
@@ -247,23 +157,3 @@ def labels_for(features: Features, labels_hw: NDArray[np.uint8]) -> Tensor:
     # "nearest-exact" samples cell centres; "nearest" would take corners and shift a token grid by half a patch.
     labels = F.interpolate(torch.from_numpy(labels_hw.astype(np.float32))[None, None], size=size, mode="nearest-exact")
     return labels[0, 0].long().to(target.device)
-
-
-def batches(first: int, stop: int, size: int) -> Iterator[range]:
-    for start in range(first, stop, size):
-        yield range(start, min(start + size, stop))
-
-
-def _row(index: int, values: NDArray[np.float64]) -> Row:
-    """The row of object `index` of J and F [2, objects, frames], shares in [0, 1]."""
-    j, f = summarise(values[0, index]), summarise(values[1, index])
-    figures = {
-        "JF": (j.mean + f.mean) / 2,
-        "J": j.mean,
-        "J_recall": j.recall,
-        "J_decay": j.decay,
-        "F": f.mean,
-        "F_recall": f.recall,
-        "F_decay": f.decay,
-    }
-    return Row(str(index + 1), figures)

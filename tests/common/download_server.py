@@ -12,7 +12,7 @@ from common.download import Patience
 
 CONTENT = hashlib.sha256(b"seed").digest() * 4096  # 128 KiB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-HASTY = Patience(attempts=3, stall_s=0.3, pause_s=0.001, wait_s=0.3)
+HASTY = Patience(attempts=3, stall_s=1.0, pause_s=0.001, wait_s=0.3)
 
 
 class Server(ThreadingHTTPServer):

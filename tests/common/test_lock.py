@@ -15,7 +15,8 @@ def test_a_lock_file_that_its_holder_has_just_removed_is_no_lock(
     made_again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Opened before the holder removed it, locked afterwards: a third process would lock the new file beside us."""
-    lock, calls = tmp_path / "file.lock", []
+    lock = tmp_path / "file.lock"
+    calls: list[int] = []
 
     def late(handle: int, how: int, real: object = fcntl.flock) -> None:
         if not calls:

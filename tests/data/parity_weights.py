@@ -17,19 +17,24 @@ entries a re-implementation may not use (mask_token, refinenet4.resConfUnit1.*):
 skipping one would shift the stream for all later keys.
 """
 
+from __future__ import annotations
+
 import json
 import math
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 TOKENS = {"pos_embed", "cls_token", "mask_token", "register_tokens"}
 
 
-def rng(seed):
+def rng(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int(seed)))
 
 
-def scale_rule(key, shape, n):
+def scale_rule(key: str, shape: tuple[int, ...], n: NDArray[np.float64]) -> NDArray[np.float64]:
     last = key.rsplit(".", 1)[-1]
     if last in TOKENS:
         return 0.02 * n
@@ -44,7 +49,7 @@ def scale_rule(key, shape, n):
     return n / math.sqrt(math.prod(shape[1:]))
 
 
-def make_state_dict(shapes, seed):
+def make_state_dict(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, NDArray[np.float32]]:
     """shapes: {key: shape}.  Returns {key: float32 ndarray} in sorted key order."""
     g = rng(seed)
     return {
@@ -53,17 +58,17 @@ def make_state_dict(shapes, seed):
     }
 
 
-def load_shapes(json_path):
+def load_shapes(json_path: str | Path) -> dict[str, tuple[int, ...]]:
     with open(json_path) as f:
         return {k: tuple(v) for k, v in json.load(f).items()}
 
 
-def normals(seed, *shape):
+def normals(seed: int, *shape: int) -> NDArray[np.float32]:
     """Plain float32 standard normals."""
     return rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def image(seed, b, h, w):
+def image(seed: int, b: int, h: int, w: int) -> NDArray[np.float32]:
     """ImageNet-normalised-looking input: smooth waves plus noise, [b, 3, h, w] float32."""
     g = rng(seed)
     y, x = np.mgrid[0:h, 0:w].astype(np.float64)
@@ -76,7 +81,7 @@ def image(seed, b, h, w):
     return out.astype(np.float32)
 
 
-def smooth_flow(seed, b, h, w, amp=0.05):
+def smooth_flow(seed: int, b: int, h: int, w: int, amp: float = 0.05) -> NDArray[np.float32]:
     """Piecewise-smooth flow in [-1, 1] image units with a moving square, [b, 2, h, w] float32."""
     g = rng(seed)
     y, x = np.mgrid[0:h, 0:w].astype(np.float64)
@@ -91,7 +96,7 @@ def smooth_flow(seed, b, h, w, amp=0.05):
     return out.astype(np.float32)
 
 
-def checksum(sd):
+def checksum(sd: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
     """Order-independent fingerprint of a state dict: {key: (sum, sum of squares)} condensed to two floats."""
     s = sum(float(np.asarray(v, np.float64).sum()) for v in sd.values())
     q = sum(float((np.asarray(v, np.float64) ** 2).sum()) for v in sd.values())

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -22,7 +24,7 @@ KILLS = 20
 
 
 def command(videos: Path, out: Path, *more: str) -> list[str]:
-    base = [
+    start = [
         sys.executable,
         "-m",
         "pipeline",
@@ -34,20 +36,8 @@ def command(videos: Path, out: Path, *more: str) -> list[str]:
         "--out",
         str(out),
     ]
-    return [
-        *base,
-        "--image-size",
-        "64",
-        "--flow-size",
-        "32",
-        "--chunk-videos",
-        "2",
-        "--passes",
-        "2",
-        "--workers",
-        "2",
-        *more,
-    ]
+    small = ["--image-size", "64", "--flow-size", "32", "--chunk-videos", "2", "--passes", "2", "--workers", "2"]
+    return [*start, *small, *more]
 
 
 def start(args: list[str]) -> subprocess.Popen[bytes]:
@@ -135,32 +125,37 @@ def test_interrupt_keeps_what_has_landed(videos: Path, whole: tuple[dict[str, st
     assert digests(out) == whole[0]
 
 
-def test_a_full_disk_is_one_line_and_a_rerun_continues(
-    videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path
-) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 KiB."""
     mount = tmp_path / "small-disk"
     mount.mkdir()
-    if (
-        os.geteuid() != 0
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(mount)], capture_output=True
-        ).returncode
-    ):
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(mount)]
+    if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small tmpfs")
-    try:
-        out = mount / "set"
-        done = subprocess.run(
-            command(videos, out, "--passes", "4"), cwd=ROOT, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 1, done.stdout + done.stderr
-        assert "no space left" in done.stderr.lower() and "rerun" in done.stderr and "Traceback" not in done.stderr, (
-            done.stderr
-        )
-        subprocess.run(["mount", "-o", "remount,size=64m", str(mount)], check=True)
-        finish(command(videos, out, "--passes", "4"))
-        assert verify(out, deep=True) == []
-    finally:
-        subprocess.run(["umount", str(mount)], check=True)
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.mark.parametrize("whose", ["the parent's plan", "a worker's shard"])
+def test_a_full_disk_is_one_line_and_a_rerun_continues(
+    videos: Path, whole: tuple[dict[str, str], float], small_disk: Path, whose: str
+) -> None:
+    """The same line whoever meets it first."""
+    out = small_disk / "set"
+    if whose == "the parent's plan":
+        with suppress(OSError):
+            (small_disk / "filler").write_bytes(bytes(2**20))
+    full = subprocess.run(command(videos, out, "--passes", "4"), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert full.returncode == 1, full.stdout + full.stderr
+    assert full.stderr.splitlines()[-1] == (
+        f"Error: no space left on the device of {out}: free some and rerun the same command; chunks that have landed are safe"
+    )
+    assert "Traceback" not in full.stderr
+    assert (out / "records" / "plan.json").exists() == (whose == "a worker's shard")
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    finish(command(videos, out, "--passes", "4"))
+    assert verify(out, deep=True) == []
 
 
 def test_memory_stays_flat_over_300_videos(videos: Path, tmp_path: Path) -> None:

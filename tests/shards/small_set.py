@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,22 @@ def image_of(chunk: int, pass_index: int, position: int) -> np.ndarray:
     return np.random.default_rng([7, chunk, pass_index, position]).integers(0, 255, (32, 32, 3), np.uint8)
 
 
-def encoded(chunk: int, pass_index: int, position: int) -> EncodedSample:
+def optional_of(chunk: int, pass_index: int, position: int) -> dict[str, bytes]:
+    """Neighbour frames and confidences as extraction keeps them; neighbour m2 of the second video has no flow, so no confidence."""
+    draw = np.random.default_rng([8, chunk, pass_index, position])
+    kept = {}
+    for offset in SETTINGS.offsets:
+        label = schema.offset_label(offset)
+        frame, confidence = draw.integers(0, 255, (32, 32, 3), np.uint8), draw.integers(0, 255, (16, 16, 1), np.uint8)
+        kept[f"{label}.jpg"] = simplejpeg.encode_jpeg(frame, quality=90, colorspace="RGB")
+        if (position, label) != (1, "m2"):
+            kept[f"{label}.conf.jpg"] = simplejpeg.encode_jpeg(
+                confidence, quality=95, colorspace="GRAY", colorsubsampling="Gray"
+            )
+    return kept
+
+
+def encoded(chunk: int, pass_index: int, position: int, optional: Mapping[str, bytes] | None = None) -> EncodedSample:
     flows = [flow_of(chunk, pass_index, position, k) for k in range(4)]
     std = np.stack([channel_std_px(f) for f in flows])
     mean = np.stack([f.reshape(2, -1).mean(axis=1) for f in flows])
@@ -49,20 +66,29 @@ def encoded(chunk: int, pass_index: int, position: int) -> EncodedSample:
         columns["status"] = [schema.NON_FINITE, schema.STILL, schema.STORED, schema.STORED]
         data[0] = None
     image = simplejpeg.encode_jpeg(image_of(chunk, pass_index, position), quality=90, colorspace="RGB")
-    return EncodedSample(f"video-{chunk}-{position}", 10, 1.0, image, data, columns, {})
+    return EncodedSample(f"video-{chunk}-{position}", 10, 1.0, image, data, columns, optional or {})
 
 
-def write_set(root: Path, chunks: int = CHUNKS, passes: int = PASSES, landed: int | None = None) -> Path:
+def write_set(
+    root: Path,
+    chunks: int = CHUNKS,
+    passes: int = PASSES,
+    landed: int | None = None,
+    optional: Callable[[int, int, int], Mapping[str, bytes]] | None = None,
+) -> Path:
+    """optional: makes the optional members of (chunk, pass, position); then the set says that it keeps them."""
+    settings = replace(SETTINGS, keep_neighbours=True, keep_confidence=True) if optional else SETTINGS
     plan = []
     for chunk in range(chunks):
         names = [f"video-{chunk}-{i}" for i in range(SETTINGS.chunk_videos)]
         plan += [{"video": n, "path": f"{n}.mp4", "chunk": chunk, "position": i} for i, n in enumerate(names)]
         if landed is not None and chunk >= landed:
             continue
-        writer = ChunkWriter(root, SETTINGS, chunk, range(passes))
+        writer = ChunkWriter(root, settings, chunk, range(passes))
         for pass_index in range(passes):
             for position in range(2):  # the third video of every chunk is rejected
-                writer.add(pass_index, position, encoded(chunk, pass_index, position))
+                kept = optional(chunk, pass_index, position) if optional else None
+                writer.add(pass_index, position, encoded(chunk, pass_index, position, kept))
         ok = {
             "status": "ok",
             "reason": "",
@@ -75,5 +101,5 @@ def write_set(root: Path, chunks: int = CHUNKS, passes: int = PASSES, landed: in
         }
         bad = {"status": "rejected", "reason": "corrupt", "detail": "made up"}
         writer.commit([{"video": names[0], **ok}, {"video": names[1], **ok}, {"video": names[2], **bad}])
-    finalize(root, SETTINGS, chunks, passes, plan)
+    finalize(root, settings, chunks, passes, plan)
     return root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -58,3 +59,19 @@ def test_a_disk_that_fills_up_while_syncing_is_named(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match=r"No space.*report\.md"):
         write_atomic(path, "new")
     assert path.read_text() == "old" and names(tmp_path) == ["report.md"]
+
+
+def test_threads_may_write_one_file_at_once(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a") as mine:
+        names_seen: list[Path] = []
+
+        def other() -> None:
+            with atomic_path(tmp_path / "a") as theirs:
+                names_seen.append(theirs)
+                theirs.write_text("theirs")
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        mine.write_text("mine")
+    assert names_seen != [mine] and (tmp_path / "a").read_text() == "mine"

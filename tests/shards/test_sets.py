@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 
-from shards import reader, schema
+from shards import schema
 from shards.codec import decode_flow
 from shards.files import atomic_file
-from shards.reader import SampleError, ShardSet, ShardSetError
+from shards.reader import Sample, SampleError, ShardSet, ShardSetError
+from shards.stream import stream
 from shards.verify import verify
 from shards.writer import ChunkWriter
 from tests.shards.small_set import CHUNKS, PASSES, SETTINGS, encoded, flow_of, write_set
@@ -79,7 +80,7 @@ def test_plain_webdataset_reads_it_with_no_code_of_ours(shard_set: Path) -> None
 
 def test_stream_and_index_agree(shard_set: Path) -> None:
     data = ShardSet(shard_set)
-    by_key = {(s.key, s.offset): s for s in reader.stream(shard_set)}
+    by_key = {(s.key, s.offset): s for s in stream(shard_set)}
     assert len(by_key) == 28  # 24 above the noise floor and 4 below
     for i, key in enumerate(data.keys):
         for k in data.trainable(i):
@@ -134,7 +135,7 @@ def _finds(root: Path) -> bool:
         return True
 
 
-def _reads_something_else(root: Path, truth: dict[tuple[int, int], reader.Sample]) -> bool:
+def _reads_something_else(root: Path, truth: dict[tuple[int, int], Sample]) -> bool:
     try:
         data = ShardSet(root)
     except ShardSetError:
@@ -156,7 +157,7 @@ def test_verify_names_the_damaged_sample(shard_set: Path) -> None:
     data = ShardSet(shard_set)
     i = data.keys.index("000001-01-0001")
     raw = bytearray(path.read_bytes())
-    raw[int(data._image[i, 0]) + 40] ^= 0x10
+    raw[data.members(i)[0].offset + 40] ^= 0x10
     path.write_bytes(bytes(raw))
     text = [str(p) for p in verify(shard_set)]
     assert any("pass-01/000001.tar: SHA-256" in t for t in text)

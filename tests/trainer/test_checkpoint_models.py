@@ -36,7 +36,7 @@ def test_an_exported_model_comes_back(variant: str, suffix: str, tmp_path: Path)
     assert torch.equal(loaded(images)[1], model(images)[1])
 
 
-@pytest.mark.parametrize("layout", ["flat", "nested", "module", "nested_module", "snapshot"])
+@pytest.mark.parametrize("layout", ["flat", "nested", "module", "nested_module", "checkpoint"])
 def test_every_layout_is_read(layout: str, tmp_path: Path) -> None:
     tensors = random_state(VARIANT)
     prefixed = {f"module.{key}": value for key, value in tensors.items()}
@@ -51,12 +51,12 @@ def test_every_layout_is_read(layout: str, tmp_path: Path) -> None:
         "nested": {"model": tensors},
         "module": prefixed,
         "nested_module": {"model": prefixed},
-        "snapshot": {"model": {**tensors, **extras}, "optim": {"lr": 1e-4}},
+        "checkpoint": {"model": {**tensors, **extras}, "optim": {"lr": 1e-4}},
     }[layout]  # type: ignore[assignment]
     path = tmp_path / "m.pth"
     torch.save(payload, path)
     assert same_tensors(FlowFeat.from_pretrained(path), tensors)
-    if layout == "snapshot":
+    if layout == "checkpoint":
         teacher = FlowFeat.from_pretrained(path, teacher=True).state_dict()
         assert all(torch.equal(teacher[f"decoder.{key}"], value + 1) for key, value in decoder.items())
         assert torch.equal(teacher["encoder.cls_token"], tensors["encoder.cls_token"])

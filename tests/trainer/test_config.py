@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import Config, changed_settings, flatten, load_config, to_toml
+from trainer.encoder import spec_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -29,7 +30,7 @@ def test_defaults_are_the_papers() -> None:
         "train.lr": 1e-4,
         "train.betas": (0.9, 0.999),
         "train.weight_decay": 0.0,
-        "train.precision": "float32",
+        "train.precision": "fp32",
         "loss.alpha": 1.0,
         "loss.sigma": 0.1,
         "loss.flow_weight": 0.1,
@@ -42,11 +43,9 @@ def test_defaults_are_the_papers() -> None:
     assert {key: settings[key] for key in paper} == paper
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda p: p.name)
 def test_shipped_configs_are_valid(path: Path) -> None:
     config = load_config(path)
-    from trainer.encoder import spec_of
-
     assert config.views.image_size % (2 * spec_of(config.encoder.variant).patch) == 0
 
 
@@ -143,3 +142,11 @@ def test_what_a_resumed_run_may_not_change() -> None:
     assert changed_settings(base, load_config(None, ["train.steps=5", "data.workers=0", "log.every=1"])) == []
     changed = changed_settings(base, load_config(None, ["train.lr=1.0", "train.seed=3", "data.offsets=[1]"]))
     assert [line.split(":")[0] for line in changed] == ["data.offsets", "train.seed", "train.lr"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_overrides_that_are_valid_together_are_valid_in_any_order(order: int) -> None:
+    config = load_config(None, ["train.accumulate=3", "train.batch_size=9"][::order])
+    assert (config.train.accumulate, config.train.batch_size) == (3, 9)
+    config = load_config(None, ["encoder.init=random", "train.batch_size=9", "train.batch_size=6"][::order])
+    assert config.train.batch_size == (6 if order == 1 else 9), "the last one counts"

@@ -12,20 +12,11 @@ from torch import Tensor
 
 from shards.codec import decode_flow, encode_flow
 from tests.trainer.model_fixtures import meta_of, parity_weights, tensors
-from trainer.config import load_config
-from trainer.distill import (
-    crop_theta,
-    distill,
-    fit_linear_map,
-    flow_loss,
-    gradient_loss,
-    predict_flow,
-    sample_view,
-    standardise_flow,
-)
-from trainer.feed import Views, cut_views
+from trainer.config import LossConfig, load_config
+from trainer.distill import fit_linear_map, flow_loss, gradient_loss, predict_flow
 from trainer.learner import Learner
-from trainer.order import Boxes
+from trainer.update import FlowDistillation, distill
+from trainer.views import Boxes, Pixels, Views, crop_theta, cut_views, sample_view, standardise_flow
 
 CASES = ("small", "wide", "rect")
 ALPHAS = ("1", "0.1", "0.001")
@@ -94,7 +85,7 @@ def test_map_losses_and_gradients_match_the_reference(recorded: Any, name: str, 
     standard = standardise_flow(case.flow, pixels=False)
     u1, u2 = (sample_view(standard, theta, case.size) for theta in (case.theta1, case.theta2))
     student = case.student.clone().requires_grad_()
-    got = distill(case.teacher, student, u1, u2, alpha=float(alpha))
+    got = distill(case.teacher, student, u1, u2, LossConfig(alpha=float(alpha)))
     terms = (got.flow, got.grad, got.total)
     gradients = [torch.autograd.grad(term, student, retain_graph=True)[0] for term in terms]
     where = f"{name}/alpha{alpha}"
@@ -115,7 +106,7 @@ def test_constant_flow_costs_nothing_where_the_official_loss_is_nan(recorded: An
     assert np.isnan(official[1]) and not np.isnan(official[0])
     flow = standardise_flow(torch.full((2, 2, 16, 16), 3.7))
     features = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    got = distill(features.detach(), features, flow, flow)
+    got = distill(features.detach(), features, flow, flow, LossConfig())
     got.total.backward()
     assert float(got.grad.detach()) == 0.0 and float(got.flow.detach()) < 0.02  # rounding of the mean / 1e-5
     assert features.grad is not None and torch.isfinite(features.grad).all()
@@ -138,9 +129,9 @@ def test_method_stays_in_float32_under_autocast() -> None:
     draw = torch.Generator().manual_seed(2)
     x = torch.randn(2, 32, 16, 16, generator=draw)
     u = torch.randn(2, 2, 16, 16, generator=draw)
-    plain = distill(x, x, u, u)
+    plain = distill(x, x, u, u, LossConfig())
     with torch.autocast("cpu", torch.bfloat16):
-        under = distill(x, x, u, u)
+        under = distill(x, x, u, u, LossConfig())
     assert under.map_bD2.dtype == under.predicted_b2hw.dtype == torch.float32
     torch.testing.assert_close(under.map_bD2, plain.map_bD2, atol=0, rtol=0)
     torch.testing.assert_close(under.total, plain.total, atol=0, rtol=0)
@@ -181,13 +172,14 @@ def test_step_holds_when_flow_went_through_a_shard(recorded: Any, name: str) -> 
     stacked = np.stack([boxes1, boxes2], axis=1)
     boxes = Boxes(stacked[..., 2], stacked[..., 0].astype(np.int64), stacked[..., 1].astype(np.int64))
     frame = torch.zeros(len(values), *meta[name]["frame_hw"], 3, dtype=torch.uint8)
-    views = cut_views(frame, values, quantum, boxes, view_size=height, source_size=frame.shape[1])
+    views = cut_views(Pixels(frame, values, quantum), boxes, view_size=height, source_size=frame.shape[1])
+    assert views.u1 is not None and views.u2 is not None
     exact = standardise_flow(case.flow, pixels=False)
     for u, theta in ((views.u1, case.theta1), (views.u2, case.theta2)):
         error = u - sample_view(exact, theta, case.size)
         assert 0 < float(error.abs().max()) <= 1 / 8
         assert float(error.square().mean().sqrt()) <= 1 / 28
-    got = distill(case.teacher, case.student, views.u1, views.u2)
+    got = distill(case.teacher, case.student, views.u1, views.u2, LossConfig())
     wanted = recorded[f"{name}/alpha1/losses_l1_grad_total"]
     np.testing.assert_allclose([float(got.flow), float(got.grad), float(got.total)], wanted, rtol=0.03)
 
@@ -197,7 +189,7 @@ def test_cut_views_matches_the_pieces_it_is_made_of(recorded: Any) -> None:
     images = torch.from_numpy(draw.integers(0, 255, (2, 40, 40, 3), np.uint8))
     flow = torch.from_numpy(draw.integers(-900, 900, (2, 2, 20, 20)).astype(np.int16))
     boxes = Boxes(np.array([[0.5, 0.6], [0.7, 0.75]]), np.array([[0, 3], [5, 9]]), np.array([[20, 1], [2, 0]]))
-    views = cut_views(images, flow, torch.tensor([0.25, 0.5]), boxes, view_size=16, source_size=40)
+    views = cut_views(Pixels(images, flow, torch.tensor([0.25, 0.5])), boxes, view_size=16, source_size=40)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     normal = ((images / 255 - mean) / std).permute(0, 3, 1, 2)
     pixels = flow.float() * torch.tensor([0.25, 0.5]).view(2, 1, 1, 1)
@@ -217,7 +209,10 @@ def test_whole_step_through_encoder_and_decoder_matches_the_reference(recorded: 
     shapes = {key: tuple(value.shape) for key, value in learner.model.state_dict().items()}
     learner.model.load_state_dict(tensors(parity_weights.make_state_dict(shapes, e2e["weight_seed"])))
     decoder = {key.removeprefix("decoder."): s for key, s in shapes.items() if key.startswith("decoder.")}
-    learner.teacher.decoder.load_state_dict(tensors(parity_weights.make_state_dict(decoder, e2e["teacher_seed"])))
+    assert isinstance(learner.objective, FlowDistillation)
+    learner.objective.teacher.decoder.load_state_dict(
+        tensors(parity_weights.make_state_dict(decoder, e2e["teacher_seed"]))
+    )
     n, source = e2e["n"], e2e["F"]
     flow = standardise_flow(torch.from_numpy(parity_weights.smooth_flow(e2e["S"] + 2, 1, n, n)), pixels=False)
     image = torch.from_numpy(parity_weights.image(e2e["S"] + 3, 1, source, source))
@@ -230,8 +225,10 @@ def test_whole_step_through_encoder_and_decoder_matches_the_reference(recorded: 
 
     losses = [update.losses[part] for part in ("flow", "grad", "total")]
     np.testing.assert_allclose(losses, recorded["e2e/losses_l1_grad_total"], atol=1e-4, rtol=1e-3)
-    np.testing.assert_allclose(update.predicted_b2hw[..., ::7, ::7], recorded["e2e/pred_flow"], atol=1e-4, rtol=1e-3)
-    np.testing.assert_allclose(update.student_bchw[:, ::16, ::14, ::14], recorded["e2e/student_feat"], atol=1e-4)
+    np.testing.assert_allclose(
+        update.shown["predicted"][..., ::7, ::7], recorded["e2e/pred_flow"], atol=1e-4, rtol=1e-3
+    )
+    np.testing.assert_allclose(update.shown["student"][:, ::16, ::14, ::14], recorded["e2e/student_feat"], atol=1e-4)
     assert sorted(k for k, p in student.items() if p.grad is None) == sorted(e2e["params_without_grad"])
     norms = [float(student[name].grad.norm()) for name in e2e["params_with_grad"]]  # type: ignore[union-attr]
     np.testing.assert_allclose(norms, recorded["e2e/grad_norms"], rtol=e2e["grad_rtol"])

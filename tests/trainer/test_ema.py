@@ -13,18 +13,18 @@ from trainer.ema import Teacher, decay_at
 RECORDED = np.load(Path(__file__).resolve().parents[1] / "data" / "parity_ema.npz")
 
 
-def scalar(value: float) -> nn.Module:
+def scalar(value: float) -> nn.Linear:
     layer = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         layer.weight.fill_(value)
     return layer
 
 
-def follow(teacher: Teacher, student: nn.Module, first: int, last: int) -> tuple[list[float], list[float]]:
+def follow(teacher: Teacher, student: nn.Linear, first: int, last: int) -> tuple[list[float], list[float]]:
     values, decays = [], []
     for call in range(first, last):
         with torch.no_grad():
-            student.weight.fill_(float(RECORDED["trajectory"][call]))  # type: ignore[operator,union-attr]
+            student.weight.fill_(float(RECORDED["trajectory"][call]))
         decay = teacher.update(student)
         values.append(float(teacher.decoder.weight))  # type: ignore[arg-type]
         decays.append(-1.0 if decay is None else decay)
@@ -61,5 +61,5 @@ def test_teacher_has_no_gradients_and_shares_nothing() -> None:
     teacher = Teacher(student)
     assert not any(p.requires_grad for p in teacher.decoder.parameters())
     with torch.no_grad():
-        student.weight.fill_(5.0)  # type: ignore[operator,union-attr]
+        student.weight.fill_(5.0)
     assert float(teacher.decoder.weight) == 1.0  # type: ignore[arg-type]

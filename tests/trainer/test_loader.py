@@ -16,7 +16,8 @@ import pytest
 
 from shards.reader import ShardSet
 from tests.trainer.training_set import FLOW, IMAGE, FakeSource, flip_image_byte, write_training_set
-from trainer.loader import Batch, Loader, LoaderError, Plan
+from trainer.batch import Batch, Plan
+from trainer.loader import Loader, LoaderError
 from trainer.order import SampleOrder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +31,7 @@ def take(loader: Loader, count: int, first: int = 0) -> list[tuple]:
     """Copies of `count` batches: (step, sample, neighbour, images, flow, quantum, failures)."""
     copies = []
     for batch in loader.batches(first):
+        assert batch.flow_b2hw is not None
         arrays = (batch.sample, batch.neighbour, batch.images_bhwc, batch.flow_b2hw, batch.quantum_px)
         copies.append((batch.step, *(a.copy() for a in arrays), list(batch.failures)))
         if len(copies) == count:
@@ -177,7 +179,7 @@ def test_workers_end_when_an_exception_leaves_the_block() -> None:
 def test_workers_leave_when_the_main_process_is_killed(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import time
-        from tests.trainer.test_data import plan_for
+        from tests.trainer.test_loader import plan_for
         from tests.trainer.training_set import FakeSource
         from trainer.loader import Loader
         loader = Loader(FakeSource(), plan_for(), workers=3)
@@ -234,6 +236,7 @@ def test_real_shards_arrive_as_they_are_read(tmp_path: Path, workers: int) -> No
 
 
 def check_rows(batch: Batch, shards: ShardSet) -> None:
+    assert batch.flow_b2hw is not None
     for row, (i, k) in enumerate(zip(batch.sample, batch.neighbour, strict=True)):
         sample = shards.read(int(i), int(k))
         assert (batch.images_bhwc[row] == sample.image_hwc).all() and (batch.flow_b2hw[row] == sample.flow_chw).all()

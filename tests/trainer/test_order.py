@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.order import SampleOrder, batch_positions, draw_boxes, permute, uniforms
+from trainer.order import SampleOrder, batch_positions, permute, uniforms
+from trainer.views import draw_boxes
 
 PINNED_SAMPLES = [738, 90, 640, 866, 427]
 PINNED_NEIGHBOURS = [0, 2, 2, 0, 1]
@@ -15,6 +16,7 @@ PINNED_TOPS = [[25, 78], [98, 5]]
 PINNED_SCALES = [[0.7223246036517029, 0.6559133384856713], [0.6770301786930679, 0.5989852837136606]]
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 600), key=st.integers(0, 2**63))
 def test_permute_is_a_permutation(n: int, key: int) -> None:
     image = permute(np.arange(n), n, np.full(n, key, np.uint64))
@@ -83,6 +85,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
         batch_positions(0, 10, ranks=4)
 
 
+@settings(deadline=None)
 @given(positions=st.lists(st.integers(0, 2**40), min_size=1, max_size=20), seed=st.integers(0, 2**31 - 1))
 def test_positions_can_be_asked_for_in_any_grouping(positions: list[int], seed: int) -> None:
     order = SampleOrder(np.ones((19, 3), bool), seed=seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ import simplejpeg
 
 from shards import schema
 from shards.codec import channel_std_px, encode_flow, pair_exponent
+from shards.reader import ShardSet
+from shards.sample import Buffers
 from shards.schema import SampleError, Settings
 from shards.writer import ChunkWriter, EncodedSample, finalize
 
@@ -56,8 +58,27 @@ def sample(number: int) -> EncodedSample:
     return EncodedSample(f"v{number}", 10, 1.0, jpeg, data, columns, {})
 
 
-def write_training_set(root: Path, samples: int = 10, complete: bool = True) -> Path:
-    """One pass of chunks of six videos; `complete` false leaves the last chunk out."""
+def optional_members(number: int) -> dict[str, bytes]:
+    """What extraction keeps with --keep-neighbours and --keep-confidence; sample 4 has no confidence for its flow to +1."""
+    draw = np.random.default_rng([number, 1])
+    kept = {}
+    for offset in SETTINGS.offsets:
+        label = schema.offset_label(offset)
+        frame = draw.integers(0, 255, (IMAGE // 8, IMAGE // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+        confidence = draw.integers(0, 255, (FLOW // 4, FLOW // 4, 1), np.uint8).repeat(4, 0).repeat(4, 1)
+        kept[f"{label}.jpg"] = simplejpeg.encode_jpeg(frame, quality=90, colorspace="RGB")
+        if (number, offset) != (4, 1):
+            kept[f"{label}.conf.jpg"] = simplejpeg.encode_jpeg(
+                confidence, quality=95, colorspace="GRAY", colorsubsampling="Gray"
+            )
+    return kept
+
+
+def write_training_set(
+    root: Path, samples: int = 10, complete: bool = True, optional: bool = False, passes: int = 1
+) -> Path:
+    """Passes of chunks of six videos; `complete` false leaves the last chunk out, `optional` keeps neighbours and confidence."""
+    settings = replace(SETTINGS, keep_neighbours=optional, keep_confidence=optional)
     ok = {"status": "ok", "reason": "", "detail": "", "frames": 20, "fps": 10.0, "width": 64, "height": 64}
     chunks = -(-samples // SETTINGS.chunk_videos)
     plan = []
@@ -66,31 +87,27 @@ def write_training_set(root: Path, samples: int = 10, complete: bool = True) -> 
         plan += [{"video": f"v{n}", "path": f"v{n}.mp4", "chunk": chunk, "position": i} for i, n in enumerate(numbers)]
         if chunk == chunks - 1 and not complete:
             continue
-        writer = ChunkWriter(root, SETTINGS, chunk, [0])
+        writer = ChunkWriter(root, settings, chunk, list(range(passes)))
         for position, number in enumerate(numbers):
-            writer.add(0, position, sample(number))
+            for taken in range(passes):
+                encoded = sample(number + 100 * taken)
+                kept = replace(encoded, optional=optional_members(number)) if optional else encoded
+                writer.add(taken, position, kept)
         writer.commit([{"video": f"v{n}", "engine": "test", **ok} for n in numbers])
-    finalize(root, SETTINGS, chunks, 1, plan)
+    finalize(root, settings, chunks, passes, plan)
     return root
 
 
 def flip_image_byte(root: Path, row: int) -> str:
     """Damage the picture of one sample in place; returns its key."""
-    from shards.reader import ShardSet
-
     shards = ShardSet(root)
-    path = root / shards.shards[int(shards._shard[row])]
+    path = root / shards.shard_of(row)
     with open(path, "r+b") as file:
-        file.seek(int(shards._image[row, 0]) + 100)
+        file.seek(shards.members(row)[0].offset + 100)
         byte = file.read(1)[0]
         file.seek(-1, 1)
         file.write(bytes([byte ^ 0x10]))
     return shards.keys[row]
-
-
-@dataclass(frozen=True)
-class Read:
-    quantum_px: float
 
 
 @dataclass
@@ -103,7 +120,7 @@ class FakeSource:
     crash: Iterable[int] = ()
     reads: list[tuple[int, int]] = field(default_factory=list)
 
-    def read(self, i: int, k: int, image_out: np.ndarray, flow_out: np.ndarray, /) -> Read:
+    def read_into(self, i: int, k: int, out: Buffers, /) -> float:
         self.reads.append((i, k))
         if i in self.hang:
             time.sleep(3600)
@@ -112,6 +129,7 @@ class FakeSource:
         if i in self.bad:
             raise SampleError(f"sample-{i} in some shard is damaged")
         time.sleep(self.delay_s)
-        image_out[:] = i % 256
-        flow_out[:] = k
-        return Read(2.0**-k)
+        assert out.image_hwc is not None and out.flow_chw is not None
+        out.image_hwc[:] = i % 256
+        out.flow_chw[:] = k
+        return 2.0**-k

@@ -85,7 +85,7 @@ def mixture(info_p4hw: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def heat_map(info_p4hw: Tensor) -> Tensor:
-    """The official picture of uncertainty: expected log-scale Σ w·β = w0·β0, [P, H, W], 0 = sure."""
+    """The official image of uncertainty: expected log-scale Σ w·β = w0·β0, [P, H, W], 0 = sure."""
     w0_phw, beta0_phw = mixture(info_p4hw)
     return w0_phw * beta0_phw
 

@@ -6,9 +6,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pipeline.extract.run import Request, extract
+from pipeline.extract.local import LocalRunner
+from pipeline.extract.run import ExtractionRequest, extract, stated
+from pipeline.flow.estimator import EstimatorOptions, choose
 from pipeline.synth import write_videos
-from shards.schema import Manifest
+from shards.schema import Manifest, Settings
 
 SMALL: dict[str, Any] = {"image_size": 64, "flow_size": 32, "chunk_videos": 2}
 
@@ -19,14 +21,21 @@ def make_videos(out: Path, count: int, seed: int = 0) -> Path:
     return out
 
 
-def request(videos: Path, out: Path, **changes: Any) -> Request:
+def request(
+    videos: Path, out: Path, *, dataset: str = "folder", flow: str = "dis", passes: int = 2, **changes: Any
+) -> ExtractionRequest:
+    """A small extraction. changes: of the settings by `content`, of the estimator's options by `options`, else of the request."""
     content = {**SMALL, **changes.pop("content", {})}
-    base: dict[str, Any] = {"dataset": "folder", "root": videos, "out": out, "flow": "dis", "passes": 2}
-    return Request(**{**base, "content": content, "deadline_s": 60.0, **changes})
+    options = EstimatorOptions(**changes.pop("options", {}))
+    estimator = choose(flow, options, image_size=content["image_size"])
+    settings = Settings(dataset=dataset, estimator=stated(estimator), **content)
+    return ExtractionRequest(videos, out, settings, estimator, passes=passes, **{"deadline_s": 60.0, **changes})
 
 
-def run(wanted: Request) -> Manifest:
-    return extract(wanted, lambda event, tally: None, lambda plan, tally: None)
+def run(wanted: ExtractionRequest, workers: int = 1) -> Manifest:
+    """In worker processes, without a word."""
+    runner = LocalRunner(workers, wanted.estimator)
+    return extract(wanted, runner, lambda event, tally: None, lambda plan, tally: None)
 
 
 def digests(root: Path) -> dict[str, str]:

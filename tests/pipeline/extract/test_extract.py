@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.extract import chunk as chunk_module
-from pipeline.extract.chunk import ChunkJob, encode_pair, extract_chunk
+from common.command import PlainError
+from common.lock import directory_lock
+from pipeline.extract import stages
+from pipeline.extract.encode import encode_pair
+from pipeline.extract.local import LocalRunner
 from pipeline.extract.plan import PlanError, make_plan
+from pipeline.extract.runner import ChunkJob
+from pipeline.extract.stages import extract_chunk
 from pipeline.flow.dis import DisFlow
 from pipeline.flow.truth import load_scene
 from pipeline.video.datasets import list_videos
@@ -65,7 +71,7 @@ def test_a_rerun_adds_nothing(videos: Path, whole: Path) -> None:
 
 
 def test_workers_and_batches_do_not_shape_the_set(videos: Path, whole: Path, tmp_path: Path) -> None:
-    run(request(videos, tmp_path / "other", workers=2, batch=1))
+    run(request(videos, tmp_path / "other", batch=1), workers=2)
     assert digests(tmp_path / "other") == digests(whole)
 
 
@@ -93,7 +99,7 @@ def test_fewer_passes_leave_the_set_alone(videos: Path, whole: Path) -> None:
         ({"flow": "truth"}, "estimator.name: 'dis' in the set, 'truth' asked for"),
     ],
 )
-def test_other_settings_are_refused_by_name(videos: Path, whole: Path, change: dict, named: str) -> None:  # type: ignore[type-arg]
+def test_other_settings_are_refused_by_name(videos: Path, whole: Path, change: dict[str, Any], named: str) -> None:
     before = digests(whole)
     with pytest.raises(PlanError, match="made with other settings") as caught:
         run(request(videos, whole, **change))
@@ -140,7 +146,7 @@ def test_bad_videos_are_rejected_with_a_reason_and_the_rest_goes_on(videos: Path
     (mixed / "c_cut.mp4").write_bytes(whole_video[: len(whole_video) // 2])
     make_videos(tmp_path / "short", 1)
     out = tmp_path / "set"
-    manifest = run(request(mixed, out, workers=2))
+    manifest = run(request(mixed, out), workers=2)
     assert manifest.counts["ok"] == 5 and sum(manifest.counts["rejected"].values()) == 3
     rows = {r["video"]: r for r in pq.read_table(out / schema.VIDEOS).to_pylist()}
     assert rows["a_empty"]["reason"] == "empty_file" and rows["b_text"]["reason"] == "not_a_video"
@@ -232,12 +238,11 @@ def test_neighbour_frames_are_kept_on_request(videos: Path, tmp_path: Path) -> N
 def test_encode_pair_statistics() -> None:
     flow = np.random.default_rng(0).normal([[[2.0]], [[-1.0]]], 0.5, (2, 32, 32)).astype(np.float32)
     data, row = encode_pair(flow, None, 0.02)
-    assert data is not None and row["status"] == schema.STORED and row["confidence"] is None
-    assert row["mean_dx_px"] == pytest.approx(flow[0].mean(), abs=1e-6) and row["std_dy_px"] == pytest.approx(
-        flow[1].std(), abs=1e-6
-    )
-    assert row["max_px"] == pytest.approx(np.hypot(*flow).max(), abs=1e-5)
-    assert 2.0 ** row["quantum_exponent"] == decode_flow(data).quantum_px
+    assert data is not None and row.status == schema.STORED and row.confidence is None
+    assert row.mean_dx_px == pytest.approx(flow[0].mean(), abs=1e-6)
+    assert row.std_dy_px == pytest.approx(flow[1].std(), abs=1e-6)
+    assert row.max_px == pytest.approx(np.hypot(*flow).max(), abs=1e-5)
+    assert row.quantum_exponent is not None and 2.0**row.quantum_exponent == decode_flow(data).quantum_px
 
 
 def test_a_full_disk_loses_only_the_chunk_at_hand(
@@ -248,20 +253,20 @@ def test_a_full_disk_loses_only_the_chunk_at_hand(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(chunk_module.ChunkWriter, "add", full)
+    monkeypatch.setattr(stages.ChunkWriter, "add", full)
     with Decoder() as decoder, pytest.raises(OSError, match="No space left"):
         extract_chunk(job(videos, tmp_path, settings), decoder, DisFlow(), lambda report: None)
     assert not list(tmp_path.rglob("*.tar")) and not list(tmp_path.rglob("*.parquet"))
 
 
 def test_only_one_extraction_writes_a_set(videos: Path, tmp_path: Path) -> None:
-    from pipeline.extract.run import locked
-
-    with locked(tmp_path / "set"), pytest.raises(ValueError, match="another extraction is writing"):
+    with directory_lock(tmp_path / "set", "an extraction"), pytest.raises(PlainError, match="an extraction is already"):
         run(request(videos, tmp_path / "set"))
 
 
-@pytest.mark.parametrize("change", [{"passes": 0}, {"workers": 0}, {"batch": 0}, {"deadline_s": 0.0}])
-def test_senseless_requests(videos: Path, tmp_path: Path, change: dict) -> None:  # type: ignore[type-arg]
+@pytest.mark.parametrize("change", [{"passes": 0}, {"batch": 0}, {"deadline_s": 0.0}, {"deadline_s": float("nan")}])
+def test_senseless_requests(videos: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         request(videos, tmp_path, **change)
+    with pytest.raises(ValueError, match="must be"):
+        LocalRunner(0, request(videos, tmp_path).estimator)

@@ -105,13 +105,13 @@ def moving_pair(height: int, width: int, seed: int) -> NDArray[np.uint8]:
 
 
 def _texture(wave: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
-    picture = np.full((*x.shape, 3), 127.5)
+    image = np.full((*x.shape, 3), 127.5)
     for channel in range(3):
         for k in range(12):
             length, angle = 7 * 1.35**k, 2 * np.pi * wave[channel, k, 1]
             turns = math.cos(angle) / length * x + math.sin(angle) / length * y + wave[channel, k, 0]
-            picture[..., channel] += (7 + 2.2 * k) * np.sin(2 * np.pi * turns)
-    return np.floor(np.clip(picture, 0, 255) + 0.5).astype(np.uint8)
+            image[..., channel] += (7 + 2.2 * k) * np.sin(2 * np.pi * turns)
+    return np.floor(np.clip(image, 0, 255) + 0.5).astype(np.uint8)
 
 
 def as_frames(frames_fhwc: NDArray[np.uint8]) -> Tensor:

@@ -20,15 +20,15 @@ def frames(count: int, rows: int = 6, columns: int = 8, seed: int = 0) -> NDArra
     return np.random.default_rng(seed).integers(0, 256, (count, rows, columns, 3), np.uint8)
 
 
-def window(pictures: NDArray[np.uint8], name: str = "a", first: int = 0) -> Window:
-    """The first picture is the anchor, frame `first` of its video; the others follow it."""
-    indices = tuple(range(first + 1, first + len(pictures)))
-    offsets = tuple(range(1, len(pictures)))
-    return Window(name, Path(name), offsets, first, indices, 0.0, (0.0,) * len(offsets), pictures[0], pictures[1:])
+def window(images: NDArray[np.uint8], name: str = "a", first: int = 0) -> Window:
+    """The first image is the anchor, frame `first` of its video; the others follow it."""
+    indices = tuple(range(first + 1, first + len(images)))
+    offsets = tuple(range(1, len(images)))
+    return Window(name, Path(name), offsets, first, indices, 0.0, (0.0,) * len(offsets), images[0], images[1:])
 
 
-def shift(pictures: NDArray[np.uint8], k: int) -> NDArray[np.float64]:
-    return pictures[k].mean(axis=(0, 1))[:2] - pictures[0].mean(axis=(0, 1))[:2]
+def shift(images: NDArray[np.uint8], k: int) -> NDArray[np.float64]:
+    return images[k].mean(axis=(0, 1))[:2] - images[0].mean(axis=(0, 1))[:2]
 
 
 def test_windows_of_several_videos_share_a_batch_and_their_frames() -> None:
@@ -37,11 +37,11 @@ def test_windows_of_several_videos_share_a_batch_and_their_frames() -> None:
     flows = PairEstimator("toy", toy, 64).estimate([window(long), window(short, "b"), window(long[1:4], first=1)])
     assert toy.tried == [4 + 2 + 2], "one run for all pairs of all videos"
     assert toy.frames == [5 + 3], "the third window's frames are in the first window too"
-    for pictures, flow in zip((long, short, long[1:4]), flows, strict=True):
-        assert flow.flow_kchw.shape == (len(pictures) - 1, 2, 6, 8)
-        assert flow.confidence_khw is not None and flow.confidence_khw.shape == (len(pictures) - 1, 6, 8)
-        for k in range(1, len(pictures)):
-            assert np.allclose(flow.flow_kchw[k - 1, :, 3, 4], shift(pictures, k), rtol=1e-5)
+    for images, flow in zip((long, short, long[1:4]), flows, strict=True):
+        assert flow.flow_kchw.shape == (len(images) - 1, 2, 6, 8)
+        assert flow.confidence_khw is not None and flow.confidence_khw.shape == (len(images) - 1, 6, 8)
+        for k in range(1, len(images)):
+            assert np.allclose(flow.flow_kchw[k - 1, :, 3, 4], shift(images, k), rtol=1e-5)
 
 
 def test_windows_of_different_sizes_in_one_call() -> None:
@@ -54,11 +54,11 @@ def test_windows_of_different_sizes_in_one_call() -> None:
 
 
 def test_a_frame_in_two_windows_is_one_frame_but_only_if_it_is_the_same_picture() -> None:
-    pictures = frames(2)
-    table, first = FrameTable(), window(pictures)
-    assert table.add(first, 0, pictures[0]) == table.add(first, 0, pictures[0].copy()) == 0
-    assert table.add(first, 0, pictures[1]) == 1, "same name, other pixels: another frame"
-    assert table.add(window(pictures, "b"), 0, pictures[0]) == 2
+    images = frames(2)
+    table, first = FrameTable(), window(images)
+    assert table.add(first, 0, images[0]) == table.add(first, 0, images[0].copy()) == 0
+    assert table.add(first, 0, images[1]) == 1, "same name, other pixels: another frame"
+    assert table.add(window(images, "b"), 0, images[0]) == 2
 
 
 NO_MEMORY = (
@@ -70,17 +70,17 @@ NO_MEMORY = (
 
 @pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
 def test_out_of_memory_halves_the_batch_and_reports_it(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    pictures, others = frames(5), frames(4, seed=3)
+    images, others = frames(5), frames(4, seed=3)
     toy = ToyNetwork(holds=2, error=error)
     estimator = PairEstimator("toy", toy, 8)
     with caplog.at_level(logging.WARNING):
-        flows = estimator.estimate([window(pictures), window(others, "b")])
+        flows = estimator.estimate([window(images), window(others, "b")])
     assert toy.tried == [7, 3, 1, 1, 1, 1, 1, 1, 1]
     assert (estimator.halvings, estimator.batch_pairs) == (2, 1)
     assert "toy: 7 pairs do not fit the memory of cpu" in caplog.text
-    assert np.allclose(flows[0].flow_kchw[3, :, 0, 0], shift(pictures, 4), rtol=1e-5)
+    assert np.allclose(flows[0].flow_kchw[3, :, 0, 0], shift(images, 4), rtol=1e-5)
     assert np.allclose(flows[1].flow_kchw[2, :, 0, 0], shift(others, 3), rtol=1e-5)
-    estimator.estimate([window(pictures)])
+    estimator.estimate([window(images)])
     assert toy.tried[9:] == [1, 1, 1, 1], "it stays halved"
 
 
@@ -147,7 +147,12 @@ def test_a_batch_on_cuda_is_not_smaller_the_second_time(monkeypatch: pytest.Monk
         monkeypatch.setattr(torch.cuda, name, getattr(card, name))
     monkeypatch.setattr(toy, "pair_bytes", lambda rows, columns: 20)
     run = toy.run
-    monkeypatch.setattr(toy, "run", lambda f, pairs: (card.batch(20 * len(pairs)), run(f, pairs))[1])
+
+    def taking_memory(frames_fhwc: NDArray[np.uint8], pairs: list[tuple[int, int]]) -> batching.PairFlow:
+        card.batch(20 * len(pairs))
+        return run(frames_fhwc, pairs)
+
+    monkeypatch.setattr(toy, "run", taking_memory)
     estimator = batching.PairEstimator("toy", toy, 64)
     estimator.estimate([window(frames(5))])
     estimator.estimate([window(frames(5))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -27,11 +28,11 @@ class Fixed:
     def __init__(self, flow_chw: NDArray[np.float32]) -> None:
         self.flow_chw = flow_chw
 
-    def estimate(self, windows: list[Window]) -> list[WindowFlow]:
+    def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
         return [WindowFlow(self.flow_chw[None]) for _ in windows]
 
 
-def picture(path: Path, height: int = 20, width: int = 30, seed: int = 0) -> None:
+def image(path: Path, height: int = 20, width: int = 30, seed: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8))
 
@@ -44,28 +45,28 @@ def truth(path: Path, flow: NDArray[np.float32] | None = None, known: NDArray[np
 def all_layouts(root: Path) -> None:
     """One pair in every layout, and things that are no pairs."""
     for n in (10, 11):
-        picture(root / f"mb/other-data/Venus/frame{n}.png")
+        image(root / f"mb/other-data/Venus/frame{n}.png")
     truth(root / "mb/other-gt-flow/Venus/flow10.flo")
     truth(root / "mb/other-gt-flow/Alone/flow10.flo")
     for name in ("00001_img1.ppm", "00001_img2.ppm", "0000007-img0.ppm", "0000007-img1.ppm", "00002_img1.ppm"):
-        picture(root / "chairs" / name)
+        image(root / "chairs" / name)
     for name in ("00001_flow.flo", "0000007-gt.flo", "00002_flow.flo"):
         truth(root / "chairs" / name)
     for n in (10, 11):
-        picture(root / f"kitti15/training/image_2/000003_{n}.png")
-        picture(root / f"kitti12/training/colored_0/000004_{n}.png")
+        image(root / f"kitti15/training/image_2/000003_{n}.png")
+        image(root / f"kitti12/training/colored_0/000004_{n}.png")
     truth(root / "kitti15/training/flow_occ/000003_10.png")
     truth(root / "kitti12/training/flow_occ/000004_10.png")
     for n in (1, 2, 3):
         for rendering in ("clean", "final"):
-            picture(root / f"sintel/training/{rendering}/alley_1/frame_{n:04d}.png")
+            image(root / f"sintel/training/{rendering}/alley_1/frame_{n:04d}.png")
     truth(root / "sintel/training/flow/alley_1/frame_0001.flo")
     truth(root / "sintel/training/flow/alley_1/frame_0002.flo")
     for n in (6, 7):
-        picture(root / f"things/frames_cleanpass/TRAIN/A/0000/left/{n:04d}.png")
+        image(root / f"things/frames_cleanpass/TRAIN/A/0000/left/{n:04d}.png")
     truth(root / "things/optical_flow/TRAIN/A/0000/into_future/left/OpticalFlowIntoFuture_0006_L.pfm")
     for n in (1, 2):
-        picture(root / f"mine/x/frame{n}.png")
+        image(root / f"mine/x/frame{n}.png")
     truth(root / "mine/x/flow_gt.flo")
 
 
@@ -105,7 +106,7 @@ def test_errors_by_hand(tmp_path: Path) -> None:
     estimate = flow.copy()
     estimate[1, :, 6:12], estimate[1, :, 12:18], estimate[0, :, 18:24], estimate[:, :, 24:] = 2, 4, 108, 999
     for n in (1, 2):
-        picture(tmp_path / f"x/frame{n}.png")
+        image(tmp_path / f"x/frame{n}.png")
     truth(tmp_path / "x/flow_gt.png", flow, known)
     score = score_pair(Fixed(estimate), find_pairs(tmp_path)[0])
     assert score.epe_px == pytest.approx((0 + 2 + 4 + 8) / 4)
@@ -121,8 +122,8 @@ def test_errors_by_hand(tmp_path: Path) -> None:
 
 
 def test_frames_and_truth_must_agree_in_size(tmp_path: Path) -> None:
-    picture(tmp_path / "x/frame1.png")
-    picture(tmp_path / "x/frame2.png", height=24)
+    image(tmp_path / "x/frame1.png")
+    image(tmp_path / "x/frame2.png", height=24)
     truth(tmp_path / "x/flow_gt.flo")
     with pytest.raises(ValueError, match="differ in size"):
         score_pair(Fixed(np.zeros((2, 20, 30), np.float32)), find_pairs(tmp_path)[0])
@@ -167,7 +168,7 @@ def test_evaluate_command_counts_what_it_could_not_score(tmp_path: Path) -> None
 class Patchy(Fixed):
     """Finite flow for square frames, none at all for others."""
 
-    def estimate(self, windows: list[Window]) -> list[WindowFlow]:
+    def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
         shapes = [window.anchor_hwc.shape[:2] for window in windows]
         return [
             WindowFlow(np.full((1, 2, *shape), 1.0 if shape[0] == shape[1] else np.nan, np.float32)) for shape in shapes
@@ -178,7 +179,7 @@ def patchy_pairs(root: Path) -> None:
     """Two square pairs of one set, and one that is not square; the true flow is 0."""
     for set_name, height, width in (("a", 20, 20), ("b", 20, 30), ("c", 20, 20)):
         for n in (10, 11):
-            picture(root / f"other-data/{set_name}/frame{n}.png", height, width)
+            image(root / f"other-data/{set_name}/frame{n}.png", height, width)
         truth(root / f"other-gt-flow/{set_name}/flow10.flo", np.zeros((2, height, width), np.float32))
 
 

@@ -50,6 +50,7 @@ def test_flow_command_on_pictures(tmp_path: Path) -> None:
     done = run("flow", *sources, "--flow", "dis", "--out", tmp_path / "flow.png")
     assert done.exit_code == 0 and "px on average" in done.output
     drawn = cv2.imread(str(tmp_path / "flow.png"))
+    assert drawn is not None
     assert drawn.shape == (140, 200, 3) and drawn.std() > 5
     assert run("flow", *sources, "--flow", "dis", "--out", tmp_path / "flow.flo").exit_code == 0
     full, _ = read_flow(tmp_path / "flow.flo")
@@ -72,10 +73,10 @@ def test_flow_command_on_a_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("flow", "a.png", "b.png", "--flow", "dis", "--out", "x.png"), "no picture at a.png"),
+        (("flow", "a.png", "b.png", "--flow", "dis", "--out", "x.png"), "no image at a.png"),
         (("flow", "a.mp4", "--flow", "dis", "--out", "x.mp4"), "no video at a.mp4"),
         (("flow", "a.mp4", "--flow", "dis", "--out", "x.png"), "a video becomes a video"),
-        (("flow", "a.png", "--flow", "dis", "--out", "x.png"), "two pictures or one video"),
+        (("flow", "a.png", "--flow", "dis", "--out", "x.png"), "two images or one video"),
         (
             (
                 "flow",
@@ -187,8 +188,9 @@ def test_a_drawn_picture_is_the_colour_wheel(tmp_path: Path) -> None:
     sources = two_pictures(tmp_path)
     for name in ("out.png", "out.flo"):
         assert run("flow", *sources, "--out", tmp_path / name).exit_code == 0
-    drawn = cv2.imread(str(tmp_path / "out.png"))[..., ::-1]
-    assert np.array_equal(drawn, flow_to_color(read_flow(tmp_path / "out.flo")[0]))
+    drawn = cv2.imread(str(tmp_path / "out.png"))
+    assert drawn is not None
+    assert np.array_equal(drawn[..., ::-1], flow_to_color(read_flow(tmp_path / "out.flo")[0]))
 
 
 def test_the_list_of_weights_fits_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def mask_without_its_factor(monkeypatch: pytest.MonkeyPatch, net: FlowNetwork) -
 
 
 def one_iteration_fewer(monkeypatch: pytest.MonkeyPatch, net: FlowNetwork) -> None:
-    net.iterations_off = -1
+    monkeypatch.setattr(net, "iterations_off", -1, raising=False)
 
 
 def training_mode(monkeypatch: pytest.MonkeyPatch, net: FlowNetwork) -> None:

@@ -73,7 +73,7 @@ def test_pfm_bytes(scale: str, order: str, tmp_path: Path) -> None:
         ("a.flo", b"PIEH" + struct.pack("<ii", -1, -1) + bytes(8), "does not go with its"),
         ("a.pfm", b"Pf\n2 2\n-1\n" + bytes(16), "three channels"),
         ("a.pfm", b"PF\n2 2\n-1\n" + bytes(40), "does not go with its"),
-        ("a.png", b"not a picture", "no KITTI flow"),
+        ("a.png", b"not a image", "no KITTI flow"),
         ("a.txt", b"", "flow files end in"),
     ],
 )
@@ -105,6 +105,12 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def pixels(path: Path) -> NDArray[np.float32]:
+    image = cv2.imread(str(path))
+    assert image is not None, path
+    return image.astype(np.float32)
+
+
 def test_real_files_of_each_format(shared_dir: Path) -> None:
     """Sizes as published; warping by the ground truth must explain the second frame better than no motion."""
     root = shared_dir / "data" / "flow_gt"
@@ -115,7 +121,7 @@ def test_real_files_of_each_format(shared_dir: Path) -> None:
         flow, valid = read_flow(root / truth)
         assert flow.shape[1:] == size
         first_number = 0 if "1{}" in frames else 1
-        first, second = (cv2.imread(str(root / frames.format(first_number + i))).astype(np.float32) for i in (0, 1))
+        first, second = (pixels(root / frames.format(first_number + i)) for i in (0, 1))
         y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
         warped = cv2.remap(second, x + flow[0], y + flow[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         assert np.abs(warped - first)[valid].mean() < 0.5 * np.abs(second - first)[valid].mean()

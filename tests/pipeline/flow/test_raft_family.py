@@ -7,12 +7,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import Module
 
 from bench.flow_peak_memory import peak_bytes
 from pipeline.flow.batching import PairEstimator
 from pipeline.flow.consistency import round_trip_confidence
 from pipeline.flow.estimator import EstimatorOptions, choose, create
 from pipeline.flow.networks.memory import pair_bytes
+from pipeline.flow.networks.raft import Raft
+from pipeline.flow.networks.sea_raft import SeaRaft
 from pipeline.flow.raft_family import RaftFamilyNetwork
 from pipeline.window import Window, WindowFlow
 from tests.pipeline.flow.flow_stand_in import ROUNDING, clip, moving_pair, relative_difference, window_of
@@ -66,14 +70,19 @@ def test_every_frame_is_encoded_once(name: str, contexts: int, monkeypatch: pyte
     made = make(name, batch_pairs=8)
     seen: dict[str, int] = {"fnet": 0, "cnet": 0, "mask": 0}
 
-    def count(kind: str) -> object:
-        return lambda module, inputs, output: seen.__setitem__(kind, seen[kind] + len(inputs[0]))
+    def count(kind: str, module: Module) -> None:
+        def add(_: Module, inputs: tuple[Tensor, ...], output: object) -> None:
+            seen[kind] += len(inputs[0])
 
-    made.network.net.fnet.register_forward_hook(count("fnet"))
-    made.network.net.cnet.register_forward_hook(count("cnet"))
-    head = made.network.net.upsample_weight if name.startswith("sea") else made.network.net.update_block.mask
+        module.register_forward_hook(add)
+
+    net = made.network.net
+    assert isinstance(net, SeaRaft if name.startswith("sea") else Raft)
+    count("fnet", net.fnet)
+    count("cnet", net.cnet)
+    head = net.upsample_weight if isinstance(net, SeaRaft) else net.update_block.mask
     if head is not None:
-        head.register_forward_hook(count("mask"))
+        count("mask", head)
     made.estimate([window_of(clip(5, 128, 0))])
     assert (seen["fnet"], seen["cnet"]) == (5, contexts)
     assert seen["mask"] == (0 if head is None else 4)
@@ -100,7 +109,7 @@ def test_still_and_flat_frames_give_finite_flow(name: str) -> None:
 def test_non_finite_output_is_not_hidden(value: float, confidence: str) -> None:
     made = make(confidence=confidence)
     with torch.no_grad():
-        made.network.net.update_block.flow_head.conv2.bias.fill_(value)
+        made.network.net.get_parameter("update_block.flow_head.conv2.bias").fill_(value)
     assert not np.isfinite(made.estimate([window_of(moving_pair(128, 128, 0))])[0].flow_kchw).any()
 
 

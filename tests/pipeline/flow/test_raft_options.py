@@ -73,7 +73,12 @@ def test_a_choice_is_checked_and_pickled_without_a_network(tmp_path: Path, monke
     """Shapes are compared on the meta device: nothing is allocated for the network before it is built."""
     path = saved(tmp_path / "w.pt", 1)
     moved_to: list[str] = []
-    monkeypatch.setattr(FlowNetwork, "to", lambda self, *a, **k: moved_to.append(str(k.get("device"))) or self)
+
+    def noted(net: FlowNetwork, *_: object, **options: object) -> FlowNetwork:
+        moved_to.append(str(options.get("device")))
+        return net
+
+    monkeypatch.setattr(FlowNetwork, "to", noted)
     choice = choose("raft-small", EstimatorOptions(str(path), extra={"iterations": "2"}))
     assert moved_to == []
     again = pickle.loads(pickle.dumps(choice))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.synth import DEPTH_SCALE, Scene, Style, generate, write_davis, write_videos
+from pipeline.synth import DEPTH_SCALE, Renderer, Scene, Style, generate, write_davis, write_videos
 from pipeline.synth.write import HELD_OUT
 
 SIZE = (96, 128)
@@ -38,6 +38,7 @@ def test_both_decoders_read_every_frame(made: Path) -> None:
     for index in range(3):
         path = made / "videos" / f"synth-{index:05d}.mp4"
         scene = Scene.from_record(json.loads(path.with_name(f"{path.stem}.scene.json").read_text()))
+        renderer = Renderer(scene)
         reader = decord.VideoReader(str(path))
         by_decord = reader.get_batch(range(len(reader))).asnumpy()
         with av.open(str(path)) as container:
@@ -45,10 +46,10 @@ def test_both_decoders_read_every_frame(made: Path) -> None:
         assert by_decord.shape == by_av.shape == (7, *SIZE, 3)
         assert reader.get_avg_fps() == pytest.approx(12.0)
         for t in range(7):
-            assert psnr_db(by_decord[t], scene.frame(t)) > 27
-            assert psnr_db(by_av[t], scene.frame(t)) > 27
-            neighbours = [psnr_db(by_decord[t], scene.frame(o)) for o in range(7) if o != t]
-            assert psnr_db(by_decord[t], scene.frame(t)) > max(neighbours)  # each frame is where it belongs
+            assert psnr_db(by_decord[t], renderer.frame(t)) > 27
+            assert psnr_db(by_av[t], renderer.frame(t)) > 27
+            neighbours = [psnr_db(by_decord[t], renderer.frame(o)) for o in range(7) if o != t]
+            assert psnr_db(by_decord[t], renderer.frame(t)) > max(neighbours)  # each frame is where it belongs
 
 
 def test_davis_layout(made: Path) -> None:
@@ -60,8 +61,9 @@ def test_davis_layout(made: Path) -> None:
         assert [f.name for f in frames] == [f"{t:05d}.jpg" for t in range(7)]
         scene = Scene.from_record(json.loads((frames[0].parent / "scene.json").read_text()))
         assert scene.seed == 5 + HELD_OUT
+        renderer = Renderer(scene)
         for t, frame in enumerate(frames):
-            assert psnr_db(np.asarray(Image.open(frame)), scene.frame(t)) > 27
+            assert psnr_db(np.asarray(Image.open(frame)), renderer.frame(t)) > 27
             annotation = Image.open(davis / "Annotations/480p" / name / f"{t:05d}.png")
             assert annotation.mode == "P"
             assert (annotation.getpalette() or [])[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
@@ -141,6 +143,8 @@ def test_depth_is_optional_and_bad_arguments_are_named(tmp_path: Path) -> None:
         write_videos(tmp_path / "v", 1, 0, size=SIZE, fps=0)
     with pytest.raises(ValueError, match="at least one"):
         generate(tmp_path / "v", 0, 0, 0)
+    with pytest.raises(ValueError, match="frames is 0"):
+        generate(tmp_path / "v", 1, 0, 0, frames=0)
     assert not (tmp_path / "v").exists()
 
 

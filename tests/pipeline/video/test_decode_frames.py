@@ -11,16 +11,11 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from pipeline.video.decord_frames import (
-    DecordFrames,
-    EngineFailure,
-    PyAVFrames,
-    RepeatedFrames,
-    presentation_times_s,
-    upright,
-)
+from pipeline.video.decord_frames import DecordFrames
 from pipeline.video.edit_list import shown_until_s
-from pipeline.video.folder_frames import FolderFrames, read_picture
+from pipeline.video.folder_frames import FolderFrames, read_image
+from pipeline.video.frame_source import EngineFailure, RepeatedFrames, presentation_times_s
+from pipeline.video.pyav_frames import PyAVFrames, upright
 from pipeline.video.rejects import Reject, check_file
 from tests.pipeline.video.numbered_videos import cut_by_edit_list, numbered_frame, read_number, write_video
 
@@ -135,6 +130,25 @@ def test_long_jumps_seek_and_keep_windows_together(tmp_path: Path) -> None:
         assert got[3:] == [i + shift for i in wanted[3:]]
 
 
+def test_a_long_jump_lands_on_the_key_frame_before_the_last_one(tmp_path: Path) -> None:
+    """What a seek garbles is over within one group of pictures, so a whole group lies between the landing and the window."""
+    path = write_video(tmp_path / "v.mp4", 1000, options={"g": "50", "bf": "2", "preset": "ultrafast"})
+    source = DecordFrames(path, head_of(path))
+    keyframes = source._reader.get_key_indices()
+    sought: list[int] = []
+    seek = source._reader.seek_accurate
+
+    def noted(index: int) -> None:
+        sought.append(index)
+        seek(index)
+
+    source._reader.seek_accurate = noted
+    target = next(index for index in keyframes if index > 700)
+    got = [read_number(frame) for _, frame in source.fetch([10, target, target + 1])]
+    assert got == [10, target, target + 1]
+    assert sought == [keyframes[keyframes.index(target) - 1]]
+
+
 @pytest.mark.parametrize("width", [16, 18, 24, 48, 50])
 def test_narrow_frames_whose_rows_decord_pads(tmp_path: Path, width: int) -> None:
     path = write_video(tmp_path / "v.mp4", 6, size=(width, 64), options={"g": "3"})
@@ -199,10 +213,10 @@ def test_folder_of_png_grey_and_cmyk(tmp_path: Path) -> None:
     Image.new("L", (96, 64), 77).save(tmp_path / "grey.jpg")
     Image.new("CMYK", (96, 64)).save(tmp_path / "cmyk.jpg")
     assert (
-        read_picture(tmp_path / "grey.jpg").shape == (64, 96, 3)
-        and abs(int(read_picture(tmp_path / "grey.jpg")[0, 0, 0]) - 77) <= 1
+        read_image(tmp_path / "grey.jpg").shape == (64, 96, 3)
+        and abs(int(read_image(tmp_path / "grey.jpg")[0, 0, 0]) - 77) <= 1
     )
-    assert read_picture(tmp_path / "cmyk.jpg").shape == (64, 96, 3)
+    assert read_image(tmp_path / "cmyk.jpg").shape == (64, 96, 3)
 
 
 def test_broken_pictures_are_named(tmp_path: Path) -> None:

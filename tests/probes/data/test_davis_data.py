@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,7 @@ def _colours(root: Path) -> None:
         (_colours, "is a colour picture"),
     ],
 )
-def test_bad_sequences_are_refused_by_name(root: Path, damage, words: str) -> None:
+def test_bad_sequences_are_refused_by_name(root: Path, damage: Callable[[Path], None], words: str) -> None:
     damage(root)
     with pytest.raises(ValueError, match=words) as refused:
         open_sequence(root, "480p", "boxes")

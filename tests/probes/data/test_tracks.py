@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from probes.data.rgbd import open_pairs
 from probes.data.tracks import open_tracks
 
 
-def arrays(frames: int = 4, points: int = 3, seed: int = 0) -> dict[str, np.ndarray]:
+def arrays(frames: int = 4, points: int = 3, seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     return {
         "video": rng.integers(0, 255, (frames, 16, 24, 3), dtype=np.uint8),
@@ -104,7 +105,7 @@ def test_a_pickle_may_hold_arrays_only(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_arrays_are_refused(tmp_path: Path, name: str, value: np.ndarray | None, message: str) -> None:
-    one = {**arrays(), name: value}
+    one: dict[str, Any] = {**arrays(), name: value}
     one["occluded"] = np.zeros((3, 4), bool) if name == "points" else one["occluded"]
     np.savez(tmp_path / "goat.npz", **{key: array for key, array in one.items() if array is not None})
     with pytest.raises(ValueError, match=message):

@@ -28,6 +28,7 @@ def check_parity_of_losses(module: ModuleType) -> None:
     truth, prediction = torch.from_numpy(stored["gt"]), torch.from_numpy(stored["pred"]).requires_grad_()
     loss = module.depth_loss(prediction, truth)
     loss.backward()
+    assert prediction.grad is not None
     for got, name in (
         (loss, "depth_loss"),
         (prediction.grad.norm(), "depth_loss_gradnorm"),
@@ -89,6 +90,7 @@ def check_odd_batches_have_finite_gradients(module: ModuleType) -> None:
             prediction = start.clone().requires_grad_()
             loss = loss_of(prediction, truth)
             loss.backward()
+            assert prediction.grad is not None
             assert bool(torch.isfinite(loss)) and bool(torch.isfinite(prediction.grad).all())
             assert expected is None or loss.item() == expected
 

@@ -31,6 +31,7 @@ def _plain_fit(features: Features, labels: torch.Tensor, classes: int, iteration
     """Section B.1 as written: a layer over the concatenated map, autograd, torch's Adam."""
     x = _concatenated(features)
     layer = torch.nn.Conv2d(x.shape[1], classes, 1).to(x.dtype)
+    assert layer.bias is not None
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)
     adam = torch.optim.Adam(layer.parameters(), lr=5e-3, weight_decay=5e-4)
@@ -47,6 +48,7 @@ def test_equals_the_plain_formulation(decoder: bool, seed: int) -> None:
     features, labels = _random(seed, decoder=decoder)
     probe = fit(features, labels, 3, iterations=120)
     layer = _plain_fit(features, labels, 3, iterations=120)
+    assert layer.bias is not None
     weight = layer.weight.detach()[:, :, 0, 0]
     assert weight.abs().max() > 0.05, "the comparison must not be between two zeros"
     torch.testing.assert_close(probe.weight_low_cd, weight[:, :7], rtol=0, atol=1e-9)

@@ -44,7 +44,7 @@ def check_a_shift_is_found_up_to_the_ceiling(module: ModuleType) -> None:
     queries = module.features_at(maps[0], torch.from_numpy(cells), (256, 256))
     score = tracking.score_tracks(module.track(queries, maps, (256, 256)).numpy(), tracks, asked)
     limit = tracking.ceiling(tracks, asked, (32, 32))
-    assert score == limit
+    assert limit is not None and score == limit
     assert 0 < limit.delta[0] < 0.2 and limit.delta[3] == 1
 
 

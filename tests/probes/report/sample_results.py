@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from probes.report.store import Results, UnitRecord
 from probes.report.tables import Section
-from probes.task import Row
+from probes.task import Row, Scalar
 from probes.tasks.vos import LinearVos
 
 SOURCES = ["encoder", "random_decoder", "flowfeat"]
@@ -18,7 +18,7 @@ def row(part: int, j: float, f: float) -> Row:
 
 def sample_results() -> Results:
     """Two sequences: one object and two objects, so that a mean over objects differs from a mean over sequences."""
-    settings = {"variant": "dinov2_vits14", "height": 480, "model": EVIL}
+    settings: dict[str, Scalar] = {"variant": "dinov2_vits14", "height": 480, "model": EVIL}
     results = Results("vos", settings, {"device": "cpu"}, ["one", EVIL], list(SOURCES))
     one = {source: [row(1, 0.2 + i / 10, 0.4)] for i, source in enumerate(SOURCES)}
     two = {source: [row(1, 0.5 + i / 10, 0.1), row(2, 0.8, 0.7)] for i, source in enumerate(SOURCES)}

@@ -10,7 +10,7 @@ import pytest
 from probes.report import tables
 from probes.report.store import Results
 from probes.report.tables import Section
-from probes.task import Metric, Row
+from probes.task import Metric, Row, Settings, Task, Unit
 from probes.tasks.vos import LinearVos
 from tests.probes.report.sample_results import EVIL, SOURCES, sample_results, sample_section
 
@@ -50,12 +50,21 @@ def test_incomplete_units_stay_out_and_are_mentioned() -> None:
     assert tables.coverage_note(sample_section()) == ""
 
 
-class _Errors(LinearVos):
+class _Errors(Task):
     """A task whose metrics are neither shares nor better when higher, and not all measured everywhere."""
 
+    name = "vos"
+    title = "Errors"
+    description = "Errors of single objects."
+    unit, part, step = LinearVos.unit, LinearVos.part, LinearVos.step
     metrics = (Metric("px", "error", higher_is_better=False, decimals=2, suffix="px"), Metric("speed", "speed"))
     headline = "px"
-    main_metrics = ()
+
+    def units(self) -> list[Unit]:
+        return []
+
+    def settings(self) -> Settings:
+        return {}
 
 
 def test_units_of_measurement_gaps_and_lower_is_better() -> None:

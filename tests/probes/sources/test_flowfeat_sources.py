@@ -24,7 +24,7 @@ def test_the_three_sources_share_their_encoder(tiny: FlowFeat, tiny_checkpoint: 
     assert fresh.high_bkhw is not None
     for features in (encoder, fresh, trained):
         assert torch.equal(features.low_bdgf, low)
-    assert torch.equal(trained.high_bkhw, high)
+    assert trained.high_bkhw is not None and torch.equal(trained.high_bkhw, high)
     assert fresh.high_bkhw.shape == high.shape
     assert (fresh.high_bkhw - high).abs().max() > 0.1
 
@@ -32,9 +32,14 @@ def test_the_three_sources_share_their_encoder(tiny: FlowFeat, tiny_checkpoint: 
 def test_the_encoder_runs_once_per_batch(
     tiny: FlowFeat, tiny_checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
+    calls: list[int] = []
     encode = FlowFeat.encode
-    monkeypatch.setattr(FlowFeat, "encode", lambda self, images: (calls.append(1), encode(self, images))[1])
+
+    def counted(model: FlowFeat, images: torch.Tensor) -> object:
+        calls.append(1)
+        return encode(model, images)
+
+    monkeypatch.setattr(FlowFeat, "encode", counted)
     sources = create_sources(source_names(), tiny_checkpoint)
     images, others = _images(1), _images(2)
     assert [source.name for source, _ in features_of(sources, images)] == source_names()

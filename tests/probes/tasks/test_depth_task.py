@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from probes.tasks.depth import Depth, RunningMean, Training, scores
 from tests.probes.small_depth import PIXELS, SHUFFLED_PIXELS, SHUFFLED_TOKENS, TOKENS, write_folder
 
 
-def _task(root: Path, **changes: float) -> Depth:
+def _task(root: Path, **changes: Any) -> Depth:
     return replace(Depth(root, 48, iterations=150, batch=4, learning_rate=2e-2, bins=32, farthest_m=5.0), **changes)
 
 
@@ -124,7 +125,15 @@ def test_training_sees_measured_depths_only(root: Path) -> None:
 def test_bad_settings_and_missing_data_are_one_line() -> None:
     with pytest.raises(ValueError, match=r"needs --depth DIR: expected pictures beside"):
         Depth().units()
-    for wrong in ({"iterations": 0}, {"batch": 0}, {"runs": 0}, {"learning_rate": 0}, {"scale": -1}, {"bins": 1}):
+    settings: list[dict[str, Any]] = [
+        {"iterations": 0},
+        {"batch": 0},
+        {"runs": 0},
+        {"learning_rate": 0},
+        {"scale": -1},
+        {"bins": 1},
+    ]
+    for wrong in settings:
         with pytest.raises(ValueError, match="depth"):
             Depth(**wrong)
 

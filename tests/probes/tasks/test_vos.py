@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from probes.data.batching import batches
 from probes.data.davis import open_davis
 from probes.report.pictures import PictureFolder
 from probes.sources.features import Encoding, Features, Source
@@ -43,12 +45,12 @@ def test_labels_are_taken_at_cell_centres() -> None:
     assert np.array_equal(full.numpy(), labels)
 
 
-def _unit(root: Path, *sequences: str, height_px: int = 64) -> vos.SequenceUnit:
+def _unit(root: Path, *sequences: str, height_px: int = 64) -> vos.LinearUnit:
     (unit,) = vos.LinearVos(root=root, height_px=height_px, sequences=sequences).units()
     return unit
 
 
-def _rows(unit: vos.SequenceUnit, out: Path, *sources: Source) -> list[Row]:
+def _rows(unit: vos.LinearUnit, out: Path, *sources: Source) -> list[Row]:
     steps: list[int] = []
     context = Context(torch.device("cpu"), 0, PictureFolder(out, "vos", unit.name), steps.append)
     rows = unit.evaluate(sources, context)
@@ -92,13 +94,13 @@ def test_first_and_last_frame_are_not_scored(tmp_path: Path) -> None:
 
 
 def test_batches_cover_every_scored_frame_once() -> None:
-    assert [list(batch) for batch in vos.batches(1, 7, 4)] == [[1, 2, 3, 4], [5, 6]]
+    assert [list(batch) for batch in batches(1, 7, 4)] == [[1, 2, 3, 4], [5, 6]]
 
 
 def test_settings_are_checked() -> None:
-    for wrong in ({"height_px": 0}, {"iterations": 0}):
+    for wrong in (partial(vos.LinearVos, height_px=0), partial(vos.LinearVos, iterations=0)):
         with pytest.raises(ValueError, match="at least 1"):
-            vos.LinearVos(**wrong)
+            wrong()
 
 
 def test_everything_that_shapes_a_score_is_in_the_settings(davis: Path) -> None:
@@ -124,3 +126,9 @@ def test_objects_that_vanish_at_the_input_size_are_refused(tmp_path: Path) -> No
     write_labels(tmp_path / "Annotations" / "480p" / "boxes" / "00000.png", labels)
     with pytest.raises(ValueError, match=r"vanish at 32x48 .*--height"):
         _rows(_unit(tmp_path, height_px=32), tmp_path / "out", COLORS)
+
+
+def test_features_that_are_not_finite_are_refused(davis: Path, tmp_path: Path) -> None:
+    broken = Source("flowfeat", Pixels(), lambda e: Features(e.low_bdgf, torch.full_like(e.images_bchw, torch.nan)))
+    with pytest.raises(ValueError, match="not finite"):
+        _rows(_unit(davis, "boxes"), tmp_path, broken)

@@ -23,7 +23,19 @@ from shards.reader import ShardSet, decode_image
 _CELL, _TEXT, _GAP = 224, 44, 6
 
 
-def choose(data: ShardSet, count: int, keys: Sequence[str]) -> list[int]:
+def sheet_path(shard_set: Path, wanted: Path | None) -> Path:
+    """Where the sheet goes: beside the set unless told otherwise.
+
+    Raises ValueError for a path inside the set: nothing may lie there that its manifest does not list.
+    """
+    inside = shard_set.resolve()
+    path = wanted or inside.with_name(f"{inside.name}-contact-sheet.png")
+    if inside in path.resolve().parents:
+        raise ValueError(f"{path} lies inside the set {shard_set}; give --out another place")
+    return path
+
+
+def choose_samples(data: ShardSet, count: int, keys: Sequence[str]) -> list[int]:
     """Samples to draw: the named ones, or `count` spread evenly over the set. Raises ValueError for an unknown key."""
     if keys:
         position = {key: i for i, key in enumerate(data.keys)}

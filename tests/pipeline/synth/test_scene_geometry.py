@@ -1,4 +1,4 @@
-"""The scene model: flow, masks and depth against closed forms, an independent tracker, and the rendered pictures."""
+"""The geometry of scenes: flow, masks and depth against closed forms and an independent tracker."""
 
 from __future__ import annotations
 
@@ -12,31 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.synth import CLASSES, Grid, Scene, Style
-from pipeline.synth.compose import Contents, Surface
+from pipeline.synth import CLASSES, Grid, Renderer, Scene, Style
+from pipeline.synth.compose import Surface
 from pipeline.synth.motion import Camera, Course, Motion, Swing
 from pipeline.synth.shapes import Outline
-from pipeline.synth.textures import Paint
-
-SMALL = (120, 160)
-STILL = Camera(Course(), 0.0, Swing(), 0.0)
-
-
-def grey_paint(family: str = "clouds") -> Paint:
-    return Paint(family, ((0.8, 0.8, 0.8), (0.3, 0.3, 0.3)), 0.1, 0.0, 5)
-
-
-def scene_of(*surfaces: Surface, camera: Camera = STILL, size: tuple[int, int] = SMALL, frames: int = 9) -> Scene:
-    far = Surface(0, "far", 10.0, 1.0, Outline("plane"), grey_paint())
-    return Scene(0, 0, size[0], size[1], frames, Style(), Contents((far, *surfaces), camera))
-
-
-def disc(label: int, depth: float, radius: float, motion: Motion) -> Surface:
-    return Surface(label, "coin", depth, radius, Outline("disc", (1.0,)), grey_paint("rings"), motion)
+from tests.pipeline.synth.plain_scenes import SMALL, disc, grey_paint, scene_of
 
 
 def track(scene: Scene, surface: Surface, point: complex, t: float, t2: float) -> complex:
-    """Where the surface point at picture position `point` in frame t is in frame t2: complex arithmetic, no matrices."""
+    """Where the surface point at image position `point` in frame t is in frame t2: complex arithmetic, no matrices."""
     side, centre = min(scene.width, scene.height), complex(scene.width / 2, scene.height / 2)
     camera, own, middle = scene.contents.camera, surface.motion, (scene.frames - 1) / 2
 
@@ -119,26 +103,6 @@ def test_there_and_back_again_is_nowhere(index: int) -> None:
     assert met > 300
 
 
-def test_warping_the_later_frame_by_flow_gives_the_earlier_one() -> None:
-    """Photometric: the pictures move as the flow says. Compared where both frames show the same surface."""
-    for index in range(3):
-        scene = Scene.create(13, index, size=(240, 320), frames=12)
-        flow = scene.flow(5, 7)
-        x, y = np.meshgrid(np.arange(320, dtype=np.float32), np.arange(240, dtype=np.float32))
-        target_x, target_y = x + flow[0], y + flow[1]
-        warped = cv2.remap(scene.frame(7), target_x, target_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-        owner, later = (scene.owners(t, scene.picture_grid()).astype(np.float32) for t in (5, 7))
-        seen = cv2.remap(later, target_x, target_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=-1)
-        inner = cv2.erode((seen == owner).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-        inner &= cv2.morphologyEx(owner, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) == 0
-        inner &= (target_x > 3) & (target_x < 316) & (target_y > 3) & (target_y < 236)
-        now = scene.frame(5).astype(float)
-        error = np.abs(warped.astype(float) - now)[inner].mean()
-        unmoved = np.abs(scene.frame(7).astype(float) - now)[inner].mean()
-        assert inner.mean() > 0.5
-        assert error < 1.5 and error < 0.2 * unmoved
-
-
 @pytest.mark.parametrize("size", [(240, 320), (250, 333), (333, 250), (256, 256), (200, 350)])
 def test_flow_on_the_square_agrees_with_resizing_the_flow_of_the_video(size: tuple[int, int]) -> None:
     height, width = size
@@ -174,33 +138,6 @@ def test_flow_of_a_crop_is_in_pixels_of_the_grid() -> None:
     double = scene.flow(5, 6, size=(240, 320))
     scene_at_odd = scene.flow(5, 6, crop=(0.25, 0.25, 160.0, 120.0))  # the same positions as every second cell
     np.testing.assert_allclose(double[:, 1::2, 1::2] / 2, scene_at_odd, atol=1e-5)
-
-
-def test_masks_show_where_the_picture_has_the_objects() -> None:
-    for index in range(3):
-        scene = Scene.create(16, index, size=(240, 320), frames=12)
-        ground = tuple(s for s in scene.surfaces if not s.is_object)
-        empty = replace(scene, contents=replace(scene.contents, surfaces=ground))
-        changed = np.abs(scene.frame(6).astype(int) - empty.frame(6)).max(axis=2) > 0
-        mask = (scene.mask(6) > 0).astype(np.uint8)
-        kernel = np.ones((3, 3), np.uint8)
-        assert not changed[cv2.dilate(mask, kernel, iterations=2) == 0].any()
-        assert changed[cv2.erode(mask, kernel) == 1].mean() > 0.97
-
-
-def test_edges_are_soft() -> None:
-    """White on black: pixels on the outline take the share that the object covers, so the total is the exact area."""
-    white = Paint("clouds", ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0)), 0.1, 0.0, 1)
-    coin = replace(disc(1, 4.0, 0.25, Motion(Course(start=(0.013, 0.007)))), paint=white)
-    far = Surface(0, "far", 10.0, 1.0, Outline("plane"), replace(white, colours=((0.0,) * 3, (0.0,) * 3)))
-    scene = replace(scene_of(), contents=Contents((far, coin), STILL))
-    frame, mask = scene.frame(4).astype(float), scene.mask(4)
-    rim = (cv2.dilate(mask, np.ones((3, 3), np.uint8)) - cv2.erode(mask, np.ones((3, 3), np.uint8))) > 0
-    outside = cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0
-    assert frame[outside].max() == 0
-    assert len(np.unique(frame[rim])) > 40
-    inside_tone = frame[(cv2.erode(mask, np.ones((9, 9), np.uint8)) > 0)].mean()
-    assert 0.3 * inside_tone < frame[rim].mean() < 0.7 * inside_tone
 
 
 @pytest.mark.parametrize("index", range(6))
@@ -264,23 +201,6 @@ def test_motion_is_worth_learning_from() -> None:
     assert 0.5 < np.mean(typical) < 4.0
 
 
-def test_a_scene_is_a_function_of_seed_and_index() -> None:
-    first, again = (Scene.create(21, 3, size=SMALL, frames=6) for _ in range(2))
-    assert first.contents == again.contents
-    np.testing.assert_array_equal(first.frame(4), again.frame(4))
-    for other in (Scene.create(21, 4, size=SMALL, frames=6), Scene.create(22, 3, size=SMALL, frames=6)):
-        assert other.contents != first.contents
-        assert np.abs(other.frame(4).astype(int) - first.frame(4)).mean() > 10
-
-
-def test_frames_do_not_depend_on_the_order_of_asking() -> None:
-    scene, other = (Scene.create(23, 0, size=SMALL, frames=6) for _ in range(2))
-    later = scene.frame(5)
-    scene.frame(0)
-    np.testing.assert_array_equal(scene.frame(5), later)
-    np.testing.assert_array_equal(other.frame(5), later)
-
-
 def test_record_rebuilds_the_scene() -> None:
     scene = Scene.create(24, 2, size=SMALL, frames=7, style=Style(objects=(3, 3), camouflage=1.0))
     record = json.loads(json.dumps(scene.record()))
@@ -309,6 +229,6 @@ def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="seed -1"):
         Scene.create(-1, 0)
     scene = Scene.create(0, 0, size=SMALL, frames=5)
-    for ask in (lambda: scene.frame(5), lambda: scene.mask(-1), lambda: scene.flow(0, 7)):
+    for ask in (lambda: Renderer(scene).frame(5), lambda: scene.mask(-1), lambda: scene.flow(0, 7)):
         with pytest.raises(ValueError, match=r"outside the scene's 0\.\.4"):
             ask()

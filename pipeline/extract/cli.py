@@ -1,0 +1,228 @@
+"""python -m pipeline extract | plan | verify | inspect: options become one checked request; what happens becomes lines and exit codes.
+
+Everything that can be refused is refused while the request is built, before anything is written: the corrected command
+finds the directory as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common.command import one_line_errors
+from common.progress import ProgressDisplay
+from pipeline.extract import progress
+from pipeline.extract.contact_sheet import choose_samples, contact_sheet, sheet_path, write_png
+from pipeline.extract.local import LocalRunner
+from pipeline.extract.run import ExtractionRequest, extract, stated
+from pipeline.flow.estimator import EstimatorOptions, choose
+from pipeline.flow.options import named_values
+from pipeline.video.datasets import DATASETS
+from shards import schema
+from shards.reader import ShardSet
+from shards.schema import Manifest, Settings
+from shards.verify import verify as verify_set
+
+REJECTED_TOO_MANY = 3
+DAMAGED = 4
+INTERRUPTED = 130
+
+plain_errors = one_line_errors(out_of_memory="use a smaller --batch or fewer --workers")
+
+
+def _offsets(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted(int(part) for part in text.split(",")))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of whole numbers such as -2,-1,1,2") from None
+
+
+_REQUEST_OPTIONS = (
+    click.option("--dataset", required=True, type=click.Choice(DATASETS), help="Layout of the videos."),
+    click.option("--root", required=True, type=click.Path(path_type=Path), help="Where the videos are."),
+    click.option("--list", "list_file", type=click.Path(path_type=Path), help="Text file of videos to take."),
+    click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the shard set."),
+    click.option("--flow", default="dis", help="Flow estimator."),
+    click.option("--weights", help="Weights of the flow network: a file, or random:SEED."),
+    click.option("--passes", default=8, help="Anchors per video; one paper epoch each."),
+    click.option("--seed", default=0, help="Seed of the anchors."),
+    click.option("--offsets", default="-2,-1,1,2", callback=_offsets, help="Neighbours, in nominal frames."),
+    click.option("--image-size", default=448, help="Side of the stored image, pixels."),
+    click.option("--flow-size", default=224, help="Side of the square that flow is computed on, pixels."),
+    click.option("--jpeg-quality", default=90),
+    click.option("--chunk-videos", default=256, help="Videos per chunk and shard."),
+    click.option("--keep-neighbours", is_flag=True, help="Also store the neighbour frames."),
+    click.option("--keep-confidence", is_flag=True, help="Also store confidence maps, where the estimator gives them."),
+    click.option(
+        "--flow-option", "flow_options", multiple=True, metavar="NAME=VALUE", help="An option of the estimator."
+    ),
+    click.option("--device", default="cpu", help="Where the flow network runs: cpu, cuda, cuda:1."),
+    click.option("--precision", default="fp32", help="fp32, tf32, bf16 or fp16."),
+    click.option(
+        "--workers", default=lambda: os.cpu_count() or 1, show_default="number of cores", type=int, help="Processes."
+    ),
+    click.option("--batch", default=16, help="Windows per call of the flow estimator."),
+    click.option("--deadline", "deadline_s", default=120.0, help="Seconds that decoding one video may take."),
+)
+
+
+def request_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of `extract`; the command receives `request` and `runner`, both checked, nothing started."""
+
+    @wraps(command)
+    def wrapped(
+        dataset: str,
+        root: Path,
+        list_file: Path | None,
+        out: Path,
+        flow: str,
+        weights: str | None,
+        passes: int,
+        seed: int,
+        offsets: tuple[int, ...],
+        image_size: int,
+        flow_size: int,
+        jpeg_quality: int,
+        chunk_videos: int,
+        keep_neighbours: bool,
+        keep_confidence: bool,
+        flow_options: tuple[str, ...],
+        device: str,
+        precision: str,
+        workers: int,
+        batch: int,
+        deadline_s: float,
+        **rest: Any,
+    ) -> None:
+        options = EstimatorOptions(weights, device, precision, named_values(flow_options))
+        estimator = choose(flow, options, image_size=image_size)
+        settings = Settings(
+            dataset=dataset,
+            estimator=stated(estimator),
+            seed=seed,
+            offsets=offsets,
+            image_size=image_size,
+            flow_size=flow_size,
+            jpeg_quality=jpeg_quality,
+            chunk_videos=chunk_videos,
+            keep_neighbours=keep_neighbours,
+            keep_confidence=keep_confidence,
+        )
+        request = ExtractionRequest(root, out, settings, estimator, list_file, passes, batch, deadline_s)
+        command(request=request, runner=LocalRunner(workers, estimator), **rest)
+
+    for option in reversed(_REQUEST_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@click.command("extract")
+@click.option(
+    "--max-reject-share",
+    default=0.5,
+    type=click.FloatRange(0, 1),
+    help="Fail (exit 3) when more of the videos are rejected.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON at the end.")
+@plain_errors
+@request_options
+def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_share: float, as_json: bool) -> None:
+    """Compute flow over a video set and write a shard set. Rerun the same command to continue; more --passes extend."""
+    with ProgressDisplay("extract", "videos") as display:
+        try:
+            manifest = extract(
+                request,
+                runner,
+                lambda event, tally: progress.happened(display, event, tally),
+                lambda plan, tally: progress.planned(display, plan, tally),
+            )
+        except KeyboardInterrupt:
+            display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
+            sys.exit(INTERRUPTED)
+    _summarise(manifest, request.out, as_json)
+    rejected = sum(manifest.counts["rejected"].values())
+    if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
+        click.echo(
+            f"Error: {rejected} of {manifest.counts['videos']} videos were rejected; see {schema.VIDEOS} in {request.out}",
+            err=True,
+        )
+        sys.exit(REJECTED_TOO_MANY)
+
+
+def _summarise(manifest: Manifest, out: Path, as_json: bool) -> None:
+    counts = dict(manifest.counts)
+    size = sum(s.bytes for s in manifest.shards)
+    if as_json:
+        click.echo(json.dumps({**counts, "bytes": size, "shards": len(manifest.shards), "complete": manifest.complete}))
+        return
+    rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["rejected"].items())) or "none"
+    pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n)
+    click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}")
+    click.echo(f"{counts['samples']} samples, pairs: {pairs}; {len(manifest.shards)} shards, {size / 2**20:.1f} MiB")
+
+
+@click.command()
+@plain_errors
+@request_options
+def plan(request: ExtractionRequest, runner: LocalRunner) -> None:
+    """Say what `extract` with the same options would do; write nothing."""
+    made = request.plan()
+    todo = sum(len(passes) for passes in made.missing(request.out).values())
+    click.echo(
+        f"{len(made.videos)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {made.chunks * made.passes} shards to make"
+    )
+    for line in json.dumps(made.settings.to_json(), indent=2, sort_keys=True).splitlines():
+        click.echo(line)
+
+
+@click.command()
+@click.argument("shard_set", type=click.Path(path_type=Path))
+@click.option("--deep", is_flag=True, help="Also decode every member and check its statistics.")
+@click.option("--json", "as_json", is_flag=True)
+@plain_errors
+def verify(shard_set: Path, deep: bool, as_json: bool) -> None:
+    """Check every byte of a set against its manifest. Exits 4 and names what is damaged."""
+    with ProgressDisplay("verify", "shards") as display:
+
+        def checked(done: int, total: int) -> None:
+            if display.total is None:
+                display.begin(total)
+            display.update(done)
+
+        problems = verify_set(shard_set, deep=deep, progress=checked)
+    if as_json:
+        click.echo(json.dumps([p.__dict__ for p in problems]))
+    else:
+        for problem in problems:
+            click.echo(str(problem), err=True)
+        click.echo(f"{shard_set}: {f'{len(problems)} problems' if problems else 'intact'}")
+    if problems:
+        sys.exit(DAMAGED)
+
+
+@click.command()
+@click.argument("shard_set", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="PNG to write; default: beside the set, as <its name>-contact-sheet.png. Never inside it.",
+)
+@click.option("--samples", default=6, type=click.IntRange(1, 100), help="How many, spread over the set.")
+@click.option("--key", "keys", multiple=True, help="Draw this sample; may be repeated.")
+@plain_errors
+def inspect(shard_set: Path, out: Path | None, samples: int, keys: tuple[str, ...]) -> None:
+    """Print what a set holds and draw a contact sheet: anchors, flow color wheel, statistics."""
+    path = sheet_path(shard_set, out)
+    data = ShardSet(shard_set, allow_partial=True)
+    if not len(data):
+        raise ValueError(f"{shard_set} holds no samples; see {schema.VIDEOS} for why")
+    _summarise(data.manifest, shard_set, as_json=False)
+    write_png(path, contact_sheet(data, choose_samples(data, samples, keys)))
+    click.echo(f"contact sheet: {path}")

@@ -1,0 +1,100 @@
+"""One window and its flow → the members and index columns of a sample.
+
+Where data comes from: the estimate stage. Where it goes: `ChunkWriter.add`, through the write stage. Statistics are of the flow
+before it is rounded to its quantum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from pipeline.video.decoder import DecodedAnchor
+from pipeline.window import WindowFlow
+from shards import schema
+from shards.codec import FlowRangeError, channel_std_px, encode_flow, pair_exponent
+from shards.schema import Settings
+from shards.writer import EncodedSample
+
+
+@dataclass(frozen=True)
+class PairStatistics:
+    """Index columns of one pair, named as in the index; None where nothing is stored. status: one of schema.PAIR_STATUS."""
+
+    status: str
+    quantum_exponent: int | None = None
+    mean_dx_px: float | None = None
+    mean_dy_px: float | None = None
+    std_dx_px: float | None = None
+    std_dy_px: float | None = None
+    max_px: float | None = None
+    confidence: float | None = None
+
+
+def encode_sample(anchor: DecodedAnchor, flow: WindowFlow, settings: Settings) -> EncodedSample:
+    """Encode one window. Pairs with non-finite or out-of-range flow get their status and no bytes."""
+    window = anchor.window
+    flows: list[bytes | None] = []
+    pairs: list[PairStatistics] = []
+    optional: dict[str, bytes] = {}
+    for k, offset in enumerate(settings.offsets):
+        confidence_hw = None if flow.confidence_khw is None else flow.confidence_khw[k]
+        data, statistics = encode_pair(
+            np.asarray(flow.flow_kchw[k], np.float32), confidence_hw, settings.noise_floor_px
+        )
+        flows.append(data)
+        pairs.append(statistics)
+        label = schema.offset_label(offset)
+        if settings.keep_neighbours:
+            assert anchor.neighbour_images_khwc is not None
+            optional[f"{label}.jpg"] = encode_image(anchor.neighbour_images_khwc[k], settings.jpeg_quality)
+        if settings.keep_confidence and confidence_hw is not None and data is not None:
+            optional[f"{label}.conf.jpg"] = encode_confidence(confidence_hw)
+    columns = {field.name: [getattr(pair, field.name) for pair in pairs] for field in fields(PairStatistics)}
+    columns |= {"neighbour_frame": list(window.neighbour_indices), "neighbour_time_s": list(window.neighbour_times_s)}
+    image = encode_image(anchor.image_hwc, settings.jpeg_quality)
+    return EncodedSample(window.video_id, window.anchor_index, window.anchor_time_s, image, flows, columns, optional)
+
+
+def encode_pair(
+    flow_chw: NDArray[np.float32], confidence_hw: NDArray[np.float32] | None, noise_floor_px: float
+) -> tuple[bytes | None, PairStatistics]:
+    """(member or None, its statistics) of one pair."""
+    if not np.isfinite(flow_chw).all():
+        return None, PairStatistics(schema.NON_FINITE)
+    try:
+        data = encode_flow(flow_chw)
+    except FlowRangeError:
+        return None, PairStatistics(schema.OUT_OF_RANGE)
+    std = channel_std_px(flow_chw)
+    mean = flow_chw.reshape(2, -1).mean(axis=1, dtype=np.float64)
+    return data, PairStatistics(
+        status=schema.STILL if std.min() < noise_floor_px else schema.STORED,
+        quantum_exponent=pair_exponent(flow_chw),
+        mean_dx_px=float(mean[0]),
+        mean_dy_px=float(mean[1]),
+        std_dx_px=float(std[0]),
+        std_dy_px=float(std[1]),
+        max_px=float(np.sqrt(np.square(flow_chw, dtype=np.float64).sum(axis=0).max())),
+        confidence=None if confidence_hw is None else float(confidence_hw.mean(dtype=np.float64)),
+    )
+
+
+def encode_image(image_hwc: NDArray[np.uint8], quality: int) -> bytes:
+    """Baseline JPEG, 4:2:0."""
+    return bytes(
+        simplejpeg.encode_jpeg(
+            np.ascontiguousarray(image_hwc), quality=quality, colorspace="RGB", colorsubsampling="420"
+        )
+    )
+
+
+def encode_confidence(confidence_hw: NDArray[np.float32]) -> bytes:
+    """[S, S] in [0, 1] → grey JPEG of quality 95, 255 = 1."""
+    grey = np.rint(np.clip(confidence_hw, 0, 1) * 255).astype(np.uint8)[..., None]
+    return bytes(
+        simplejpeg.encode_jpeg(np.ascontiguousarray(grey), quality=95, colorspace="GRAY", colorsubsampling="Gray")
+    )

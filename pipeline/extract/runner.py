@@ -1,0 +1,97 @@
+"""The seam between an extraction and whatever makes its chunks: jobs go in, events come out.
+
+`run.extract` plans jobs and keeps the accounts; a `Runner` decides where and when jobs run. `local.LocalRunner` uses processes of this
+machine. A job is finished by `stages.run_job`, which any runner may call wherever the set's directory and the videos can be seen:
+the bytes of a set depend on neither the runner nor the order in which chunks land.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from common.command import PlainError
+from pipeline.extract.plan import PlannedVideo
+from shards.schema import Settings
+
+
+class ExtractionError(PlainError):
+    """A set that could not be finished; what had landed before is safe."""
+
+
+def disk_is_full(root: Path) -> str:
+    """What a user is told when the set's disk is full, whoever met it first."""
+    return (
+        f"no space left on the device of {root}: free some and rerun the same command; chunks that have landed are safe"
+    )
+
+
+@dataclass(frozen=True)
+class ChunkJob:
+    """All that making a chunk takes; can be pickled. batch: windows per call of the estimator. deadline_s: per video, decoding only."""
+
+    root: Path
+    settings: Settings
+    chunk: int
+    passes: Sequence[int]
+    videos: Sequence[PlannedVideo]
+    batch: int
+    deadline_s: float
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """How one video ended. pairs: count by status over all its samples of this run."""
+
+    video: str
+    status: str
+    reason: str
+    detail: str
+    seconds: float
+    pairs: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ChunkDone:
+    """The chunk has landed."""
+
+    chunk: int
+
+
+@dataclass(frozen=True)
+class ChunkFailed:
+    """The chunk could not be made. message: one line for the user. trace: the traceback, where there is one."""
+
+    chunk: int
+    message: str
+    trace: str = ""
+
+
+Event = VideoReport | ChunkDone | ChunkFailed
+
+
+class Runner(Protocol):
+    """Makes chunks. Used as a context manager: leaving it ends whatever it has started, jobs at hand included."""
+
+    def __enter__(self) -> Runner: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def prepare(self, jobs: int) -> None:
+        """Get ready for so many jobs, as far as it takes to know that an estimator can be built.
+
+        Called before anything of the set is written. Raises ExtractionError when jobs cannot be run at all.
+        """
+        ...
+
+    def run(self, jobs: Sequence[ChunkJob], on_event: Callable[[Event], None]) -> None:
+        """Make all chunks. Every job ends in one ChunkDone or ChunkFailed, told in the calling thread.
+
+        What `on_event` raises ends the run.
+        """
+        ...

@@ -1,0 +1,69 @@
+"""A sweep as one static HTML page: the table, the figures as dots, a training curve per row. No script, no address outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from probes.report.style import STYLE
+from probes.sweep import tables
+from probes.sweep.charts import Curve, curve_chart, dot_chart
+from probes.sweep.comparison import Line
+from trainer import SweepRecord
+
+CHART_STYLE = """
+svg { max-width: 100%; height: auto; font: 13px system-ui, sans-serif; }
+svg text { fill: var(--ink); } svg .tick { fill: var(--dim); font-size: 11px; }
+svg .rule { stroke: var(--line); } svg .base { stroke: var(--dim); stroke-dasharray: 4 4; }
+svg .mean { stroke: var(--ink); stroke-width: 2; } svg circle { fill: var(--bar); fill-opacity: .7; }
+svg polyline { fill: none; stroke: var(--bar); stroke-width: 1.5; stroke-opacity: .75; }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: 1rem; }
+.curves figcaption { overflow-wrap: anywhere; }
+tr.doubtful td { color: var(--dim); }
+"""
+
+DOUBTFUL = ("inside the spread", "one seed", "not judged")
+
+
+def page(record: SweepRecord, lines: Sequence[Line], curves: dict[str, dict[int, Curve]], data: str) -> str:
+    """curves: row → seed → (step, loss)."""
+    metric = tables.title_of(record, record.probe.metric)
+    charts = [(line.row, curve_chart(line.row.title, curves.get(line.row.name, {}))) for line in lines]
+    figures = [
+        f"<figure>{chart}<figcaption>{escape(row.title)}: {escape('; '.join(row.settings)) or 'as the base'}</figcaption></figure>"
+        for row, chart in charts
+        if chart
+    ]
+    missing = "".join(f'<p class="warn">{escape(note)}</p>' for note in tables.notes(lines))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Sweep {escape(record.name)}</title>
+<style>{STYLE}{CHART_STYLE}</style>
+</head>
+<body>
+<h1>Sweep {escape(record.name)}</h1>
+<p class="dim">{escape(tables.scope(record, data))}</p>
+{missing}
+<div class="scroll">{_table(record, lines)}</div>
+<p class="dim">{escape(tables.RULE)}</p>
+<h2>{escape(metric)} of every seed</h2>
+<div class="scroll">{dot_chart(lines, metric)}</div>
+<p class="dim">A dot per seed, a stroke at their mean; the dashed line is the baseline's mean.</p>
+<h2>Training</h2>
+<p class="dim">Total loss over steps, a line per seed. Rows with other terms in the loss have other scales.</p>
+<div class="curves">{"".join(figures)}</div>
+</body>
+</html>
+"""
+
+
+def _table(record: SweepRecord, lines: Sequence[Line]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in tables.headings(record, lines))
+    rows = []
+    for line, row in zip(lines, tables.cells(lines), strict=True):
+        kind = "best" if line.verdict == "baseline" else "doubtful" if line.verdict in DOUBTFUL else ""
+        rows.append(f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

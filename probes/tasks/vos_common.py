@@ -1,0 +1,147 @@
+"""What the probes of video object segmentation share: the options that name DAVIS data, the metrics, and pictures.
+
+`vos.py` (linear probe) and `vos_knn.py` (label propagation) are tasks on the same sequences, scored alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from common.feature_colors import ColorBasis
+from probes.data import davis
+from probes.drawing import display_size, feature_picture, overlay, shown_map
+from probes.metrics.davis import summarise
+from probes.options import CommaSeparated, option
+from probes.sources.features import Features, Source
+from probes.task import Context, Metric, Noun, Row, Settings, Task
+
+PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class VosTask(Task):
+    """A probe on the sequences of a DAVIS directory."""
+
+    unit: ClassVar = Noun("sequence", "sequences")
+    part: ClassVar = Noun("object", "objects")
+    step: ClassVar = Noun("map", "maps")
+    metrics: ClassVar = (
+        Metric("JF", "J&F", percent=True),
+        Metric("J", "J mean", percent=True),
+        Metric("J_recall", "J recall", percent=True),
+        Metric("J_decay", "J decay", percent=True, higher_is_better=False),
+        Metric("F", "F mean", percent=True),
+        Metric("F_recall", "F recall", percent=True),
+        Metric("F_decay", "F decay", percent=True, higher_is_better=False),
+    )
+    headline: ClassVar = "JF"
+    main_metrics: ClassVar = ("J", "F", "JF")
+
+    root: Path | None = field(
+        default=None, metadata=option("--davis", PATH, "Directory with JPEGImages/ and Annotations/.", data=True)
+    )
+    sequences: tuple[str, ...] = field(
+        default=(), metadata=option("--sequences", CommaSeparated(), "Only these, with commas between them.")
+    )
+    list_file: Path | None = field(
+        default=None, metadata=option("--list", PATH, "File that names the sequences, one a line.")
+    )
+    resolution: str | None = field(
+        default=None, metadata=option("--resolution", str, "Folder under JPEGImages.  [default: 480p, or the only one]")
+    )
+    year: str | None = field(
+        default=None,
+        metadata=option("--year", click.Choice(["2016", "2017"]), "ImageSets list; 2016 makes one object of all."),
+    )
+
+    def about(self) -> Settings:
+        return {"data": str(self.root)}
+
+    def opened(self) -> list[davis.Sequence]:
+        """The sequences asked for, checked. Raises ValueError as `data/davis.py` does, or when no directory was given."""
+        if self.root is None:
+            raise ValueError("video object segmentation needs --davis DIR")
+        return davis.open_davis(
+            self.root,
+            resolution=self.resolution,
+            year=None if self.year is None else int(self.year),
+            list_file=self.list_file,
+            sequences=self.sequences,
+        )
+
+    @property
+    def objects_setting(self) -> str:
+        return "merged" if self.year == "2016" else "separate"
+
+
+@dataclass(frozen=True)
+class SequenceUnit:
+    """One video of the data set; a subclass evaluates it."""
+
+    sequence: davis.Sequence
+
+    @property
+    def name(self) -> str:
+        return self.sequence.name
+
+    @property
+    def facts(self) -> Mapping[str, int]:
+        return {"frames": len(self.sequence), "objects": self.sequence.objects}
+
+    @property
+    def steps(self) -> int:
+        """Feature maps per source: all frames but the last."""
+        return len(self.sequence) - 1
+
+    def fingerprint(self) -> str:
+        return self.sequence.fingerprint()
+
+    @property
+    def _picture_size(self) -> tuple[int, int]:
+        return display_size(self.sequence.height, self.sequence.width)
+
+    def _draw_frame(self, index: int, image: Image.Image, truth: NDArray[np.uint8], context: Context) -> None:
+        frame, size = self.sequence.frames[index].stem, self._picture_size
+        context.pictures.save(frame, "frame", image.resize(size, Image.Resampling.BILINEAR))
+        context.pictures.save(frame, "annotation", overlay(image, truth, size))
+
+    def _draw(
+        self,
+        index: int,
+        source: Source,
+        image: Image.Image,
+        predicted: NDArray[np.uint8],
+        basis: ColorBasis,
+        features: Features,
+        context: Context,
+    ) -> None:
+        frame, size = self.sequence.frames[index].stem, self._picture_size
+        context.pictures.save(frame, "mask", overlay(image, predicted, size), source)
+        context.pictures.save(frame, "features", feature_picture(basis, shown_map(features), size), source)
+
+
+def object_rows(scores: NDArray[np.float64]) -> list[Row]:
+    """A row per object of J and F [2, objects, frames], shares in [0, 1]."""
+    return [_row(index, scores) for index in range(scores.shape[1])]
+
+
+def _row(index: int, scores: NDArray[np.float64]) -> Row:
+    j, f = summarise(scores[0, index]), summarise(scores[1, index])
+    figures = {
+        "JF": (j.mean + f.mean) / 2,
+        "J": j.mean,
+        "J_recall": j.recall,
+        "J_decay": j.decay,
+        "F": f.mean,
+        "F_recall": f.recall,
+        "F_decay": f.decay,
+    }
+    return Row(str(index + 1), figures)

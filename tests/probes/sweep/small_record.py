@@ -1,0 +1,46 @@
+"""A sweep's record as stage 2 leaves it, with models that need no training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from trainer import SweepRecord, read_record
+
+NASTY = '<script>alert(1)</script> & "loss" | *x*'
+
+
+def row(name: str, seeds: tuple[int, ...] = (0, 1), **given: Any) -> dict[str, Any]:
+    """One row of sweep.json, whose runs are finished unless said otherwise."""
+    status = given.pop("status", "finished")
+    runs = [
+        {"seed": seed, "directory": f"rows/{name}/seed-{seed}", "status": status, "error": given.get("error", "")}
+        for seed in seeds
+    ]
+    given.pop("error", None)
+    facts: dict[str, Any] = {"title": name, "source": "flowfeat", "trained": True, "settings": [], "shards": ""}
+    return {"name": name, **facts, "paper": None, "left_out": "", "runs": runs, **given}
+
+
+def write_record(out: Path, *rows: dict[str, Any], model: Path | None = None, **probe: Any) -> SweepRecord:
+    """Write OUT/sweep.json, and into every finished run a model and a log of ten steps."""
+    settings = {"task": "vos", "metric": "JF", "height": 64, "iterations": 5, "sequences": []}
+    whole = {"format": 1, "name": "some", "file": "some.toml", "baseline": rows[0]["name"]}
+    whole |= {"probe": {**settings, "year": 0, "standardise": False, **probe}, "rows": list(rows)}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "sweep.json").write_text(json.dumps(whole))
+    for each in rows:
+        for run in each["runs"]:
+            directory = out / run["directory"]
+            if run["status"] != "finished" or not each["trained"]:
+                continue
+            directory.mkdir(parents=True, exist_ok=True)
+            log = [{"event": "step", "step": step, "loss": 1 / step} for step in range(1, 11)]
+            (directory / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+            if model is None:
+                (directory / "flowfeat.safetensors").write_bytes(f"{each['name']} {run['seed']}".encode())
+            else:
+                shutil.copy(model, directory / "flowfeat.safetensors")
+    return read_record(out)

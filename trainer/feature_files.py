@@ -1,0 +1,129 @@
+"""Features as files: pictures and videos are read at a size that the network takes, arrays and colored pictures are written.
+
+`trainer.features_command` is the command over it. A video gets one basis, fitted to its first frame, so that a color means
+the same feature from beginning to end.
+
+Shape legend: C feature channels, D encoder width, h x w pixels that the network sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from safetensors.torch import save
+from torch import Tensor
+
+from common.feature_colors import ColorBasis, pca_picture
+from shards.files import atomic_file, atomic_path, write_atomic
+from trainer.extract_features import Extracted
+from trainer.flowfeat import FlowFeat
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+Pixels = NDArray[np.uint8]
+
+
+def read_image(path: Path, shorter_px: int, multiple: int) -> Pixels:
+    """RGB [h, w, 3], resized as `resized` says. ValueError names the file."""
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image ({error})") from error
+    return resized(picture, shorter_px, multiple)
+
+
+def resized(picture: Image.Image, shorter_px: int, multiple: int) -> Pixels:
+    """Shorter side resized to about `shorter_px`, both sides to multiples of `multiple`."""
+    scale = shorter_px / min(picture.size)
+    width, height = (max(multiple, round(side * scale / multiple) * multiple) for side in picture.size)
+    return np.array(picture.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def write_picture(out: Path, name: str, found: Extracted, file_format: str) -> tuple[Path, Path]:
+    """The features of one picture and their first three components in color: the two files."""
+    colored = out / f"{name}.png"
+    with atomic_file(colored) as stream:
+        Image.fromarray(pca_picture(found.high)).save(stream, format="PNG")
+    return write_features(out, name, found, file_format), colored
+
+
+def write_features(out: Path, name: str, found: Extracted, file_format: str) -> Path:
+    """float16 arrays as `name`.npy (the dense map alone), .npz or .safetensors (`high` [C, h, w] and `low` [D, rows, columns])."""
+    path = out / f"{name}.{file_format}"
+    if file_format == "safetensors":
+        write_atomic(path, save({"high": _half(found.high), "low": _half(found.low)}, {"source": name}))
+        return path
+    with atomic_file(path) as stream:
+        if file_format == "npz":
+            np.savez(stream, high=_half(found.high).numpy(), low=_half(found.low).numpy())
+        else:
+            np.save(stream, _half(found.high).numpy())
+    return path
+
+
+def draw_video(
+    model: FlowFeat,
+    source: Path,
+    out: Path,
+    shorter_px: int,
+    *,
+    each: Callable[[int, int, Extracted], None],
+) -> int:
+    """A video's features in color, as the mp4 `out`; the number of frames.
+
+    each: called with every frame's number, how many the container claims, and its features. Raises ValueError for a video
+    without readable frames, OSError where the result cannot be written.
+    """
+    capture = cv2.VideoCapture(str(source))
+    claimed, fps = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS) or 25.0
+    basis: ColorBasis | None = None
+    writer: cv2.VideoWriter | None = None
+    done = 0
+    try:
+        with atomic_path(out, keep_suffix=True) as temporary:
+            for frame_hwc in _frames(capture):
+                pixels_hwc = resized(Image.fromarray(frame_hwc), shorter_px, model.size_multiple)
+                found = model.extract(pixels_hwc)
+                high = found.high.float()
+                if basis is None or writer is None:
+                    basis, writer = ColorBasis.fit(high), _video_writer(temporary, fps, *pixels_hwc.shape[:2])
+                writer.write(np.ascontiguousarray(basis.colors(high)[..., ::-1]))
+                each(done, claimed, found)
+                done += 1
+            if writer is None:
+                raise ValueError(f"{source} cannot be read as a video")
+            writer.release()
+            # OpenCV reports no failed write, such as on a full disk: the frames are counted instead.
+            written = int(cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT))
+            if written != done:
+                raise OSError(f"{out} could not be written whole ({written} of {done} frames): is the disk full?")
+    finally:
+        capture.release()
+        if writer is not None:
+            writer.release()
+    return done
+
+
+def _frames(capture: cv2.VideoCapture) -> Iterator[Pixels]:
+    while True:
+        more, frame_hwc = capture.read()
+        if not more:
+            return
+        yield np.ascontiguousarray(frame_hwc[..., ::-1], np.uint8)
+
+
+def _video_writer(path: Path, fps: float, height: int, width: int) -> cv2.VideoWriter:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+    if not writer.isOpened():
+        raise OSError(f"{path} cannot be written as a video")
+    return writer
+
+
+def _half(map_chw: Tensor) -> Tensor:
+    return map_chw.to(torch.float16).cpu().contiguous()

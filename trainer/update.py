@@ -1,0 +1,135 @@
+"""One update of FlowFeat, top to bottom on one screen: encoder, teacher, student, ridge, losses, optimiser step, EMA.
+
+Two views of each frame with their flow come in from `trainer.views`; the formulas are those of `trainer.distill`, the teacher's
+schedule is that of `trainer.ema`. `update` serves any objective; `FlowDistillation` is FlowFeat's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from shards.sample import Member
+from trainer.config import Config, LossConfig
+from trainer.distill import fit_linear_map, flow_loss, gradient_loss, predict_flow
+from trainer.ema import Teacher
+from trainer.flowfeat import FlowFeat
+from trainer.objective import PREDICTED, Loss, Objective
+from trainer.pictures import Picture, training_table
+from trainer.views import Views
+
+EMA = "decoder_ema."
+
+
+class Update(NamedTuple):
+    """What one optimiser step did: the loss's terms and "total" and the gradient's norm as numbers, and what the objective
+    shows of the last part of the batch."""
+
+    losses: dict[str, float]
+    grad_norm: float
+    shown: Mapping[str, Tensor]
+
+
+class Distilled(NamedTuple):
+    """Losses of one part of a batch (scalars; `total` carries the gradient), the flow that the student's features gave, the map."""
+
+    flow: Tensor
+    grad: Tensor
+    total: Tensor
+    predicted_b2hw: Tensor
+    map_bD2: Tensor
+
+
+# --- one update ------------------------------------------------------------------------------------------------------
+
+
+def update(objective: Objective, optimiser: torch.optim.Optimizer, views: Views, parts: int = 1) -> Update:
+    """One optimiser step on one batch, in equal parts (same gradient, less memory). Waits for the device once, at the end."""
+    optimiser.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    for part in views.parts(parts):
+        loss = objective.loss(part)
+        (loss.total / parts).backward()
+        for name, value in {**loss.terms, "total": loss.total}.items():
+            share = value.detach() / parts
+            sums[name] = sums[name] + share if name in sums else share
+    gradients = [p.grad for p in objective.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    optimiser.step()
+    objective.after_step()
+    *losses, grad_norm = torch.stack([*sums.values(), norm]).tolist()
+    return Update(dict(zip(sums, losses, strict=True)), grad_norm, loss.shown)
+
+
+def distill(
+    taught_bdhw: Tensor, studied_bdhw: Tensor, u1_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig
+) -> Distilled:
+    """Fit on the teacher's view, predict in the student's, compare: total = grad_weight L_grad + flow_weight L_flow."""
+    map_bD2 = fit_linear_map(taught_bdhw, u1_b2hw, settings.alpha)  # ridge: the teacher's features -> flow of view 1
+    predicted = predict_flow(studied_bdhw, map_bD2)  # the same map on the student's features -> flow of view 2
+    return Distilled(*compare(predicted, u2_b2hw, settings), predicted, map_bD2)
+
+
+def compare(predicted_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Flow term, gradient term and their weighted sum."""
+    target = u2_b2hw.float()
+    flow = flow_loss(predicted_b2hw, target, settings.flow_kind)
+    grad = gradient_loss(predicted_b2hw, target, settings.sigma)
+    return flow, grad, settings.grad_weight * grad + settings.flow_weight * flow
+
+
+class FlowDistillation:
+    """What is linearly decodable as motion in the teacher's view must be so, with the same coefficients, in the student's."""
+
+    members: ClassVar[frozenset[Member]] = frozenset({"frame", "flow"})
+
+    def loss(self, views: Views) -> Loss:
+        """Encoder on both views, teacher on the first, student on the second; the networks may run in bfloat16."""
+        assert views.u1 is not None and views.u2 is not None
+        half, size = len(views.image1), (views.image1.shape[-2], views.image1.shape[-1])
+        with torch.autocast(views.image1.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"):
+            with torch.no_grad():
+                maps = self._encode(torch.cat((views.image1, views.image2))).maps_bdhw
+                taught = self._teach(tuple(m[:half] for m in maps), size)
+            studied = self._study(tuple(m[half:] for m in maps), size)
+        found = distill(taught, studied, views.u1, views.u2, self.config.loss)
+        shown = {PREDICTED: found.predicted_b2hw.detach(), "student": studied.detach()}
+        return Loss(found.total, {"flow": found.flow, "grad": found.grad}, shown)
+
+    def after_step(self) -> None:
+        """EMA: the teacher follows the student that has just taken its step."""
+        self.teacher.update(self.model.decoder)
+
+    # --- what the update works on ------------------------------------------------------------------------------------
+
+    def __init__(self, config: Config, model: FlowFeat) -> None:
+        """`model.decoder` is the student; the encoder is frozen, the teacher a copy that only `after_step` moves."""
+        self.config, self.model = config, model
+        self.model.encoder.requires_grad_(False)
+        self.teacher = Teacher(model.decoder, max_decay=config.teacher.max_decay, every=config.teacher.every)
+        wrap: Callable[[Any], Any] = torch.compile if config.train.compile else lambda f: f
+        self._encode, self._teach, self._study = (
+            wrap(part) for part in (model.encode, self.teacher.decoder, model.decoder)
+        )
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.model.decoder.parameters())
+
+    def facts(self) -> dict[str, float]:
+        return {"ema_decay": self.teacher.last_decay}
+
+    def picture(self, views: Views, shown: Mapping[str, Tensor]) -> Picture:
+        assert views.u2 is not None
+        return training_table(views.image1, views.image2, views.u2, shown[PREDICTED], shown["student"])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A complete published layout: the model, and the teacher under `decoder_ema.`."""
+        teacher = {f"{EMA}{key}": value for key, value in self.teacher.state_dict().items()}
+        return {**self.model.state_dict(), **teacher}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        self.teacher.load_state_dict({k.removeprefix(EMA): v for k, v in tensors.items() if k.startswith(EMA)})
+        self.model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(EMA)})
