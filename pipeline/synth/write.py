@@ -33,7 +33,7 @@ from pipeline.synth.compose import Style
 from pipeline.synth.render import Renderer
 from pipeline.synth.scene import Scene
 from pipeline.synth.tracks import tracks_bytes
-from shards.files import write_atomic
+from shards.files import atomic_path, write_atomic
 
 HELD_OUT = 2**32  # added to the seed of DAVIS sequences; seeds are smaller than this, so the two never meet
 DEPTH_SCALE = 1000.0
@@ -63,29 +63,22 @@ def _frames_in(path: Path) -> int:
 
 def _encode_video(path: Path, scene: Scene, fps: float) -> None:
     """MPEG-4 in .mp4, from OpenCV's own encoder: prediction between frames, as in downloaded clips."""
-    temporary = path.with_name(f".partial-{path.name}")
     fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(temporary), cv2.CAP_FFMPEG, fourcc, fps, (scene.width, scene.height))
-    if not writer.isOpened():
-        raise OSError(
-            f"{path}: OpenCV cannot open a video of {scene.width}x{scene.height} at {fps} frames/s for writing here"
-        )
-    renderer = Renderer(scene)
-    for t in range(scene.frames):
-        writer.write(cv2.cvtColor(renderer.frame(t), cv2.COLOR_RGB2BGR))
-    writer.release()
-    readable = _frames_in(temporary)
-    if readable != scene.frames:  # OpenCV reports no failed write, not even a full disk
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            f"{path}: {readable} of {scene.frames} frames could be read back after writing; is the disk full?"
-        )
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(temporary, path)
+    with atomic_path(path, keep_suffix=True) as temporary:
+        writer = cv2.VideoWriter(str(temporary), cv2.CAP_FFMPEG, fourcc, fps, (scene.width, scene.height))
+        if not writer.isOpened():
+            raise OSError(
+                f"{path}: OpenCV cannot open a video of {scene.width}x{scene.height} at {fps} frames/s for writing here"
+            )
+        renderer = Renderer(scene)
+        for t in range(scene.frames):
+            writer.write(cv2.cvtColor(renderer.frame(t), cv2.COLOR_RGB2BGR))
+        writer.release()
+        readable = _frames_in(temporary)
+        if readable != scene.frames:  # OpenCV reports no failed write, not even a full disk
+            raise OSError(
+                f"{path}: {readable} of {scene.frames} frames could be read back after writing; is the disk full?"
+            )
 
 
 def _write_video(out_dir: Path, scene: Scene, fps: float) -> str:

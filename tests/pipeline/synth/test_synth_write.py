@@ -107,7 +107,7 @@ def test_a_killed_run_is_run_again(made: Path, tmp_path: Path) -> None:
 
 
 def test_no_temporary_files_stay(made: Path) -> None:
-    assert not [name for name in bytes_under(made) if "partial" in name]
+    assert not [name for name in bytes_under(made) if ".tmp" in name]
 
 
 def test_other_settings_into_the_same_folder_are_refused(tmp_path: Path) -> None:
