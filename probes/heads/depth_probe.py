@@ -13,7 +13,7 @@ Shape legend: b pictures, d encoder channels, k decoder channels, n bins, (g, f)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -89,17 +89,6 @@ def new_probe(features: Features, bins: DepthBins, *, seed: int, learning_rate: 
         torch.manual_seed(seed)
         head = DepthHead(features, bins)
     return DepthProbe(head, torch.optim.Adam(head.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY))
-
-
-def batch_order(pictures: int, batch: int, iterations: int, seed: int) -> Iterator[list[int]]:
-    """Indices of each batch: passes over the data set in a new order each, the last batch of a pass completed by the next."""
-    generator = torch.Generator().manual_seed(seed)
-    waiting: list[int] = []
-    for _ in range(iterations):
-        while len(waiting) < batch:
-            waiting += torch.randperm(pictures, generator=generator).tolist()
-        yield waiting[:batch]
-        del waiting[:batch]
 
 
 def train(

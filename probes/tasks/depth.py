@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from probes.data import rgbd
+from probes.data.batching import shuffled_batches
 from probes.data.images import PAPER_HEIGHT_PX, batch_of, input_size
 from probes.heads import depth_probe
 from probes.heads.depth import DepthBins
@@ -222,7 +223,7 @@ class Training:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Read from disk as they are asked for. Batches in which nothing was measured teach nothing and are passed on too."""
         with ThreadPoolExecutor(READERS) as readers:
-            for indices in depth_probe.batch_order(len(self.train), self.task.batch, self.task.iterations, seed):
+            for indices in shuffled_batches(len(self.train), self.task.batch, self.task.iterations, seed):
                 read = list(readers.map(lambda index: self._training_pair(self.train[index], size_hw), indices))
                 images, truth = (torch.cat(parts) for parts in zip(*read, strict=True))
                 mean_depth.add(truth[truth > 0])

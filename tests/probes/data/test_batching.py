@@ -17,6 +17,7 @@ def test_passes_go_on_inside_a_batch() -> None:
     flat = [number for batch in chosen for number in batch]
     assert all(sorted(flat[start : start + 5]) == [0, 1, 2, 3, 4] for start in range(0, 30, 5))
     assert flat[:5] != flat[5:10], "every pass has an order of its own"
+    assert [len(batch) for batch in shuffled_batches(2, 5, 2, seed=0)] == [5, 5], "batches may exceed the data"
     assert list(shuffled_batches(5, 3, 10, seed=0)) == chosen != list(shuffled_batches(5, 3, 10, seed=1))
 
 

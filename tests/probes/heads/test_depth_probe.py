@@ -19,15 +19,6 @@ def _batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(one.expand(-1, -1, -1, 3), one.movedim(-1, 1).float() * 4 / 255) for one in grey]
 
 
-def test_order_shows_every_picture_before_any_again() -> None:
-    batches = list(depth_probe.batch_order(5, 2, 5, seed=1))
-    shown = [index for batch in batches for index in batch]
-    assert sorted(shown[:5]) == sorted(shown[5:]) == [0, 1, 2, 3, 4]
-    assert shown[:5] != shown[5:], "each pass has its own order"
-    assert batches == list(depth_probe.batch_order(5, 2, 5, seed=1)) != list(depth_probe.batch_order(5, 2, 5, seed=2))
-    assert [len(batch) for batch in depth_probe.batch_order(2, 5, 2, seed=0)] == [5, 5], "batches may exceed the data"
-
-
 def test_a_source_is_trained_as_if_alone() -> None:
     both = depth_probe.train([TOKENS, PIXELS], _batches(3), BINS, seed=1)
     alone = depth_probe.train([PIXELS], _batches(3), BINS, seed=1)
