@@ -31,7 +31,7 @@ from probes.drawing import picked_frames, shown_map
 from probes.heads import linear
 from probes.metrics.davis import score_frame
 from probes.options import option
-from probes.sources.features import Features, Source, by_encoder, features_of
+from probes.sources.features import Features, Source, features_of
 from probes.task import Context, Reference, Row, Settings
 from probes.tasks.vos_common import SequenceUnit, VosTask, object_rows
 from probes.tasks.vos_reference import linear_reference
@@ -91,15 +91,7 @@ class LinearUnit(SequenceUnit):
 
     task: LinearVos
 
-    def evaluate(self, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
-        """A row per object. The first and last frame are not scored, as in the DAVIS benchmark."""
-        rows: dict[str, list[Row]] = {}
-        for group in by_encoder(sources):
-            rows |= self._evaluate_group(group, context)
-        return rows
-
     def _evaluate_group(self, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
-        """Sources of one encoder: the same input serves all."""
         sequence = self.sequence
         size_hw = input_size(self.task.height_px, sequence.height, sequence.width, sources[0].encoder.size_multiple)
         fitted = self._fit_first_frame(sources, batch_of([sequence.image(0)], size_hw, context.device))

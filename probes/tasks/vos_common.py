@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -20,7 +21,7 @@ from probes.data import davis
 from probes.drawing import display_size, feature_picture, overlay, shown_map
 from probes.metrics.davis import summarise
 from probes.options import CommaSeparated, option
-from probes.sources.features import Features, Source
+from probes.sources.features import Features, Source, by_encoder
 from probes.task import Context, Metric, Noun, Row, Settings, Task
 
 PATH = click.Path(path_type=Path)
@@ -83,8 +84,8 @@ class VosTask(Task):
 
 
 @dataclass(frozen=True)
-class SequenceUnit:
-    """One video of the data set; a subclass evaluates it."""
+class SequenceUnit(ABC):
+    """One video of the data set; a subclass evaluates it for the sources of one encoder at a time."""
 
     sequence: davis.Sequence
 
@@ -103,6 +104,17 @@ class SequenceUnit:
 
     def fingerprint(self) -> str:
         return self.sequence.fingerprint()
+
+    def evaluate(self, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
+        """A row per object. The first and last frame are not scored, as in the DAVIS benchmark."""
+        rows: dict[str, list[Row]] = {}
+        for group in by_encoder(sources):
+            rows |= self._evaluate_group(group, context)
+        return rows
+
+    @abstractmethod
+    def _evaluate_group(self, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
+        """Rows for sources of one encoder: the same input serves all."""
 
     @property
     def _picture_size(self) -> tuple[int, int]:

@@ -43,7 +43,7 @@ from probes.heads.label_propagation import (
 )
 from probes.metrics.davis import score_frame
 from probes.options import option
-from probes.sources.features import Features, Source, by_encoder, features_of
+from probes.sources.features import Features, Source, features_of
 from probes.task import Context, Reference, Row, Settings
 from probes.tasks.vos_common import SequenceUnit, VosTask, object_rows
 from probes.tasks.vos_reference import propagation_reference
@@ -138,15 +138,7 @@ class PropagationUnit(SequenceUnit):
 
     task: KnnVos
 
-    def evaluate(self, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
-        """A row per object. The first and last frame are not scored, as in the DAVIS benchmark."""
-        rows: dict[str, list[Row]] = {}
-        for group in by_encoder(sources):
-            rows |= self._evaluate_group(group, context)
-        return rows
-
     def _evaluate_group(self, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
-        """Sources of one encoder: the same input serves all."""
         sequence, rules = self.sequence, self.task.rules
         original = sequence.height, sequence.width
         size_hw = rules.input_size(*original, sources[0].encoder.size_multiple)

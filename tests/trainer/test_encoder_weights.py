@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.common.download_server import HASTY, Server, serving
+from tests.common.download_server import HASTY, Server
 from tests.trainer.model_fixtures import OFFICIAL, encoder_state
 from trainer import FlowFeat
 from trainer import encoder_weights as weights
 from trainer.encoder_weights import fetch_encoder
 from trainer.published import Published
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture

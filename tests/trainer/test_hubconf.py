@@ -6,14 +6,13 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 import hubconf
-from tests.common.download_server import Server, serving
+from tests.common.download_server import Server
 from tests.module_graph import ROOT
 from tests.trainer.model_fixtures import encoder_state, random_state
 from trainer import encoder_weights, official_models
@@ -32,12 +31,6 @@ low, high = model(torch.zeros(1, 3, 32, 64))
 assert low.shape == (1, 384, 2, 4) and high.shape == (1, 128, 32, 64)
 assert torch.equal(model.extract(torch.zeros(3, 32, 64), normalised=True).high, high[0])
 """
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture

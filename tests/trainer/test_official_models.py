@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.common.download_server import HASTY, Server, serving
+from tests.common.download_server import HASTY, Server
 from tests.trainer.model_fixtures import random_state
 from trainer import FlowFeat, official_models
 from trainer.encoder import ENCODERS
@@ -18,12 +17,6 @@ from trainer.official_models import OFFICIAL_MODELS, fetch_official, licence_of,
 from trainer.published import Published
 
 NAME = "tiny_dinov2_14_yt"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture
