@@ -15,102 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_origin, get_type_hints
 
-from trainer.config_field import checked, setting, toml_value
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """The frozen ViT. `init` "random" needs no file; "pretrained" reads `weights`, or fetches the published file."""
-
-    variant: str = "dinov2_vits14"
-    init: Literal["pretrained", "random"] = "pretrained"
-    weights: str = ""
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """What is trained for. "flowfeat": a linear map is fitted per image; "naive": one for all images is learned (an ablation)."""
-
-    name: Literal["flowfeat", "naive"] = "flowfeat"
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """The shard set and how it is read. `offsets` empty: every stored neighbour. `passes` 0: all; n: the first n anchors of
-    every video. `source_size` 0: twice the view size, at most what is stored (the paper crops 224 out of 448).
-    `allow_partial`: accept a set that is still growing. `holdout`: share of the videos that are never trained on, for figures
-    while the training runs (0: none)."""
-
-    shards: str = ""
-    offsets: tuple[int, ...] = ()
-    passes: int = setting(0, low=0)
-    source_size: int = setting(0, low=0)
-    workers: int = setting(2, low=0, high=512)
-    prefetch_batches: int = setting(4, low=1, high=64)
-    timeout_s: float = setting(300.0, above=0)
-    max_failed_share: float = setting(0.5, low=0, high=1)
-    allow_partial: bool = False
-    holdout: float = setting(0.0, low=0, high=0.9)
-
-
-@dataclass(frozen=True)
-class ViewsConfig:
-    """Two square views per frame: side in pixels and the range their share of the source is drawn from."""
-
-    image_size: int = setting(224, low=16, high=4096)
-    crop_scale: tuple[float, float] = setting((0.5, 0.75), above=0, high=1)
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Ridge strength alpha (with the Gram matrix divided by N), focal sigma, weights of the two terms."""
-
-    alpha: float = setting(1.0, above=0)
-    sigma: float = setting(0.1, above=0)
-    flow_weight: float = setting(0.1, low=0)
-    grad_weight: float = setting(1.0, low=0)
-    flow_kind: Literal["l1", "l2", "smooth_l1", "huber"] = "l1"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """`precision`: "fp32"; "tf32" lets convolutions use TF32; "bf16" runs both networks in bfloat16 autocast (CUDA).
-    `accumulate` splits a batch into equal parts (same gradient, less memory). `max_minutes` 0: no limit."""
-
-    seed: int = setting(0, low=0, high=2**31 - 1)
-    steps: int = setting(115_300, low=1)
-    batch_size: int = setting(128, low=1)
-    accumulate: int = setting(1, low=1)
-    lr: float = setting(1e-4, above=0)
-    betas: tuple[float, float] = setting((0.9, 0.999), low=0, high=0.9999999)
-    weight_decay: float = setting(0.0, low=0)
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    compile: bool = False
-    device: str = "auto"
-    threads: int = setting(0, low=0, high=1024)
-    max_minutes: float = setting(0.0, low=0)
-
-
-@dataclass(frozen=True)
-class TeacherConfig:
-    """The EMA's cap and how many optimiser steps lie between its updates."""
-
-    max_decay: float = setting(0.999, low=0, high=1)
-    every: int = setting(5, low=1)
-
-
-@dataclass(frozen=True)
-class LogConfig:
-    """Steps between log lines, pictures (0: never), checkpoints and evaluations of the held-out videos; how many
-    checkpoints stay; how many batches are evaluated at most; TensorBoard on or off."""
-
-    every: int = setting(10, low=1)
-    pictures_every: int = setting(1000, low=0)
-    checkpoint_every: int = setting(1000, low=1)
-    keep_checkpoints: int = setting(2, low=1)
-    holdout_every: int = setting(1000, low=1)
-    holdout_batches: int = setting(8, low=1)
-    tensorboard: bool = True
+from trainer.config_field import checked, toml_value
+from trainer.config_sections import (
+    DataConfig,
+    EncoderConfig,
+    LogConfig,
+    LossConfig,
+    ObjectiveConfig,
+    TeacherConfig,
+    TrainConfig,
+    ViewsConfig,
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from shards.sample import Member
-from trainer.config import Config, LossConfig
+from trainer.config import Config
+from trainer.config_sections import LossConfig
 from trainer.distill import fit_linear_map, flow_loss, gradient_loss, predict_flow
 from trainer.ema import Teacher
 from trainer.flowfeat import FlowFeat

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from shards.codec import decode_flow, encode_flow
 from tests.trainer.model_fixtures import meta_of, parity_weights, tensors
-from trainer.config import LossConfig, load_config
+from trainer.config import load_config
+from trainer.config_sections import LossConfig
 from trainer.distill import fit_linear_map, flow_loss, gradient_loss, predict_flow
 from trainer.learner import Learner
 from trainer.update import FlowDistillation, distill

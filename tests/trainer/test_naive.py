@@ -11,7 +11,7 @@ import torch
 from tests.trainer.runs import assert_equal, config_for, final_state, lines, run
 from trainer import FlowFeat
 from trainer.checkpoint import checkpoints
-from trainer.config import ObjectiveConfig
+from trainer.config_sections import ObjectiveConfig
 from trainer.distill import flow_loss, gradient_loss
 from trainer.learner import Learner
 from trainer.naive import NaiveFlow
