@@ -13,6 +13,7 @@ import click
 
 from common.command import Suggesting, one_line_errors
 from trainer.features_command import features_command
+from trainer.onnx_command import onnx_command
 from trainer.sweep.command import sweep_command
 
 INTERRUPTED = 130
@@ -26,6 +27,7 @@ def main() -> None:
 
 main.add_command(sweep_command)
 main.add_command(features_command)
+main.add_command(onnx_command)
 
 
 @main.command("train")
