@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from common.command import PlainError
-from shards.reader import ShardSet
 from trainer import checkpoint
 from trainer.batch import Plan
 from trainer.config import Config, flatten
@@ -33,6 +32,7 @@ from trainer.objective import Objective
 from trainer.objectives import objective_of
 from trainer.order import SampleOrder
 from trainer.run_log import RunLog, Window, peak_memory_mb
+from trainer.shard_sets import ShardSets, open_sets
 from trainer.training_samples import held_out_order, sample_order
 from trainer.update import Update
 from trainer.views import cut_views, draw_boxes
@@ -71,11 +71,10 @@ def train(
     device = training_device(config)
     if device.type == "cpu":
         keep_freed_memory()
-    shards = ShardSet(Path(config.data.shards), allow_partial=config.data.allow_partial)
+    shards = open_sets(config.data)
     order = sample_order(shards, config, objective.members)
-    stored = shards.manifest.settings
     plan = Plan(
-        order, config.train.batch_size, stored.image_size, stored.flow_size, members=frozenset(objective.members)
+        order, config.train.batch_size, shards.image_size, shards.flow_size, members=frozenset(objective.members)
     )
     held_out = _held_out(shards, config, objective)
     state = checkpoint.find(run_dir, config, resume)
@@ -92,7 +91,7 @@ def train(
         max_failed_share=config.data.max_failed_share,
     ) as loader:
         learner = Learner(config, device, state, objective)
-        source_size = check_sizes(learner.model, config, stored.image_size)
+        source_size = check_sizes(learner.model, config, shards.image_size)
         with (
             checkpoint.sole_trainer(run_dir, state, resume),
             _open_log(run_dir, config, first_step, console) as log,
@@ -148,19 +147,19 @@ def train(
             return Outcome(step, reason, model_file)
 
 
-def _held_out(shards: ShardSet, config: Config, objective: type[Objective]) -> HeldOut | None:
+def _held_out(shards: ShardSets, config: Config, objective: type[Objective]) -> HeldOut | None:
     """What is evaluated beside the training, in batches no larger than the parts it trains in; None where nothing is."""
     order = held_out_order(shards, config, objective.members)
     if order is None:
         return None
-    stored, part = shards.manifest.settings, config.train.batch_size // config.train.accumulate
-    sizes = (min(part, len(order)), stored.image_size, stored.flow_size)
+    part = config.train.batch_size // config.train.accumulate
+    sizes = (min(part, len(order)), shards.image_size, shards.flow_size)
     return HeldOut(shards, Plan(order, *sizes, members=frozenset(objective.members)), config)
 
 
-def export(run_dir: Path, model: Any, config: Config, step: int, shards: ShardSet) -> Path:
+def export(run_dir: Path, model: Any, config: Config, step: int, shards: ShardSets) -> Path:
     """Write the student as run_dir/flowfeat.safetensors and flowfeat.pth; returns the first."""
-    facts = {"step": step, "shards": _identity(shards), **flatten(config)}
+    facts = {"step": step, "shards": shards.identity, **flatten(config)}
     for suffix in (".pth", ".safetensors"):
         export_model(model, run_dir / f"flowfeat{suffix}", {k: _jsonable(v) for k, v in facts.items()})
     return run_dir / "flowfeat.safetensors"
@@ -168,11 +167,6 @@ def export(run_dir: Path, model: Any, config: Config, step: int, shards: ShardSe
 
 def _jsonable(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _identity(shards: ShardSet) -> str:
-    """Digest of the index: two sets with the same one hold the same samples in the same rows."""
-    return str(shards.manifest.files["index.parquet"]["sha256"])
 
 
 def _open_log(run_dir: Path, config: Config, first_step: int, console: bool) -> RunLog:
@@ -184,7 +178,7 @@ def _open_log(run_dir: Path, config: Config, first_step: int, console: bool) -> 
 def _announce(
     log: RunLog,
     config: Config,
-    shards: ShardSet,
+    shards: ShardSets,
     order: SampleOrder,
     learner: Learner,
     first_step: int,
@@ -198,18 +192,19 @@ def _announce(
         resumed=state is not None,
         samples=len(order),
         samples_without_flow=left_out,
-        shards=_identity(shards),
+        shards=shards.identity,
+        sets=[asdict(facts) for facts in shards.facts(order.samples)],
         device=str(learner.device),
         encoder_source=learner.model.encoder_source,
         config={key: _jsonable(value) for key, value in flatten(config).items()},
     )
     log.say(
-        f"{config.encoder.variant} on {learner.device}, {len(order)} samples from {shards.root}"
+        f"{config.encoder.variant} on {learner.device}, {len(order)} samples from {shards.place}"
         + (f" ({left_out} more have no usable flow)" if left_out else "")
         + (f", continuing after step {first_step}" if state else "")
     )
-    if state and state["shards"] != _identity(shards):
-        log.event("set_changed", step=first_step, before=state["shards"], now=_identity(shards))
+    if state and state["shards"] != shards.identity:
+        log.event("set_changed", step=first_step, before=state["shards"], now=shards.identity)
         log.say("note: the shard set is not the one of the checkpoint; the order of samples changes from here on")
 
     if config.log.tensorboard:
@@ -243,7 +238,7 @@ def _facts(
     }
 
 
-def _check_finite(update: Update, batch: DeviceBatch, shards: ShardSet) -> None:
+def _check_finite(update: Update, batch: DeviceBatch, shards: ShardSets) -> None:
     values = {**update.losses, "gradient norm": update.grad_norm}
     if all(math.isfinite(value) for value in values.values()):
         return
@@ -256,15 +251,15 @@ def _check_finite(update: Update, batch: DeviceBatch, shards: ShardSet) -> None:
     )
 
 
-def _log_failures(log: RunLog, batch: DeviceBatch, shards: ShardSet, step: int) -> None:
+def _log_failures(log: RunLog, batch: DeviceBatch, shards: ShardSets, step: int) -> None:
     for failure in batch.host.failures:
         key = shards.keys[failure.sample]
         log.event("skipped", step=step, key=key, position=failure.position, reason=failure.reason)
         log.say(f"step {step}: sample skipped, the next in order took its place: {failure.reason}")
 
 
-def _save(log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSet, config: Config) -> int:
-    state = {"shards": _identity(shards), "variant": config.encoder.variant, **learner.state_dict()}
+def _save(log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSets, config: Config) -> int:
+    state = {"shards": shards.identity, "variant": config.encoder.variant, **learner.state_dict()}
     path = checkpoint.save(run_dir, step, state, config.log.keep_checkpoints)
     log.event("checkpoint", step=step, file=str(path.relative_to(run_dir)))
     write_curves(run_dir)
