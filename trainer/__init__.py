@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
     from trainer.extract_features import Extracted
     from trainer.flowfeat import FlowFeat
+    from trainer.lattice import LatticeSums, lattice_share
     from trainer.model import Encoded
     from trainer.sweep.record import RowRecord, RunRecord, SweepRecord, read_record
     from trainer.sweep.run_state import loss_curve
@@ -25,9 +26,11 @@ __all__ = [
     "Extracted",
     "FlowFeat",
     "FrozenViT",
+    "LatticeSums",
     "RowRecord",
     "RunRecord",
     "SweepRecord",
+    "lattice_share",
     "loss_curve",
     "read_record",
 ]
@@ -40,9 +43,11 @@ _HOMES = {
     "Extracted": "trainer.extract_features",
     "FlowFeat": "trainer.flowfeat",
     "FrozenViT": "trainer.encoder",
+    "LatticeSums": "trainer.lattice",
     "RowRecord": "trainer.sweep.record",
     "RunRecord": "trainer.sweep.record",
     "SweepRecord": "trainer.sweep.record",
+    "lattice_share": "trainer.lattice",
     "loss_curve": "trainer.sweep.run_state",
     "read_record": "trainer.sweep.record",
 }

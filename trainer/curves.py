@@ -21,6 +21,7 @@ COLORS = {
     "readout": "#1f4e9c",
     "mean flow": "#c8501e",
     "affine fit": "#2a8a4a",
+    "student's features": "#1f4e9c",
 }
 # panel: title, and per curve its name, the event of the log and the key in it
 PANELS = (
@@ -36,6 +37,10 @@ PANELS = (
             ("mean flow", "holdout", "epe_px_of_mean"),
             ("affine fit", "holdout", "epe_px_of_affine"),
         ),
+    ),
+    (
+        "patch lattice: share of the variance within patches, held out",
+        (("student's features", "holdout", "lattice"),),
     ),
 )
 

@@ -89,6 +89,9 @@ class RunLog:
                 f"{100 * figures.flow.explained_by_affine:.1f}%), end-point error {figures.flow.epe_px:.3f} px (mean flow "
                 f"{figures.flow.epe_px_of_mean:.3f}, affine fit {figures.flow.epe_px_of_affine:.3f})"
             )
+        if figures.lattice is not None:
+            facts["lattice"] = figures.lattice
+            text += f", patch lattice {100 * figures.lattice:.1f}%"
         if figures.unreadable:
             text += f", {figures.unreadable} unreadable"
         counts = {"samples": figures.samples, "unreadable": figures.unreadable, "seconds": round(figures.seconds, 3)}

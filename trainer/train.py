@@ -101,7 +101,7 @@ def train(
             checkpoint.record_config(run_dir, config)
             _announce(log, config, shards, order, learner, first_step, state, rounding)
             if held_out and state is None:
-                log.holdout(0, held_out.evaluate(learner.objective, device, source_size))
+                log.holdout(0, held_out.evaluate(learner.objective, device, source_size, learner.model.patch_size))
             step, state = first_step, None
             reason: Literal["steps", "max_minutes", "interrupted"] = "steps"
             window = Window(loader.wait_s)
@@ -125,7 +125,7 @@ def train(
                     log.picture(step, "training", learner.objective.picture(last_part, update.shown))
 
                 if held_out and (step % config.log.holdout_every == 0 or last):
-                    figures = held_out.evaluate(learner.objective, device, source_size)
+                    figures = held_out.evaluate(learner.objective, device, source_size, learner.model.patch_size)
                     log.holdout(step, figures)
                     window.leave_out(figures.seconds)
 

@@ -18,7 +18,7 @@ from trainer.config_sections import LossConfig
 from trainer.distill import fit_linear_map, flow_loss, gradient_loss, predict_flow
 from trainer.ema import Teacher
 from trainer.flowfeat import FlowFeat
-from trainer.objective import PREDICTED, Loss, Objective
+from trainer.objective import PREDICTED, STUDENT, Loss, Objective
 from trainer.pictures import Picture, training_table
 from trainer.views import Views
 
@@ -97,7 +97,7 @@ class FlowDistillation:
                 taught = self._teach(tuple(m[:half] for m in maps), size)
             studied = self._study(tuple(m[half:] for m in maps), size)
         found = distill(taught, studied, views.u1, views.u2, self.config.loss)
-        shown = {PREDICTED: found.predicted_b2hw.detach(), "student": studied.detach()}
+        shown = {PREDICTED: found.predicted_b2hw.detach(), STUDENT: studied.detach()}
         return Loss(found.total, {"flow": found.flow, "grad": found.grad}, shown)
 
     def after_step(self) -> None:
@@ -124,7 +124,7 @@ class FlowDistillation:
 
     def picture(self, views: Views, shown: Mapping[str, Tensor]) -> Picture:
         assert views.u2 is not None
-        return training_table(views.image1, views.image2, views.u2, shown[PREDICTED], shown["student"])
+        return training_table(views.image1, views.image2, views.u2, shown[PREDICTED], shown[STUDENT])
 
     def state_dict(self) -> dict[str, Tensor]:
         """A complete published layout: the model, and the teacher under `decoder_ema.`."""
