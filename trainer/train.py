@@ -1,8 +1,8 @@
 """The training loop, top to bottom: load, resume, for batch, step, log, save.
 
 A shard set, a config and a run directory come in. The directory gets config.toml, log.jsonl, curves.png, tensorboard/,
-pictures/, checkpoints/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth. An interrupted run continues with
-`resume` exactly where its last checkpoint was: the same samples, the same views, the same arithmetic.
+pictures/, checkpoints/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth (with teacher.export the teacher).
+An interrupted run continues with `resume` exactly where its last checkpoint was: the same samples, the same views, the same arithmetic.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def train(
 
             if saved != step:
                 _save(log, run_dir, step, learner, shards, config)
-            model_file = None if reason == "interrupted" else export(run_dir, learner.model, config, step, shards)
+            model_file = None if reason == "interrupted" else export(run_dir, learner.exported(), config, step, shards)
             log.event("stop", step=step, reason=reason, minutes=round((time.monotonic() - started) / 60, 3))
             log.say(f"stopped after step {step} ({reason}); " + _whereabouts(run_dir, model_file))
             return Outcome(step, reason, model_file)
@@ -159,8 +159,9 @@ def _held_out(shards: ShardSet, config: Config, objective: type[Objective]) -> H
 
 
 def export(run_dir: Path, model: Any, config: Config, step: int, shards: ShardSet) -> Path:
-    """Write the student as run_dir/flowfeat.safetensors and flowfeat.pth; returns the first."""
-    facts = {"step": step, "shards": _identity(shards), **flatten(config)}
+    """Write the model as run_dir/flowfeat.safetensors and flowfeat.pth; returns the first."""
+    decoder = "teacher" if config.teacher.export else "student"
+    facts = {"step": step, "shards": _identity(shards), "decoder": decoder, **flatten(config)}
     for suffix in (".pth", ".safetensors"):
         export_model(model, run_dir / f"flowfeat{suffix}", {k: _jsonable(v) for k, v in facts.items()})
     return run_dir / "flowfeat.safetensors"
@@ -235,7 +236,7 @@ def _facts(
         memory["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(learner.device) / 2**20, 1)
     return {
         **window.facts(loader.wait_s),
-        "lr": config.train.lr,
+        "lr": learner.lr,
         **learner.objective.facts(),
         "epoch": round(step * config.train.batch_size / len(order), 4),
         "skipped": loader.failed,

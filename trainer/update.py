@@ -66,19 +66,31 @@ def update(objective: Objective, optimiser: torch.optim.Optimizer, views: Views,
 
 
 def distill(
-    taught_bdhw: Tensor, studied_bdhw: Tensor, u1_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig
+    taught_bdhw: Tensor,
+    studied_bdhw: Tensor,
+    u1_b2hw: Tensor,
+    u2_b2hw: Tensor,
+    settings: LossConfig,
+    trust1_b1hw: Tensor | None = None,
+    trust2_b1hw: Tensor | None = None,
 ) -> Distilled:
-    """Fit on the teacher's view, predict in the student's, compare: total = grad_weight L_grad + flow_weight L_flow."""
-    map_bD2 = fit_linear_map(taught_bdhw, u1_b2hw, settings.alpha)  # ridge: the teacher's features -> flow of view 1
-    predicted = predict_flow(studied_bdhw, map_bD2)  # the same map on the student's features -> flow of view 2
-    return Distilled(*compare(predicted, u2_b2hw, settings), predicted, map_bD2)
+    """Fit on the teacher's view, predict in the student's, compare: total = grad_weight L_grad + flow_weight L_flow.
+
+    trust: how much each pixel's flow counts in either view, 0..1; None: all alike.
+    """
+    # ridge: the teacher's features -> flow of view 1; the same map on the student's features -> flow of view 2
+    map_bD2 = fit_linear_map(taught_bdhw, u1_b2hw, settings.alpha, trust1_b1hw)
+    predicted = predict_flow(studied_bdhw, map_bD2)
+    return Distilled(*compare(predicted, u2_b2hw, settings, trust2_b1hw), predicted, map_bD2)
 
 
-def compare(predicted_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig) -> tuple[Tensor, Tensor, Tensor]:
+def compare(
+    predicted_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig, trust2_b1hw: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Flow term, gradient term and their weighted sum."""
     target = u2_b2hw.float()
-    flow = flow_loss(predicted_b2hw, target, settings.flow_kind)
-    grad = gradient_loss(predicted_b2hw, target, settings.sigma)
+    flow = flow_loss(predicted_b2hw, target, settings.flow_kind, trust2_b1hw)
+    grad = gradient_loss(predicted_b2hw, target, settings.sigma, settings.grad_kind, trust2_b1hw)
     return flow, grad, settings.grad_weight * grad + settings.flow_weight * flow
 
 
@@ -96,7 +108,8 @@ class FlowDistillation:
                 maps = self._encode(torch.cat((views.image1, views.image2))).maps_bdhw
                 taught = self._teach(tuple(m[:half] for m in maps), size)
             studied = self._study(tuple(m[half:] for m in maps), size)
-        found = distill(taught, studied, views.u1, views.u2, self.config.loss)
+        trust = views.confidence1, views.confidence2  # None but in ConfidentFlow
+        found = distill(taught, studied, views.u1, views.u2, self.config.loss, *trust)
         shown = {PREDICTED: found.predicted_b2hw.detach(), STUDENT: studied.detach()}
         return Loss(found.total, {"flow": found.flow, "grad": found.grad}, shown)
 
@@ -134,3 +147,9 @@ class FlowDistillation:
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         self.teacher.load_state_dict({k.removeprefix(EMA): v for k, v in tensors.items() if k.startswith(EMA)})
         self.model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(EMA)})
+
+
+class ConfidentFlow(FlowDistillation):
+    """The same where every pixel counts as much as its flow is trusted, in the ridge and in both losses (`loss.confidence`)."""
+
+    members: ClassVar[frozenset[Member]] = frozenset({"frame", "flow", "confidence"})
