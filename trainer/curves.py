@@ -21,7 +21,6 @@ COLORS = {
     "readout": "#1f4e9c",
     "mean flow": "#c8501e",
     "affine fit": "#2a8a4a",
-    "student's features": "#1f4e9c",
 }
 # panel: title, and per curve its name, the event of the log and the key in it
 PANELS = (
@@ -39,8 +38,8 @@ PANELS = (
         ),
     ),
     (
-        "patch lattice: share of the variance within patches, held out",
-        (("student's features", "holdout", "lattice"),),
+        "patch lattice: share of the features' variance within patches",
+        (("training", "step", "lattice"), ("held out", "holdout", "lattice")),
     ),
 )
 
