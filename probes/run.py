@@ -21,6 +21,7 @@ from probes.report.store import OtherFormat, Results, UnitRecord, differing, res
 from probes.report.tables import Section
 from probes.sources.features import Source
 from probes.sources.flowfeat import Checkpoint, open_checkpoint
+from probes.sources.lattice import LatticeMeter
 from probes.sources.table import check_names, create_sources
 from probes.task import Context, Row, Settings, Task, Unit
 
@@ -55,10 +56,14 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
         with ProgressDisplay(task.name, task.step.many) as display:
             results = _opened_results(task, checkpoint, request.out, display)
             results.selection, results.sources = [unit.name for unit in units], names
-            results.about = {**task.about(), "device": device.type, "torch": torch.__version__}
+            meter = LatticeMeter()
+            about, stored = {**task.about(), "device": device.type, "torch": torch.__version__}, results.about
+            results.about = {**about, **meter.lines(stored)}
             # Saved before the first minutes are spent: a directory that can't be written to is found out now.
             results.save(results_file(request.out, task.name))
-            _measure(task, units, sources, results, request, device, display)
+            _measure(task, units, meter.watched(sources), results, request, device, display)
+            results.about = {**about, **meter.lines(stored)}
+            results.save(results_file(request.out, task.name))
         rebuild(request.out, request.known)
         sections.append(Section(type(task), results))
     return sections

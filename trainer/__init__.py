@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trainer.encoder_table import ENCODERS, EncoderSpec
     from trainer.extract_features import Extracted
     from trainer.flowfeat import FlowFeat
+    from trainer.lattice import LatticeSums, lattice_share
     from trainer.official_models import Official, find_model
     from trainer.sweep.record import RowRecord, RunRecord, SweepRecord, read_record
     from trainer.sweep.run_state import loss_curve
@@ -27,11 +28,13 @@ __all__ = [
     "Extracted",
     "FlowFeat",
     "FrozenViT",
+    "LatticeSums",
     "Official",
     "RowRecord",
     "RunRecord",
     "SweepRecord",
     "find_model",
+    "lattice_share",
     "loss_curve",
     "read_record",
 ]
@@ -49,6 +52,8 @@ _HOMES = {
     "RunRecord": "trainer.sweep.record",
     "SweepRecord": "trainer.sweep.record",
     "find_model": "trainer.official_models",
+    "LatticeSums": "trainer.lattice",
+    "lattice_share": "trainer.lattice",
     "loss_curve": "trainer.sweep.run_state",
     "read_record": "trainer.sweep.record",
 }
