@@ -136,7 +136,8 @@ class Task(ABC):
     main_metrics: columns of the CSV, the terminal and the JSON; empty for all. step: what `Unit.steps` counts.
     embedded: option fields for a run on the generator's own data (`python -m probes all --embedded DIR`); paths are relative
     to that folder. None: the probe is left out of such a run. long_units: a unit takes so long that it is measured source by
-    source, so that a run which was stopped loses one source of it.
+    source, so that a run which was stopped loses one source of it. named_parts: rows of one part belong together over all units
+    (classes), and have a table.
     """
 
     name: ClassVar[str]
@@ -151,6 +152,7 @@ class Task(ABC):
     main_metrics: ClassVar[tuple[str, ...]] = ()
     embedded: ClassVar[Mapping[str, Scalar] | None] = None
     long_units: ClassVar[bool] = False
+    named_parts: ClassVar[bool] = False
 
     @abstractmethod
     def units(self) -> Sequence[Unit]:

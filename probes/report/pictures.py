@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from common.clip import write_clip
-from probes.report.store import Picture
+from probes.report.records import Picture
 from probes.sources.features import Source
 from probes.task import CLIP_FPS
 from shards.files import write_atomic
