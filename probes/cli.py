@@ -31,7 +31,7 @@ from probes.report.build import rebuild
 from probes.report.tables import Section
 from probes.run import Request, run_tasks
 from probes.sources.flowfeat import open_checkpoint
-from probes.sources.table import source_names
+from probes.sources.table import usual_names
 from probes.sweep.command import sweep_command
 from probes.task import Task
 from probes.tasks.table import TASKS
@@ -51,7 +51,7 @@ RUN_OPTIONS = (
     click.option(
         "--sources",
         type=CommaSeparated(),
-        default=",".join(source_names()),
+        default=",".join(usual_names()),
         show_default=True,
         help="Feature sources to compare.",
     ),
