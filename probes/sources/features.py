@@ -92,7 +92,8 @@ class Source:
     """One row of a table: an encoder and what is made of its output.
 
     modules: the networks it is made of, the encoder's first. spec: what else shapes its features, as text. refine: what is
-    done to the logits of a probe, or None. store: where its features are kept, or None.
+    done to the logits of a probe, or None. store: where its features are kept, or None. trained_on: digest of the shard set
+    that it was trained on, where that is known.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Source:
     spec: str = ""
     refine: Refine | None = None
     store: FeatureStore | None = None
+    trained_on: str | None = None
 
 
 def by_encoder(sources: Sequence[Source]) -> list[list[Source]]:

@@ -18,7 +18,7 @@ from probes.heads.pamr import flowfeat_plus_plus
 from probes.sources.features import Encoding, Features, Source
 from probes.sources.request import UNASKED, SourceRequest
 from shards.files import sha256_of
-from trainer import FlowFeat
+from trainer import FlowFeat, training_set
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,8 @@ class FlowFeatEncoder:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What sources are made from: a model, where it came from, the seed of whatever is drawn at random, and what was asked
-    for concerning networks of others."""
+    """What sources are made from: a model, where it came from, the seed of whatever is drawn at random, what was asked for
+    concerning networks of others, and the digest of the shard set that the model was trained on, where that is known."""
 
     encoder: FlowFeatEncoder
     path: Path
@@ -48,6 +48,7 @@ class Checkpoint:
     teacher: bool
     seed: int
     request: SourceRequest = UNASKED
+    trained_on: str | None = None
 
     @property
     def model(self) -> FlowFeat:
@@ -80,7 +81,7 @@ def open_checkpoint(
         )
     digest = sha256_of(path)
     model = FlowFeat.from_pretrained(path, teacher=teacher).to(device).eval()
-    return Checkpoint(FlowFeatEncoder(model), path, digest, teacher, seed, request)
+    return Checkpoint(FlowFeatEncoder(model), path, digest, teacher, seed, request, training_set(path))
 
 
 def encoder_alone(checkpoint: Checkpoint, name: str) -> Source:
@@ -102,7 +103,7 @@ def resized_tokens(checkpoint: Checkpoint, name: str) -> Source:
 
 def trained_decoder(checkpoint: Checkpoint, name: str) -> Source:
     """y_enc at the token grid and y_dec at every pixel."""
-    return _decoded(checkpoint, name, checkpoint.model)
+    return _trained(checkpoint, name, checkpoint.model)
 
 
 def random_decoder(checkpoint: Checkpoint, name: str) -> Source:
@@ -117,17 +118,21 @@ def refined(checkpoint: Checkpoint, name: str) -> Source:
         assert features.high_bkhw is not None
         return flowfeat_plus_plus(logits_bchw, features.high_bkhw)
 
-    return replace(_decoded(checkpoint, name, checkpoint.model), refine=refine)
+    return replace(_trained(checkpoint, name, checkpoint.model), refine=refine)
 
 
 def teacher_decoder(checkpoint: Checkpoint, name: str) -> Source:
     """The same with the teacher, the EMA copy of the decoder. Raises ValueError where the model file holds none."""
     if checkpoint.teacher:
-        return _decoded(checkpoint, name, checkpoint.model)
+        return _trained(checkpoint, name, checkpoint.model)
     teacher = FlowFeat.from_pretrained(checkpoint.path, teacher=True)
     device = next(checkpoint.model.parameters()).device
     teacher.encoder = checkpoint.model.encoder  # the file's own, which is not held twice
-    return _decoded(checkpoint, name, teacher.to(device).eval())
+    return _trained(checkpoint, name, teacher.to(device).eval())
+
+
+def _trained(checkpoint: Checkpoint, name: str, model: FlowFeat) -> Source:
+    return replace(_decoded(checkpoint, name, model), trained_on=checkpoint.trained_on)
 
 
 def _decoded(checkpoint: Checkpoint, name: str, model: FlowFeat) -> Source:

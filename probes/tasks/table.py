@@ -5,6 +5,7 @@ from __future__ import annotations
 from probes.task import Task
 from probes.tasks.depth import Depth
 from probes.tasks.homography import HomographyMatching
+from probes.tasks.motion import Motion
 from probes.tasks.segmentation import AttentionSegmentation, KnnSegmentation, LinearSegmentation
 from probes.tasks.tracking import Tracking
 from probes.tasks.vos import LinearVos
@@ -18,5 +19,6 @@ TASKS: tuple[type[Task], ...] = (
     KnnSegmentation,
     Depth,
     HomographyMatching,
+    Motion,
     Tracking,
 )
