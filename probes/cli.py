@@ -58,6 +58,7 @@ RUN_OPTIONS = (
     click.option("--seed", type=int, default=0, show_default=True, help="Draws the random decoder."),
     TEACHER,
     DEVICE,
+    click.option("--run", "run_dir", type=PATH, help="Directory of the training: its curves go into the report."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the network.  [default: torch's]"),
     click.option("--json", "as_json", is_flag=True, help="Print the means as JSON instead of a table."),
 )
@@ -87,7 +88,7 @@ def _given(task: type[Task], values: dict[str, Any]) -> Task:
 def _request(known: tuple[type[Task], ...], values: dict[str, Any]) -> Request:
     if values["threads"] is not None:
         torch.set_num_threads(values["threads"])
-    taken = {name: values[name] for name in ("model", "out", "sources", "seed", "teacher", "device")}
+    taken = {name: values[name] for name in ("model", "out", "sources", "seed", "teacher", "device", "run_dir")}
     return Request(**taken, known=known)
 
 
@@ -150,10 +151,11 @@ def _all_command(known: tuple[type[Task], ...]) -> click.Command:
 def _report_command(known: tuple[type[Task], ...]) -> click.Command:
     @click.command("report")
     @click.option("--out", type=PATH, required=True, help="Directory of a report.")
+    @click.option("--run", "run_dir", type=PATH, help="Directory of the training.  [default: as recorded]")
     @one_line
-    def run(out: Path) -> None:
-        """Write the tables and the page anew from the results stored in --out."""
-        sections = rebuild(out, known)
+    def run(out: Path, run_dir: Path | None) -> None:
+        """Write the tables and the page anew from the records in --out."""
+        sections = rebuild(out, known, run_dir)
         done = [
             f"{s.task.name} {len(s.results.complete())} of {len(s.results.selection)} {s.task.unit.many}"
             for s in sections
