@@ -26,6 +26,8 @@ from probes.report.store import SHORT, differing, mean_of
 from probes.report.tables import Section
 from probes.sources.features import Source
 from probes.sources.flowfeat import Checkpoint, open_checkpoint
+from probes.sources.identity import identity_sha256
+from probes.sources.request import UNASKED, SourceRequest
 from probes.sources.table import check_names, create_sources
 from probes.task import Context, Row, Task, Unit
 
@@ -44,6 +46,7 @@ class Request:
     device: str
     known: tuple[type[Task], ...]
     run_dir: Path | None = None
+    source_request: SourceRequest = UNASKED
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,21 @@ def versions() -> dict[str, str]:
 
 
 def weights_of(sources: Sequence[Source], checkpoint: Checkpoint) -> dict[str, str]:
-    """SHA-256 of the file that a source was computed with, and which decoder of it."""
+    """SHA-256 of the file that a source was computed with, and which decoder of it; of networks of others, of the network."""
     part = " (teacher)" if checkpoint.teacher else ""
-    return {source.name: f"{checkpoint.sha256}{part}" for source in sources}
+    own = f"{checkpoint.sha256}{part}"
+    return {source.name: identity_sha256(source) if source.foreign else own for source in sources}
+
+
+def fitting(task: Task, sources: Sequence[Source]) -> list[Source]:
+    """Those that have a row of their own in a task. ValueError where none has."""
+    found = [source for source in sources if task.refines or source.refine is None]
+    if not found:
+        names = ", ".join(source.name for source in sources)
+        raise ValueError(
+            f"{task.name} has no logits to refine, and only {names} was asked for: add flowfeat to --sources"
+        )
+    return found
 
 
 def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
@@ -99,13 +114,16 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
     names = check_names(request.sources)
     device = pick_device(request.device)
     work = [(task, task.units()) for task in tasks]
-    checkpoint = open_checkpoint(request.model, teacher=request.teacher, seed=request.seed, device=device)
-    sources = create_sources(names, checkpoint)
+    checkpoint = open_checkpoint(
+        request.model, teacher=request.teacher, seed=request.seed, device=device, request=request.source_request
+    )
+    every = create_sources(names, checkpoint)
     model = {name: value for name, value in checkpoint.settings().items() if name != "seed"}
     sections = []
     for number, (task, units) in enumerate(work, start=1):
         place = f"{task.name} (probe {number} of {len(work)})" if len(work) > 1 else task.name
         with ProgressDisplay(place, task.step.many) as display:
+            sources = fitting(task, every)
             data = {unit.name: unit.fingerprint() for unit in units}
             protocol = Protocol(task.name, dict(task.settings()), request.seed, data)
             weights = weights_of(sources, checkpoint)

@@ -12,7 +12,6 @@ the directory holds more than its bound, the files that were used longest ago go
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import zlib
@@ -26,7 +25,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from probes.sources.features import Features, Source
-from probes.sources.identity import code_sha256, weights_sha256
+from probes.sources.identity import identity_sha256
 from shards.files import atomic_file
 
 log = logging.getLogger(__name__)
@@ -160,11 +159,4 @@ def _unpacked(maps: dict[str, Tensor], name: str) -> Tensor | None:
 
 def with_cache(sources: Sequence[Source], cache: FeatureCache) -> list[Source]:
     """The same sources, their features kept in `cache`. Their networks may not change from here on."""
-    return [replace(source, store=SourceStore(cache, _identity(source))) for source in sources]
-
-
-def _identity(source: Source) -> str:
-    # FlowFeat++ has FlowFeat's features, and shares its files.
-    name = source.name.removesuffix("++")
-    parts = [name, source.spec, weights_sha256(source.modules), code_sha256(source.modules)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return [replace(source, store=SourceStore(cache, identity_sha256(source))) for source in sources]

@@ -91,7 +91,8 @@ class FeatureStore(Protocol):
 class Source:
     """One row of a table: an encoder and what is made of its output.
 
-    modules: the networks it is made of, the encoder's first. spec: what else shapes its features, as text. refine: what is
+    modules: the networks it is made of, the encoder's first. spec: how networks of others are called, as text; empty where
+    there are none. refine: what is
     done to the logits of a probe, or None. store: where its features are kept, or None. trained_on: digest of the shard set
     that it was trained on, where that is known.
     """
@@ -104,6 +105,11 @@ class Source:
     refine: Refine | None = None
     store: FeatureStore | None = None
     trained_on: str | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Whether networks of others are in it."""
+        return bool(self.spec)
 
 
 def by_encoder(sources: Sequence[Source]) -> list[list[Source]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,14 @@ def _file_of(kind: type[nn.Module]) -> set[Path]:
     except TypeError:  # defined at a prompt: no file to hash
         return set()
     return {Path(found)} if found and Path(found).is_file() else set()
+
+
+def identity_sha256(source: Source) -> str:
+    """Of all that decides a source's features besides the picture: equal ones give equal features."""
+    # FlowFeat++ has FlowFeat's features.
+    name = source.name.removesuffix("++")
+    parts = [name, source.spec, weights_sha256(source.modules), code_sha256(source.modules)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def parameter_count(modules: Iterable[nn.Module]) -> int:
