@@ -16,7 +16,7 @@ from platform import python_version
 
 import torch
 
-from common.device import pick_device
+from common.device import device_name, pick_device
 from common.progress import ProgressDisplay
 from probes.report import records
 from probes.report.build import RUN, rebuild
@@ -125,7 +125,8 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
         with ProgressDisplay(place, task.step.many) as display:
             sources = fitting(task, every)
             data = {unit.name: unit.fingerprint() for unit in units}
-            protocol = Protocol(task.name, dict(task.settings()), request.seed, data)
+            settings = {**task.settings(), **({"device": device_name(device)} if task.timed else {})}
+            protocol = Protocol(task.name, settings, request.seed, data)
             weights = weights_of(sources, checkpoint)
             job = Job(task, protocol, weights, records.read(request.out), request, device, display)
             _say_what_is_there(job)

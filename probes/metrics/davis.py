@@ -75,7 +75,9 @@ def _found(these: Mask, others: Mask, radius_px: int) -> float:
 def boundary_accuracy(truth: Mask, predicted: Mask, share: float = BOUNDARY_TOLERANCE) -> float:
     """F of two masks [H, W]: 2PR / (P + R) of their boundaries, 1 if both boundaries are empty, 0 if one is."""
     assert truth.shape == predicted.shape, (truth.shape, predicted.shape)
-    return edge_accuracy(boundary_map(truth), boundary_map(predicted), tolerance_px(*truth.shape, share))
+    return edge_accuracy(
+        boundary_map(truth), boundary_map(predicted), tolerance_px(truth.shape[0], truth.shape[1], share)
+    )
 
 
 def edge_accuracy(edge_truth: Mask, edge_predicted: Mask, radius_px: int) -> float:

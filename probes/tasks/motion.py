@@ -40,7 +40,7 @@ from probes.drawing import feature_picture, shown_map
 from probes.metrics.motion import edge_strength, motion_edge_accuracy
 from probes.options import option
 from probes.sources.features import Features, Source, by_encoder, features_of
-from probes.task import Context, Metric, Noun, Row, Settings, Task
+from probes.task import Context, Metric, Noun, Row, Settings, Task, Unit
 from shards.reader import ShardSet
 from trainer import FlowSums, fit_linear_map, mean_flow, predict_flow
 
@@ -77,6 +77,7 @@ class Motion(Task):
         Metric("edges", "motion edges F", percent=True),
     )
     headline: ClassVar = "R2"
+    embedded: ClassVar = {"root": "shards", "side_px": 128, "most_videos": 12}
 
     root: Path | None = field(
         default=None,
@@ -113,8 +114,9 @@ class Motion(Task):
         drawn = {picked[place][0] for place in spread(len(picked), DRAWN_VIDEOS)}
         return [Video(self, shards, name, tuple(pairs), name in drawn) for name, pairs in picked]
 
-    def chance(self, unit: Video, seed: int) -> list[Row]:
+    def chance(self, unit: Unit, seed: int) -> list[Row]:
         """The mean flow of the judged crop, with edges at random places."""
+        assert isinstance(unit, Video), unit
         sums = _Sums()
         for pair in unit.pairs:
             views = views_of(unit.shards, pair, self.side_px, seed, CPU)

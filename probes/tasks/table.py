@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from probes.task import Task
 from probes.tasks.depth import Depth
+from probes.tasks.efficiency import Efficiency
 from probes.tasks.homography import HomographyMatching
 from probes.tasks.motion import Motion
 from probes.tasks.segmentation import AttentionSegmentation, KnnSegmentation, LinearSegmentation
@@ -20,5 +21,6 @@ TASKS: tuple[type[Task], ...] = (
     Depth,
     HomographyMatching,
     Motion,
+    Efficiency,
     Tracking,
 )
