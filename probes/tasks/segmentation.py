@@ -184,6 +184,7 @@ class AttentionSegmentation(SegmentationTask):
         "Sources with a decoder: the attention probe; the encoder alone: a linear layer on its tokens. Trained on the train "
         "split with frozen features, scored on another over all its pixels; per cent."
     )
+    refines: ClassVar = True
 
     size_px: int = _size(256)
     iterations: int | None = _iterations(2000, "Steps of training; the paper takes up to 100,000.")
@@ -228,6 +229,7 @@ class LinearSegmentation(SegmentationTask):
         "Trained on the train split with frozen features, scored on another over all its pixels; per cent."
     )
     epochs: ClassVar = 20
+    refines: ClassVar = True
 
     size_px: int = _size(448)
     iterations: int | None = _iterations(None, f"Steps of training.  [default: {epochs} epochs]")
