@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trainer.model import Encoded
     from trainer.sweep.record import RowRecord, RunRecord, SweepRecord, read_record
     from trainer.sweep.run_state import loss_curve
+    from trainer.sweep.sweep_file import ProbeSettings, read_sweep_file
 
 __all__ = [
     "ENCODERS",
@@ -25,11 +26,13 @@ __all__ = [
     "Extracted",
     "FlowFeat",
     "FrozenViT",
+    "ProbeSettings",
     "RowRecord",
     "RunRecord",
     "SweepRecord",
     "loss_curve",
     "read_record",
+    "read_sweep_file",
 ]
 
 _HOMES = {
@@ -40,11 +43,13 @@ _HOMES = {
     "Extracted": "trainer.extract_features",
     "FlowFeat": "trainer.flowfeat",
     "FrozenViT": "trainer.encoder",
+    "ProbeSettings": "trainer.sweep.sweep_file",
     "RowRecord": "trainer.sweep.record",
     "RunRecord": "trainer.sweep.record",
     "SweepRecord": "trainer.sweep.record",
     "loss_curve": "trainer.sweep.run_state",
     "read_record": "trainer.sweep.record",
+    "read_sweep_file": "trainer.sweep.sweep_file",
 }
 
 

@@ -24,7 +24,7 @@ def test_rows_settings_and_probe(tmp_path: Path) -> None:
     assert (sweep.name, sweep.baseline, sweep.seeds) == ("some", "full", (0, 1))
     assert sweep.base == tmp_path / "../b.toml"
     assert dict(sweep.settings)["encoder.variant"] == "tiny_dino8" and dict(sweep.settings)["train.steps"] == 6
-    assert sweep.probe == ProbeSettings(height=96, sequences=("a", "b"))
+    assert sweep.probe == ProbeSettings("vos", "", (("height", 96), ("sequences", ("a", "b"))))
     full, random, third, raft = sweep.rows
     assert full.settings == () and full.title == "full" and full.trained
     assert not random.trained
@@ -63,8 +63,8 @@ def test_the_first_row_is_the_baseline_unless_said_otherwise(tmp_path: Path) -> 
     [
         ('seed = [1]\n[[rows]]\nname = "a"', "unknown entry 'seed'; did you mean seeds"),
         ('[[rows]]\nname = "a"\nsetings = {}', "row 1: unknown entry 'setings'; did you mean settings"),
-        ('[probe]\nhight = 3\n[[rows]]\nname = "a"', "probe: unknown entry 'hight'; did you mean height"),
-        ('[probe]\nheight = "96"\n[[rows]]\nname = "a"', "height = '96' must be a whole number from 1 on"),
+        ('[probe]\ntask = 3\n[[rows]]\nname = "a"', "probe: task = 3 must be a text in quotes"),
+        ('[[rows]]\nname = "a"\ntrained_by = "b.py"', "baseline = 'a' is not trained here"),
         ("[[rows]]\ntitle = 'a'", "row 1: name is missing"),
         ("rows = 3", r"rows must be written as \[\[rows\]\]"),
         ("seeds = [0]", "nothing to sweep"),
@@ -73,7 +73,10 @@ def test_the_first_row_is_the_baseline_unless_said_otherwise(tmp_path: Path) -> 
         ('[[rows]]\nname = "a b"\n[[rows]]\nname = "a/b"', "names of their own.*a b, a/b"),
         ('seeds = [1, 1]\n[[rows]]\nname = "a"', "different whole numbers"),
         ('seeds = [true]\n[[rows]]\nname = "a"', "list of whole numbers"),
-        ('[[rows]]\nname = "a"\nsource = "encoder"\nsettings = {"loss.alpha" = 1}', "takes no settings or shards"),
+        (
+            '[[rows]]\nname = "a"\nsource = "encoder"\nsettings = {"loss.alpha" = 1}',
+            "takes no settings, shards or trained_by",
+        ),
         (
             '[[rows]]\nname = "a"\nsource = "random"',
             "no feature source is called 'random'; did you mean random_decoder",
@@ -103,11 +106,10 @@ def test_the_command_line_changes_what_rows_leave_open(tmp_path: Path) -> None:
     settings = dict(sweep.settings)
     assert (settings["train.steps"], settings["encoder.variant"], settings["train.batch_size"]) == (9, "demo_vit8", 4)
     assert settings["data.offsets"] == (1, 2)
-    assert (sweep.probe.height, sweep.probe.sequences) == (160, ("a",))
+    assert dict(sweep.probe.options) == {"height": 160, "sequences": ("a",)}
     assert sweep.rows == read_sweep_file(path).rows
     for text, message in (
         ("train.steps", "KEY=VALUE"),
-        ("probe.hight=3", "did you mean height"),
         ("seeds=3", "list of"),
     ):
         with pytest.raises(ValueError, match=message):
