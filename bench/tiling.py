@@ -28,11 +28,13 @@ from trainer.tiling import choose_tiles, extraction_bytes
 
 MIB = 2**20
 CASES: tuple[tuple[int, int, int | None], ...] = (
-    (1008, 2044, None),  # 1024 x 2048 in multiples of 28
-    (1008, 2044, 448),
-    (1008, 2044, 896),
-    (2156, 3836, 448),  # 4K
+    (1024, 2048, None),
+    (1024, 2048, 448),
+    (1024, 2048, 896),
+    (2160, 3840, 448),
+    (2160, 3840, 896),
 )
+"""Height, width (both are cut to the model's multiples) and tile; None is the plain call."""
 
 
 def opened(variant: str, model_file: str | None) -> FlowFeat:
@@ -58,7 +60,13 @@ def measure(variant: str, model_file: str | None, picture: str, height: int, wid
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     shape = (1, int(images.shape[-2]), int(images.shape[-1]))
     tiles = choose_tiles(model, shape, tile=tile, overlap=None, memory=None, resized=False)
-    facts = {"peak": peak - before, "seconds": seconds, "stated": extraction_bytes(model, shape, tiles)}
+    facts = {
+        "height": shape[1],
+        "width": shape[2],
+        "peak": peak - before,
+        "seconds": seconds,
+        "stated": extraction_bytes(model, shape, tiles),
+    }
     assert found.high.isfinite().all()
     print(json.dumps(facts))
 
@@ -114,7 +122,7 @@ def main(
             [*command, "--case", json.dumps([height, width, tile])], capture_output=True, text=True, check=True
         )
         facts = json.loads(done.stdout)
-        what = f"{height}x{width} {f'tile {tile}' if tile else 'plain'}"
+        what = f"{facts['height']}x{facts['width']} {f'tile {tile}' if tile else 'plain'}"
         tell(f"{what}: peak", facts["peak"] / MIB, "MiB")
         tell(f"{what}: stated", facts["stated"] / MIB, "MiB")
         tell(f"{what}: time", facts["seconds"], "s")

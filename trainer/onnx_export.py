@@ -120,6 +120,7 @@ class _Plain(nn.Module):
 
 def _trace(plain: _Plain, step: int, path: Path, variant: str) -> None:
     images = torch.randn(2, 3, 3 * step, 4 * step, generator=torch.Generator().manual_seed(0))
+    torch._C._jit_set_onnx_log_enabled(False)  # else a trace that fails prints its whole graph to standard output
     with warnings.catch_warnings(), torch.no_grad():
         # Of the tracing exporter: that it is the older one (the newer takes 50 times as long), and what it holds constant.
         warnings.simplefilter("ignore")
