@@ -14,6 +14,7 @@ import click
 from common.command import Suggesting, one_line_errors
 from common.cores import wait_without_spinning
 from trainer.features_command import features_command
+from trainer.onnx_command import onnx_command
 from trainer.sweep.command import sweep_command
 
 INTERRUPTED = 130
@@ -28,6 +29,7 @@ def main() -> None:
 
 main.add_command(sweep_command)
 main.add_command(features_command)
+main.add_command(onnx_command)
 
 
 @main.command("train")
