@@ -68,7 +68,7 @@ _REQUEST_OPTIONS = (
     click.option(
         "--workers", default=lambda: os.cpu_count() or 1, show_default="number of cores", type=int, help="Processes."
     ),
-    click.option("--batch", default=16, help="Windows per call of the flow estimator."),
+    click.option("--batch", type=int, help="Windows per call of the flow estimator; default: what it works best with."),
     click.option("--deadline", "deadline_s", default=120.0, help="Seconds that decoding one video may take."),
 )
 
@@ -97,7 +97,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         device: str,
         precision: str,
         workers: int,
-        batch: int,
+        batch: int | None,
         deadline_s: float,
         **rest: Any,
     ) -> None:
