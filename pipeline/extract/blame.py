@@ -66,4 +66,5 @@ def _noise_like(window: Window) -> Window:
     """A window of the same size with which nothing is wrong."""
     noise = np.random.default_rng(0)
     anchor_hwc = noise.integers(0, 256, window.anchor_hwc.shape, np.uint8)
-    return replace(window, anchor_hwc=anchor_hwc, neighbours_khwc=np.stack([anchor_hwc] * len(window.offsets)))
+    neighbours_khwc = np.stack([anchor_hwc] * len(window.offsets))
+    return replace(window, video_id="noise", anchor_hwc=anchor_hwc, neighbours_khwc=neighbours_khwc)

@@ -1,8 +1,8 @@
 """Many decoding processes at once, none of which can hold up anybody: started when there is work, killed at a deadline, replaced.
 
 Comes in: a video with a place in the arena for each pass. Goes out: its facts, or why it yields nothing. A video whose process hangs or
-dies is tried once more in a fresh process; others go on meanwhile. The replacement of a process that has had its share of
-videos is started before it is needed.
+dies is tried once more in a fresh process; others go on meanwhile. A process that has had its share of videos is
+replaced, so that a slow leak in a library cannot add up.
 """
 
 from __future__ import annotations
@@ -105,8 +105,6 @@ class DecodingPool:
         with suppress(OSError):
             request = request_of(task.video, task.passes, task.settings, task.places)
             seat.child.send(request.to_bytes())
-        if seat.child.videos >= self._videos_per_child:
-            self._seats.append(_Seat(self._arena))  # its successor
 
     def heard(self, child: ChildProcess) -> None:
         """Something has arrived from it, or it is gone."""

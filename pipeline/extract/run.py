@@ -35,7 +35,7 @@ from pipeline.video.datasets import list_videos
 from shards import schema
 from shards.files import full_disk
 from shards.schema import Manifest, Settings, Statement
-from shards.writer import finalize
+from shards.writer import committed, finalize
 
 PARTIAL_MANIFEST_EVERY_S = 60.0
 
@@ -114,10 +114,13 @@ def extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_pl
     try:
         with ExitStack() as running:
             running.enter_context(runner)
-            # Planned first without a trace, so that whatever is refused is refused before the directory exists.
-            runner.prepare(len(request.plan().missing(request.out)))
+            # Planned without a trace, so that whatever is refused is refused before the directory exists.
+            plan, landed = request.plan(), committed(request.out)
+            runner.prepare(len(plan.missing(request.out)))
             with directory_lock(request.out, "an extraction"):
-                return _extract(request, runner, running, on_event, on_plan)
+                if committed(request.out) != landed:
+                    plan = request.plan()  # another run has added to the set before the lock was ours
+                return _extract(request, plan, runner, running, on_event, on_plan)
     except OSError as error:
         if full_disk(error):
             raise ExtractionError(disk_is_full(request.out)) from error
@@ -125,10 +128,14 @@ def extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_pl
 
 
 def _extract(
-    request: ExtractionRequest, runner: Runner, running: ExitStack, on_event: OnEvent, on_plan: OnPlan
+    request: ExtractionRequest,
+    plan: ChunkPlan,
+    runner: Runner,
+    running: ExitStack,
+    on_event: OnEvent,
+    on_plan: OnPlan,
 ) -> Manifest:
     """Under the lock. running: leaving it ends the runner."""
-    plan = request.plan()  # again: another run may have added to the set before the lock was ours
     shutil.rmtree(request.out / ".tmp", ignore_errors=True)  # what a killed run left; nobody else writes
     save_plan(request.out, plan)
     missing = plan.missing(request.out)
