@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from probes.report.tables import Section
 from probes.sources.features import Source
 from probes.sources.flowfeat import Checkpoint, open_checkpoint
 from probes.sources.identity import identity_sha256
+from probes.sources.lattice import LatticeMeter
 from probes.sources.request import UNASKED, SourceRequest
 from probes.sources.table import check_names, create_sources
 from probes.task import Context, Row, Task, Unit
@@ -133,10 +134,14 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
             about = {**task.about(), "device": device.type}
             if request.run_dir is not None:
                 about[RUN] = str(request.run_dir)
-            # Noted before the first minutes are spent: a directory that can't be written to is found out now.
-            job.note(RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, data, weights,
-                             dict(model), about, versions()))  # fmt: skip
-            _measure(job, units, sources)
+            meter, before = LatticeMeter(), job.records.last_run(task.name)
+            stored = before.about if before and before.weights == weights else {}
+            run = RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, data, weights,
+                          dict(model), {**about, **meter.lines(stored)}, versions())  # fmt: skip
+            job.note(run)  # before the first minutes are spent: a directory that can't be written to is found out now
+            _measure(job, units, sources if task.timed else meter.watched(sources))
+            if found := meter.lines({}):
+                job.note(replace(run, at=now(), about={**run.about, **found}))
         made = rebuild(request.out, request.known, request.run_dir)
         sections.append(next(section for section in made if section.task is type(task)))
     return sections

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trainer.decoder import DPTDecoder
     from trainer.distill import fit_linear_map, predict_flow
-    from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
+    from trainer.encoder import FrozenViT
+    from trainer.encoder_protocol import Encoded
+    from trainer.encoder_table import ENCODERS, EncoderSpec
     from trainer.extract_features import Extracted
     from trainer.flowfeat import FlowFeat
     from trainer.holdout import FlowSums, affine_flow, mean_flow, px_per_unit
     from trainer.images import denormalise
-    from trainer.model import Encoded
+    from trainer.lattice import LatticeSums, lattice_share
     from trainer.model_file import training_set
+    from trainer.official_models import Official, find_model
     from trainer.sweep.record import RowRecord, RunRecord, SweepRecord, read_record
     from trainer.sweep.run_state import loss_curve
     from trainer.views import Pixels, cut_views, draw_boxes
@@ -31,6 +34,8 @@ __all__ = [
     "FlowFeat",
     "FlowSums",
     "FrozenViT",
+    "LatticeSums",
+    "Official",
     "Pixels",
     "RowRecord",
     "RunRecord",
@@ -39,7 +44,9 @@ __all__ = [
     "cut_views",
     "denormalise",
     "draw_boxes",
+    "find_model",
     "fit_linear_map",
+    "lattice_share",
     "loss_curve",
     "mean_flow",
     "predict_flow",
@@ -53,24 +60,28 @@ _HOMES = {
     "cut_views": "trainer.views",
     "denormalise": "trainer.images",
     "DPTDecoder": "trainer.decoder",
+    "ENCODERS": "trainer.encoder_table",
+    "Encoded": "trainer.encoder_protocol",
+    "EncoderSpec": "trainer.encoder_table",
     "draw_boxes": "trainer.views",
-    "Encoded": "trainer.model",
-    "ENCODERS": "trainer.encoder",
-    "EncoderSpec": "trainer.encoder",
     "Extracted": "trainer.extract_features",
     "fit_linear_map": "trainer.distill",
     "FlowFeat": "trainer.flowfeat",
     "FlowSums": "trainer.holdout",
     "FrozenViT": "trainer.encoder",
+    "Official": "trainer.official_models",
+    "RowRecord": "trainer.sweep.record",
+    "RunRecord": "trainer.sweep.record",
+    "SweepRecord": "trainer.sweep.record",
+    "find_model": "trainer.official_models",
+    "LatticeSums": "trainer.lattice",
+    "lattice_share": "trainer.lattice",
     "loss_curve": "trainer.sweep.run_state",
+    "read_record": "trainer.sweep.record",
     "mean_flow": "trainer.holdout",
     "Pixels": "trainer.views",
     "predict_flow": "trainer.distill",
     "px_per_unit": "trainer.holdout",
-    "read_record": "trainer.sweep.record",
-    "RowRecord": "trainer.sweep.record",
-    "RunRecord": "trainer.sweep.record",
-    "SweepRecord": "trainer.sweep.record",
     "training_set": "trainer.model_file",
 }
 

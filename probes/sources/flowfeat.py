@@ -18,7 +18,7 @@ from probes.heads.pamr import flowfeat_plus_plus
 from probes.sources.features import Encoding, Features, Source
 from probes.sources.request import UNASKED, SourceRequest
 from shards.files import sha256_of
-from trainer import FlowFeat, training_set
+from trainer import FlowFeat, Official, find_model, training_set
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,20 +67,23 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    path: Path,
+    place: Path,
     *,
     teacher: bool = False,
     seed: int = 0,
     device: torch.device,
     request: SourceRequest = UNASKED,
 ) -> Checkpoint:
-    """teacher: take the EMA decoder of a training checkpoint. Raises ValueError or OSError saying what is wrong with the file."""
+    """place: a model file, or the name of an official model (docs/models.md), which is fetched once. teacher: take the EMA decoder
+    of a training checkpoint. Raises ValueError or OSError saying what is wrong with the file."""
+    found = find_model(str(place))
+    path, variant = (found.path, found.variant) if isinstance(found, Official) else (found, None)
     if not path.is_file():
         raise ValueError(
             f"no model file {path}: train one with `python -m trainer train`, or name another with --model"
         )
-    digest = sha256_of(path)
-    model = FlowFeat.from_pretrained(path, teacher=teacher).to(device).eval()
+    digest = found.sha256 if isinstance(found, Official) else sha256_of(path)
+    model = FlowFeat.from_pretrained(path, variant=variant, teacher=teacher).to(device).eval()
     return Checkpoint(FlowFeatEncoder(model), path, digest, teacher, seed, request, training_set(path))
 
 
