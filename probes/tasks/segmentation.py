@@ -185,6 +185,10 @@ class AttentionSegmentation(SegmentationTask):
         "split with frozen features, scored on another over all its pixels; per cent."
     )
 
+    embedded: ClassVar = {
+        "root": "segmentation", "size_px": 128, "iterations": 150, "batch": 8, "learning_rate": 1e-2
+    }  # fmt: skip
+
     size_px: int = _size(256)
     iterations: int | None = _iterations(2000, "Steps of training; the paper takes up to 100,000.")
     batch: int = _batch(32)
@@ -229,6 +233,10 @@ class LinearSegmentation(SegmentationTask):
     )
     epochs: ClassVar = 20
 
+    embedded: ClassVar = {
+        "root": "segmentation", "size_px": 128, "iterations": 150, "batch": 4, "learning_rate": 5e-3
+    }  # fmt: skip
+
     size_px: int = _size(448)
     iterations: int | None = _iterations(None, f"Steps of training.  [default: {epochs} epochs]")
     batch: int = _batch(2)
@@ -265,6 +273,8 @@ class KnnSegmentation(SegmentationTask):
         "No training: every cell takes the classes of its 30 nearest neighbours by cosine among the cells of the train split. "
         "With a decoder, cells hold tokens and the decoder's map and are finer. Scored on another split; per cent."
     )
+
+    embedded: ClassVar = {"root": "segmentation", "size_px": 128}
 
     size_px: int = _size(224)
     cells_per_token: int = field(

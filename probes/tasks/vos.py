@@ -52,6 +52,8 @@ class LinearVos(VosTask):
         "The encoder alone shows its token grid."
     )
 
+    embedded: ClassVar = {"root": "davis", "height_px": 160}
+
     height_px: int = field(default=PAPER_HEIGHT_PX, metadata=option("--height", int, "Input height, px."))
     iterations: int = field(
         default=linear.ITERATIONS, metadata=option("--iterations", int, "Steps of the linear probe.")
