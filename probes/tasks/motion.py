@@ -77,7 +77,7 @@ class Motion(Task):
         Metric("edges", "motion edges F", percent=True),
     )
     headline: ClassVar = "R2"
-    embedded: ClassVar = {"root": "shards", "side_px": 128, "most_videos": 12}
+    embedded: ClassVar = {"root": "shards", "side_px": 128, "most_videos": 8, "most_pairs": 2}
 
     root: Path | None = field(
         default=None,

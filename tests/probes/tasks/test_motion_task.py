@@ -59,7 +59,7 @@ def _bright(encoding: Encoding) -> Features:
 
 ENCODER = Pixels()
 OBJECT = Source("object", ENCODER, _bright)
-LOUD = Source("loud", ENCODER, lambda e: replace(_bright(e), high_bkhw=1000 * _bright(e).high_bkhw))  # type: ignore[operator]
+LOUD = Source("loud", ENCODER, lambda e: Features(e.low_bdgf, 1000 * readable(_bright(e), e.size_hw[0])))
 TOKENS = Source("tokens", ENCODER, lambda e: Features(e.low_bdgf))
 NOTHING = Source("nothing", ENCODER, lambda e: Features(torch.ones_like(e.low_bdgf)))
 
