@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from probes.report.store import SHORT, differing, mean_of
 from probes.report.tables import Section
 from probes.sources.features import Source
 from probes.sources.flowfeat import Checkpoint, open_checkpoint
+from probes.sources.lattice import LatticeMeter
 from probes.sources.table import check_names, create_sources
 from probes.task import Context, Row, Settings, Task, Unit
 
@@ -111,14 +112,24 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
             weights = weights_of(sources, checkpoint)
             job = Job(task, protocol, weights, records.read(request.out), request, device, display)
             _say_what_is_there(job)
+            meter, earlier = LatticeMeter(), _about_before(job)
             about = {**task.about(), **request.about, "device": device.type}
+            run = RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, data, weights,
+                          dict(model), {**about, **meter.lines(earlier)}, versions())  # fmt: skip
             # Noted before the first minutes are spent: a directory that can't be written to is found out now.
-            job.note(RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, data, weights,
-                             dict(model), about, versions()))  # fmt: skip
-            _measure(job, units, sources)
+            job.note(run)
+            _measure(job, units, meter.watched(sources))
+            if (found := {**about, **meter.lines(earlier)}) != run.about:
+                job.note(replace(run, at=now(), about=found))
         made = rebuild(request.out, request.known)
         sections.append(next(section for section in made if section.task is type(task)))
     return sections
+
+
+def _about_before(job: Job) -> Settings:
+    """What the last run under the same protocol said."""
+    same = (run.about for run in reversed(job.records.runs) if run.digest == job.protocol.digest)
+    return next(same, {})
 
 
 def _say_what_is_there(job: Job) -> None:

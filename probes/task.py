@@ -137,7 +137,7 @@ class Task(ABC):
     embedded: option fields for a run on the generator's own data (`python -m probes all --embedded DIR`); paths are relative
     to that folder. None: the probe is left out of such a run. long_units: a unit takes so long that it is measured source by
     source, so that a run which was stopped loses one source of it. named_parts: rows of one part belong together over all units
-    (classes), and have a table.
+    (classes), and have a table. chance_note: what the answer of `chance` is.
     """
 
     name: ClassVar[str]
@@ -153,6 +153,7 @@ class Task(ABC):
     embedded: ClassVar[Mapping[str, Scalar] | None] = None
     long_units: ClassVar[bool] = False
     named_parts: ClassVar[bool] = False
+    chance_note: ClassVar[str] = ""
 
     @abstractmethod
     def units(self) -> Sequence[Unit]:

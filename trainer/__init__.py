@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trainer.decoder import DPTDecoder
-    from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
+    from trainer.encoder import FrozenViT
+    from trainer.encoder_protocol import Encoded
+    from trainer.encoder_table import ENCODERS, EncoderSpec
     from trainer.extract_features import Extracted
     from trainer.flowfeat import FlowFeat
-    from trainer.model import Encoded
+    from trainer.lattice import LatticeSums, lattice_share
+    from trainer.official_models import Official, find_model
     from trainer.sweep.record import RowRecord, RunRecord, SweepRecord, read_record
     from trainer.sweep.run_state import loss_curve
 
@@ -25,24 +28,32 @@ __all__ = [
     "Extracted",
     "FlowFeat",
     "FrozenViT",
+    "LatticeSums",
+    "Official",
     "RowRecord",
     "RunRecord",
     "SweepRecord",
+    "find_model",
+    "lattice_share",
     "loss_curve",
     "read_record",
 ]
 
 _HOMES = {
     "DPTDecoder": "trainer.decoder",
-    "ENCODERS": "trainer.encoder",
-    "Encoded": "trainer.model",
-    "EncoderSpec": "trainer.encoder",
+    "ENCODERS": "trainer.encoder_table",
+    "Encoded": "trainer.encoder_protocol",
+    "EncoderSpec": "trainer.encoder_table",
     "Extracted": "trainer.extract_features",
     "FlowFeat": "trainer.flowfeat",
     "FrozenViT": "trainer.encoder",
+    "Official": "trainer.official_models",
     "RowRecord": "trainer.sweep.record",
     "RunRecord": "trainer.sweep.record",
     "SweepRecord": "trainer.sweep.record",
+    "find_model": "trainer.official_models",
+    "LatticeSums": "trainer.lattice",
+    "lattice_share": "trainer.lattice",
     "loss_curve": "trainer.sweep.run_state",
     "read_record": "trainer.sweep.record",
 }
