@@ -4,7 +4,7 @@
     segmentation, segmentation-linear, segmentation-knn    classes of pixels, on pictures with label maps
     all         every probe that has data
     report      the tables and the page again, from stored results
-    sweep       every finished run of a sweep, in one table
+    sweep       every finished run of a sweep, in one table; check-sweep: whether a sweep file can be judged
     visualize   features of pictures of your own as colours
 
 Every task of `tasks/table.py` is a command; its options are the fields that it declares. Progress goes to standard error, the
@@ -33,8 +33,10 @@ from probes.report.build import RUN, rebuild
 from probes.report.tables import Section
 from probes.run import Request, run_tasks
 from probes.sources.flowfeat import open_checkpoint
-from probes.sources.table import source_names
-from probes.sweep.command import sweep_command
+from probes.sources.request import SourceRequest
+from probes.sources.request import options as source_options
+from probes.sources.table import usual_names
+from probes.sweep.command import sweep_commands
 from probes.task import Scalar, Task
 from probes.tasks.table import TASKS
 from probes.visualize import draw, find_pictures
@@ -56,10 +58,11 @@ RUN_OPTIONS = (
     click.option(
         "--sources",
         type=CommaSeparated(),
-        default=",".join(source_names()),
+        default=",".join(usual_names()),
         show_default=True,
-        help="Feature sources to compare.",
+        help="Feature sources to compare: see docs/sources.md.",
     ),
+    *source_options(),
     click.option("--seed", type=int, default=0, show_default=True, help="Draws the random decoder."),
     TEACHER,
     DEVICE,
@@ -97,10 +100,11 @@ def _given(task: type[Task], values: dict[str, Any]) -> Task:
 def _request(known: tuple[type[Task], ...], values: dict[str, Any], **about: Scalar) -> Request:
     if values["threads"] is not None:
         torch.set_num_threads(values["threads"])
-    taken = {name: values[name] for name in ("model", "out", "sources", "seed", "teacher", "device")}
+    taken = {name: values[name] for name in ("model", "out", "seed", "teacher", "device")}
+    sources = (*values["sources"], *values["own_sources"])
     if values["run_dir"] is not None:
         about[RUN] = str(values["run_dir"])
-    return Request(**taken, known=known, about=about)
+    return Request(**taken, sources=sources, known=known, about=about, source_request=SourceRequest.of(values))
 
 
 def _show(section: Section, out: Path, *, as_json: bool) -> None:
@@ -210,7 +214,7 @@ def commands(tasks: Sequence[type[Task]]) -> click.Group:
     group = Suggesting(help=text)
     for task in known:
         group.add_command(_command_of(task, known))
-    for command in (_all_command(known), _report_command(known), sweep_command(known), visualize):
+    for command in (_all_command(known), _report_command(known), *sweep_commands(known), visualize):
         group.add_command(command)
     return group
 

@@ -16,7 +16,7 @@ from platform import python_version
 
 import torch
 
-from common.device import pick_device
+from common.device import device_name, pick_device
 from common.progress import ProgressDisplay
 from probes.report import records
 from probes.report.build import rebuild
@@ -26,7 +26,9 @@ from probes.report.store import SHORT, differing, mean_of
 from probes.report.tables import Section
 from probes.sources.features import Source
 from probes.sources.flowfeat import Checkpoint, open_checkpoint
+from probes.sources.identity import identity_sha256
 from probes.sources.lattice import LatticeMeter
+from probes.sources.request import UNASKED, SourceRequest
 from probes.sources.table import check_names, create_sources
 from probes.task import Context, Row, Settings, Task, Unit
 
@@ -45,6 +47,7 @@ class Request:
     device: str
     known: tuple[type[Task], ...]
     about: Settings = field(default_factory=dict)
+    source_request: SourceRequest = UNASKED
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,21 @@ def versions() -> dict[str, str]:
 
 
 def weights_of(sources: Sequence[Source], checkpoint: Checkpoint) -> dict[str, str]:
-    """SHA-256 of the file that a source was computed with, and which decoder of it."""
+    """SHA-256 of the file that a source was computed with, and which decoder of it; of networks of others, of the network."""
     part = " (teacher)" if checkpoint.teacher else ""
-    return {source.name: f"{checkpoint.sha256}{part}" for source in sources}
+    own = f"{checkpoint.sha256}{part}"
+    return {source.name: identity_sha256(source) if source.foreign else own for source in sources}
+
+
+def fitting(task: Task, sources: Sequence[Source]) -> list[Source]:
+    """Those that have a row of their own in a task. ValueError where none has."""
+    found = [source for source in sources if task.refines or source.refine is None]
+    if not found:
+        names = ", ".join(source.name for source in sources)
+        raise ValueError(
+            f"{task.name} has no logits to refine, and only {names} was asked for: add flowfeat to --sources"
+        )
+    return found
 
 
 def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
@@ -100,25 +115,28 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
     names = check_names(request.sources)
     device = pick_device(request.device)
     work = [(task, task.units()) for task in tasks]
-    checkpoint = open_checkpoint(request.model, teacher=request.teacher, seed=request.seed, device=device)
-    sources = create_sources(names, checkpoint)
+    checkpoint = open_checkpoint(
+        request.model, teacher=request.teacher, seed=request.seed, device=device, request=request.source_request
+    )
+    every = create_sources(names, checkpoint)
     model = {name: value for name, value in checkpoint.settings().items() if name != "seed"}
     sections = []
     for number, (task, units) in enumerate(work, start=1):
         place = f"{task.name} (probe {number} of {len(work)})" if len(work) > 1 else task.name
         with ProgressDisplay(place, task.step.many) as display:
+            sources = fitting(task, every)
             data = {unit.name: unit.fingerprint() for unit in units}
-            protocol = Protocol(task.name, dict(task.settings()), request.seed, data)
+            settings = {**task.settings(), **({"device": device_name(device)} if task.timed else {})}
+            protocol = Protocol(task.name, settings, request.seed, data)
             weights = weights_of(sources, checkpoint)
             job = Job(task, protocol, weights, records.read(request.out), request, device, display)
             _say_what_is_there(job)
-            meter, earlier = LatticeMeter(), _about_before(job)
             about = {**task.about(), **request.about, "device": device.type}
+            meter, earlier = LatticeMeter(), _about_before(job)
             run = RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, data, weights,
                           dict(model), {**about, **meter.lines(earlier)}, versions())  # fmt: skip
-            # Noted before the first minutes are spent: a directory that can't be written to is found out now.
-            job.note(run)
-            _measure(job, units, meter.watched(sources))
+            job.note(run)  # before the first minutes are spent: a directory that can't be written to is found out now
+            _measure(job, units, sources if task.timed else meter.watched(sources))
             if (found := {**about, **meter.lines(earlier)}) != run.about:
                 job.note(replace(run, at=now(), about=found))
         made = rebuild(request.out, request.known)
@@ -127,8 +145,9 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
 
 
 def _about_before(job: Job) -> Settings:
-    """What the last run under the same protocol said."""
-    same = (run.about for run in reversed(job.records.runs) if run.digest == job.protocol.digest)
+    """What the last run of these weights under the same protocol said."""
+    runs = reversed(job.records.runs)
+    same = (run.about for run in runs if run.digest == job.protocol.digest and run.weights == job.weights)
     return next(same, {})
 
 

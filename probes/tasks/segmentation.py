@@ -171,6 +171,7 @@ class AttentionSegmentation(SegmentationTask):
         "Sources with a decoder: the attention probe; the encoder alone: a linear layer on its tokens. Trained on the train "
         "split with frozen features, scored on another over all its pixels; per cent."
     )
+    refines: ClassVar = True
 
     embedded: ClassVar = {**EMBEDDED, "iterations": 150, "batch": 8, "learning_rate": 1e-2}
 
@@ -219,6 +220,7 @@ class LinearSegmentation(SegmentationTask):
         "Trained on the train split with frozen features, scored on another over all its pixels; per cent."
     )
     epochs: ClassVar = 20
+    refines: ClassVar = True
 
     embedded: ClassVar = {**EMBEDDED, "iterations": 150, "batch": 4, "learning_rate": 5e-3}
 
