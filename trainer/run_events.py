@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from shards.reader import ShardSet
 from trainer.batch import Failure
 from trainer.config import Config, flatten
 from trainer.distributed import Ranks
@@ -22,6 +21,7 @@ from trainer.learner import Learner
 from trainer.objective import STUDENT
 from trainer.order import SampleOrder
 from trainer.run_log import RunLog, Window, peak_memory_mb
+from trainer.shard_sets import ShardSets
 
 LATTICE_SAMPLES = 4  # of a step's batch: full-resolution features are large, and the share hardly changes with more
 
@@ -36,7 +36,7 @@ class Beginning:
 
 
 def announce(
-    log: RunLog, config: Config, shards: ShardSet, order: SampleOrder, learner: Learner, beginning: Beginning
+    log: RunLog, config: Config, shards: ShardSets, order: SampleOrder, learner: Learner, beginning: Beginning
 ) -> None:
     """The start event, and lines about what a continued run finds changed."""
     left_out, step = len(shards) - len(order), beginning.step
@@ -46,18 +46,19 @@ def announce(
         resumed=beginning.earlier_set is not None,
         samples=len(order),
         samples_without_flow=left_out,
-        shards=identity(shards),
+        shards=shards.identity,
+        sets=[asdict(facts) for facts in shards.facts(order.samples)],
         device=str(learner.device),
         encoder_source=learner.model.encoder_source,
         config=jsonable(config),
     )
     log.say(
-        f"{config.encoder.variant} on {learner.device}, {len(order)} samples from {shards.root}"
+        f"{config.encoder.variant} on {learner.device}, {len(order)} samples from {shards.place}"
         + (f" ({left_out} more have no usable flow)" if left_out else "")
         + (f", continuing after step {step}" if beginning.earlier_set is not None else "")
     )
-    if beginning.earlier_set not in (None, identity(shards)):
-        log.event("set_changed", step=step, before=beginning.earlier_set, now=identity(shards))
+    if beginning.earlier_set not in (None, shards.identity):
+        log.event("set_changed", step=step, before=beginning.earlier_set, now=shards.identity)
         log.say("note: the shard set is not the one of the checkpoint; the order of samples changes from here on")
 
     if config.log.tensorboard:
@@ -76,7 +77,7 @@ class Skipped:
     count: how many of the run so far, of all ranks that have been collected.
     """
 
-    def __init__(self, log: RunLog, shards: ShardSet, ranks: Ranks) -> None:
+    def __init__(self, log: RunLog, shards: ShardSets, ranks: Ranks) -> None:
         self.log, self.shards, self.ranks = log, shards, ranks
         self.count = 0
         self._elsewhere: list[tuple[int, Failure]] = []
@@ -126,11 +127,6 @@ def step_facts(
         **({"lattice": lattice_share(shown[STUDENT][:LATTICE_SAMPLES], patch)} if STUDENT in shown else {}),
         **memory,
     }
-
-
-def identity(shards: ShardSet) -> str:
-    """Digest of the index: two sets with the same one hold the same samples in the same rows."""
-    return str(shards.manifest.files["index.parquet"]["sha256"])
 
 
 def jsonable(config: Config) -> dict[str, Any]:

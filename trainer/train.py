@@ -19,7 +19,6 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from shards.reader import ShardSet
 from trainer import checkpoint
 from trainer.batch import Plan
 from trainer.config import Config
@@ -37,8 +36,9 @@ from trainer.model_file import export_model
 from trainer.objective import Objective
 from trainer.objectives import objective_of
 from trainer.order import SampleOrder
-from trainer.run_events import Beginning, Skipped, announce, identity, jsonable, step_facts
+from trainer.run_events import Beginning, Skipped, announce, jsonable, step_facts
 from trainer.run_log import RunLog, SilentLog, Window
+from trainer.shard_sets import ShardSets, open_sets
 from trainer.tally import Tally
 from trainer.training_samples import held_out_order, sample_order
 from trainer.views import cut_views, draw_boxes
@@ -75,7 +75,7 @@ def train(
     place.check_batch(config.train.batch_size, config.train.accumulate)
     if device.type == "cpu":
         keep_freed_memory()
-    shards = ShardSet(Path(config.data.shards), allow_partial=config.data.allow_partial)
+    shards = open_sets(config.data)
     order = sample_order(shards, config, objective.members)
     plan = _plan(shards, order, config, objective, place)
     held_out = _held_out(shards, config, objective, place)
@@ -96,7 +96,7 @@ def train(
         joined(place, device, config.data.timeout_s) as ranks,
     ):
         learner = Learner(config, device, state, objective, ranks)
-        source_size = check_sizes(learner.model, config, shards.manifest.settings.image_size)
+        source_size = check_sizes(learner.model, config, shards.image_size)
         ranks.check_equal("step and weights", (first_step, learner.digest() if place.count > 1 else ""))
         with (
             checkpoint.sole_trainer(run_dir, state, resume) if ranks.writes else nullcontext(),
@@ -185,30 +185,28 @@ class Due(NamedTuple):
         )
 
 
-def _plan(shards: ShardSet, order: SampleOrder, config: Config, objective: type[Objective], place: Place) -> Plan:
+def _plan(shards: ShardSets, order: SampleOrder, config: Config, objective: type[Objective], place: Place) -> Plan:
     """This rank's share of the run's batches."""
-    stored = shards.manifest.settings
-    sizes = (config.train.batch_size, stored.image_size, stored.flow_size)
+    sizes = (config.train.batch_size, shards.image_size, shards.flow_size)
     return Plan(order, *sizes, rank=place.rank, ranks=place.count, members=frozenset(objective.members))
 
 
 def _held_out(
-    shards: ShardSet, config: Config, objective: type[Objective], place: Place | None = None
+    shards: ShardSets, config: Config, objective: type[Objective], place: Place | None = None
 ) -> HeldOut | None:
     """What is evaluated beside the training, in batches no larger than the parts it trains in; None where nothing is."""
     order = held_out_order(shards, config, objective.members)
     if order is None:
         return None
     part = config.train.batch_size // config.train.accumulate // (place.count if place else 1)
-    stored = shards.manifest.settings
-    sizes = (min(part, len(order)), stored.image_size, stored.flow_size)
+    sizes = (min(part, len(order)), shards.image_size, shards.flow_size)
     return HeldOut(shards, Plan(order, *sizes, members=frozenset(objective.members)), config)
 
 
-def export(run_dir: Path, model: EncoderDecoder, config: Config, step: int, shards: ShardSet) -> None:
+def export(run_dir: Path, model: EncoderDecoder, config: Config, step: int, shards: ShardSets) -> None:
     """Write the model as run_dir/flowfeat.safetensors and flowfeat.pth."""
     decoder = "teacher" if config.teacher.export else "student"
-    facts = {"step": step, "shards": identity(shards), "decoder": decoder, **jsonable(config)}
+    facts = {"step": step, "shards": shards.identity, "decoder": decoder, **jsonable(config)}
     for suffix in (".pth", ".safetensors"):
         export_model(model, run_dir / f"flowfeat{suffix}", facts)
 
@@ -222,11 +220,11 @@ def _open_log(run_dir: Path, config: Config, first_step: int, console: bool, ran
 
 
 def _save(
-    log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSet, config: Config, window: Window
+    log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSets, config: Config, window: Window
 ) -> int:
     """Write a checkpoint; every step before it has been read, so nothing in it can be other than finite."""
     if learner.ranks.writes:
-        facts = {"shards": identity(shards), "variant": config.encoder.variant, "window": window.state()}
+        facts = {"shards": shards.identity, "variant": config.encoder.variant, "window": window.state()}
         path = checkpoint.save(run_dir, step, {**facts, **learner.state_dict()}, config.log.keep_checkpoints)
         log.event("checkpoint", step=step, file=str(path.relative_to(run_dir)))
         write_curves(run_dir)
