@@ -13,7 +13,8 @@ from trainer.config_field import setting
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The frozen ViT. `init` "random" needs no file; "pretrained" reads `weights`, or fetches the published file."""
+    """The frozen encoder. `variant`: a name of the table, "timm:NAME", or "package.module:factory" (docs/models.md). `init` "random"
+    needs no file; "pretrained" reads `weights`, or fetches the published file."""
 
     variant: str = "dinov2_vits14"
     init: Literal["pretrained", "random"] = "pretrained"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from probes.cli import commands
+from probes.report import records
 from probes.sources.features import features_of
 from probes.sources.flowfeat import Checkpoint
 from probes.sources.lattice import LINE, PICTURES, LatticeMeter
@@ -52,8 +52,10 @@ def test_a_report_holds_it_also_where_everything_was_measured_before(checkpoint:
     for _ in range(2):
         result = CliRunner().invoke(commands((TokenSize,)), [str(one) for one in given])
         assert result.exit_code == 0, result.output
-        about = json.loads((tmp_path / "out/tokens.json").read_text())["about"]
-        text = about[LINE + "encoder + FlowFeat"]
+        run = records.read(tmp_path / "out").last_run("tokens")
+        assert run is not None
+        about = run.about
+        text = str(about[LINE + "encoder + FlowFeat"])
         assert 0 < float(text.split()[0]) < 100 and text.endswith("(1 pictures)")
         assert text in (tmp_path / "out/index.html").read_text()
         assert LINE + "encoder alone" not in about
