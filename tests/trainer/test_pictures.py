@@ -35,7 +35,8 @@ def test_a_training_picture_has_headings_and_the_wheel_and_enlarges_small_views(
     target = flow[0].numpy()
     largest = float(np.quantile(np.hypot(*target), 0.99))
     assert np.array_equal(drawn[::14, ::14], flow_to_color(target, largest))
-    wide = training_table(*(torch.zeros(1, c, 224, 224) for c in (3, 3, 4, 4)), torch.randn(1, 16, 224, 224))
+    large, flows = torch.zeros(1, 3, 224, 224), torch.zeros(1, 4, 224, 224)
+    wide = training_table(large, large, flows, flows, torch.randn(1, 16, 224, 224))
     assert wide.shape == (HEADING_PX + 226 + LEGEND_PX, 5 * 226 - 2, 3), "of several neighbours the first"
 
 
