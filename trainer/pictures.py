@@ -22,7 +22,7 @@ Picture = NDArray[np.uint8]
 HEADINGS = ("teacher's view", "student's view", "student's flow", "flow read out", "features (PCA)")
 LEGEND = (
     "flow: where a pixel moves against the picture's mean, as on the wheel",
-    "white: with the mean; full colour: the 99 % largest motion of the row",
+    "white: with the mean; full colour: what 99 % of the pixels stay below",
 )
 CELL_PX = 112
 """Smaller pictures are enlarged by a whole factor, so that a heading fits above them."""
