@@ -60,14 +60,21 @@ def sample_order(
             offsets = f" at offsets {list(config.data.offsets)}" if config.data.offsets else ""
             apart = f" outside the share of videos held out (data.holdout = {config.data.holdout:g})"
             raise ValueError(reason + offsets + (apart if config.data.holdout else ""))
-    most = usable.shape[1] if columns is None else len(columns)
-    if config.data.neighbours > most:
-        raise ValueError(
-            f"data.neighbours = {config.data.neighbours}: samples of {sets.place} have {most} neighbours to draw from"
-        )
+    _check_neighbours(sets, config, members, usable.shape[1] if columns is None else len(columns))
     order = _order(sets, usable, columns, config.train.seed)
     order.preference = _preference(sets, config, order, chosen=usable, columns=columns)
     return order
+
+
+def _check_neighbours(sets: ShardSets, config: Config, members: frozenset[Member], most: int) -> None:
+    """ValueError where a sample cannot have data.neighbours neighbours."""
+    asked = config.data.neighbours
+    if asked > most:
+        raise ValueError(f"data.neighbours = {asked}: samples of {sets.place} have {most} neighbours to draw from")
+    if asked > 1 and "neighbour" in members:
+        raise ValueError(
+            f"data.neighbours = {asked}: the training objective reads one neighbour's frame, so it takes 1"
+        )
 
 
 def _preference(

@@ -131,3 +131,6 @@ def test_more_neighbours_than_there_are_and_the_naive_objective_are_refused(shar
         run(shards, tmp_path / "run", "data.neighbours=2", "data.offsets=[1]")
     with pytest.raises(ValueError, match=r'data\.neighbours = 2 is for objective\.name = "flowfeat"'):
         config_for(shards, "data.neighbours=2", "objective.name=naive")
+    kept = write_training_set(tmp_path / "set", optional=True)
+    with pytest.raises(ValueError, match=r"data\.neighbours = 2: the training objective reads one neighbour's frame"):
+        sample_order(ShardSet(kept), config_for(kept, "data.neighbours=2"), frozenset({"frame", "neighbour"}))
