@@ -44,6 +44,7 @@ from shards.schema import Settings
 from trainer.batch import Plan
 from trainer.config import Config, load_config
 from trainer.device import keep_freed_memory, training_device
+from trainer.distributed import Place
 from trainer.feed import on_device
 from trainer.learner import Learner, check_sizes
 from trainer.loader import Loader
@@ -91,7 +92,7 @@ def break_even(
 
     Raises ValueError for sizes that do not fit, ExtractionError for videos that cannot be decoded.
     """
-    device = training_device(config)
+    device = training_device(config, Place())
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     if device.type == "cpu":
@@ -161,7 +162,7 @@ def _cached_step(config: Config, root: Path, steps: int, warmup: int, clock: Clo
     stored = shards.manifest.settings
     plan = Plan(sample_order(shards, config), config.train.batch_size, stored.image_size, stored.flow_size)
     with Loader(shards, plan, workers=config.data.workers, prefetch_batches=config.data.prefetch_batches) as loader:
-        learner = Learner(config, training_device(config))
+        learner = Learner(config, training_device(config, Place()))
         source = check_sizes(learner.model, config, stored.image_size)
         batches = ((batch.host.positions, batch.pixels) for batch in on_device(loader, learner.device))
         views = (_views(config, source, *batch) for batch in batches)
@@ -171,7 +172,7 @@ def _cached_step(config: Config, root: Path, steps: int, warmup: int, clock: Clo
 
 def _online_step(config: Config, source: OnlineSource, steps: int, warmup: int, clock: Clock) -> float:
     """Seconds per sample of training with flow inside the loop."""
-    learner = Learner(config, training_device(config))
+    learner = Learner(config, training_device(config, Place()))
     source_size = check_sizes(learner.model, config, source.settings.image_size)
     with source.pairs(config, learner.device) as pairs:
         views = (_views(config, source_size, batch.positions, batch.pixels) for batch in pairs.batches())

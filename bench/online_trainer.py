@@ -31,10 +31,12 @@ from shards.schema import Settings
 from trainer.checkpoint import record_config
 from trainer.config import Config, flatten, load_config
 from trainer.device import keep_freed_memory, training_device
+from trainer.distributed import Place
 from trainer.learner import Learner, check_sizes
 from trainer.model_file import export_model
 from trainer.order import SampleOrder
 from trainer.run_log import RunLog, Window
+from trainer.update import Update
 from trainer.views import cut_views, draw_boxes
 
 PATH = click.Path(path_type=Path)
@@ -71,7 +73,7 @@ def train_online(config: Config, source: OnlineSource, run_dir: Path, *, console
     """Train `train.steps` steps and return the model file. Raises ValueError or OSError for bad input, PlainError for bad videos."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    device = training_device(config)
+    device = training_device(config, Place())
     if device.type == "cpu":
         keep_freed_memory()
     began = time.monotonic()
@@ -83,20 +85,17 @@ def train_online(config: Config, source: OnlineSource, run_dir: Path, *, console
             log.event(
                 "start", step=0, resumed=False, samples=len(pairs.order), device=str(device), flow=source.flow.name
             )
-            window = Window(0.0)
+            window, updates = Window(0.0), list[Update]()
             for step, batch in enumerate(pairs.batches(), start=1):
                 boxes = draw_boxes(config.train.seed, batch.positions, config.views.crop_scale, source_size)
                 views = cut_views(batch.pixels, boxes, view_size=config.views.image_size, source_size=source_size)
-                losses = learner.learn(views).losses
-                window.add(
-                    len(batch.positions),
-                    loss=losses["total"],
-                    **{f"loss_{name}": value for name, value in losses.items() if name != "total"},
-                )
+                updates.append(learner.learn(views)._replace(shown={}))
                 log.reached(step)
                 last = step == config.train.steps
                 if step % config.log.every == 0 or last:
                     spent = pairs.wait_s + pairs.flow_s
+                    window.add([update.numbers() for update in updates], config.train.batch_size)
+                    updates.clear()
                     log.step(step, {**window.facts(spent), "skipped": pairs.replaced})
                     window = Window(spent)
                 if last:
@@ -113,8 +112,13 @@ def train_online(config: Config, source: OnlineSource, run_dir: Path, *, console
 def open_source(
     config: Config, dataset: str, videos: Path, list_file: Path | None, flow: str, options: EstimatorOptions
 ) -> OnlineSource:
-    """The videos of a layout with the settings of the run's shard set, whose pairs are thereby the same."""
-    settings = ShardSet(Path(config.data.shards), allow_partial=config.data.allow_partial).manifest.settings
+    """The videos of a layout with the settings of the run's shard set, whose pairs are thereby the same.
+
+    ValueError where the run has none, or several.
+    """
+    if len(config.data.sets) != 1:
+        raise ValueError(f"data.shards = {config.data.shards!r}: name the one set whose videos are given")
+    settings = ShardSet(Path(config.data.sets[0]), allow_partial=config.data.allow_partial).manifest.settings
     choice = choose(flow, options, image_size=settings.image_size)
     return OnlineSource(tuple(list_videos(dataset, videos, list_file=list_file)), settings, choice)
 

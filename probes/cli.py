@@ -41,7 +41,10 @@ PATH = click.Path(path_type=Path)
 one_line = one_line_errors(out_of_memory="use a smaller --height or --segmentation-size, or --device cpu")
 
 MODEL = click.option(
-    "--model", type=PATH, required=True, help="Model file (.safetensors, .pth) or training checkpoint."
+    "--model",
+    type=PATH,
+    required=True,
+    help="Model file (.safetensors, .pth), training checkpoint, or an official name such as dinov2_vits14_yt.",
 )
 TEACHER = click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training checkpoint.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")

@@ -13,9 +13,9 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
-from trainer.config_field import checked, toml_value
+from trainer.config_field import checked, takes_text, toml_value
 from trainer.config_sections import (
     DataConfig,
     EncoderConfig,
@@ -48,6 +48,10 @@ class Config:
         if self.train.batch_size % self.train.accumulate:
             raise ValueError(
                 f"train.accumulate = {self.train.accumulate} does not divide train.batch_size = {self.train.batch_size}"
+            )
+        if self.data.weights and self.data.sets and len(self.data.weights) != len(self.data.sets):
+            raise ValueError(
+                f"data.weights has {len(self.data.weights)} numbers for {len(self.data.sets)} shard sets (data.shards): give one each"
             )
         if self.encoder.weights and self.encoder.init == "random":
             raise ValueError(
@@ -183,7 +187,7 @@ def _override(config: Config, text: str) -> tuple[str, str, Any]:
         raw = tomllib.loads(f"value = {written}")["value"]
     except tomllib.TOMLDecodeError:
         raw = written
-    if (kind is str or get_origin(kind) is Literal) and not isinstance(raw, str):
+    if takes_text(kind) and not isinstance(raw, str) and not (isinstance(raw, list) and kind is not str):
         raw = written  # a bare word that happens to read as another type, such as a directory called 2024
     spec = next(f for f in dataclasses.fields(values) if f.name == key)
     return section, key, checked(raw, kind, spec, name, "the command line")

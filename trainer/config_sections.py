@@ -13,7 +13,8 @@ from trainer.config_field import setting
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The frozen ViT. `init` "random" needs no file; "pretrained" reads `weights`, or fetches the published file."""
+    """The frozen encoder. `variant`: a name of the table, "timm:NAME", or "package.module:factory" (docs/models.md). `init` "random"
+    needs no file; "pretrained" reads `weights`, or fetches the published file."""
 
     variant: str = "dinov2_vits14"
     init: Literal["pretrained", "random"] = "pretrained"
@@ -29,21 +30,32 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The shard set and how it is read. `offsets` empty: every stored neighbour. `passes` 0: all; n: the first n anchors of
-    every video. `source_size` 0: twice the view size, at most what is stored (the paper crops 224 out of 448).
-    `allow_partial`: accept a set that is still growing. `holdout`: share of the videos that are never trained on, for figures
-    while the training runs (0: none)."""
+    """The shard sets and how they are read (docs/data.md). `shards`: a folder or an address, or a list of them; `weights`: one per
+    set, how often its samples are seen against the others' (empty: every sample once per epoch). `offsets` empty: every stored
+    neighbour. `passes` 0: all; n: the first n anchors of every video. `source_size` 0: twice the view size, at most what is stored
+    (the paper crops 224 out of 448). `block_samples`: samples that are read in one go and shuffled with those of `window_blocks`
+    such blocks (0: 64 where a set is read from an address, else none; -1: none). `allow_partial`: accept a set that is still
+    growing. `holdout`: share of the videos that are never trained on, for figures while the training runs (0: none)."""
 
-    shards: str = ""
+    shards: str | tuple[str, ...] = ""
+    weights: tuple[float, ...] = setting((), above=0)
     offsets: tuple[int, ...] = ()
     passes: int = setting(0, low=0)
     source_size: int = setting(0, low=0)
     workers: int = setting(2, low=0, high=512)
     prefetch_batches: int = setting(4, low=1, high=64)
+    block_samples: int = setting(0, low=-1, high=65536)
+    window_blocks: int = setting(64, low=1, high=65536)
     timeout_s: float = setting(300.0, above=0)
     max_failed_share: float = setting(0.5, low=0, high=1)
     allow_partial: bool = False
     holdout: float = setting(0.0, low=0, high=0.9)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Folder or address of each shard set."""
+        given = (self.shards,) if isinstance(self.shards, str) else self.shards
+        return tuple(place for place in given if place)
 
 
 @dataclass(frozen=True)

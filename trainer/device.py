@@ -9,14 +9,24 @@ import torch
 
 from common.device import pick_device
 from trainer.config import Config
+from trainer.distributed import Place
 
 
-def training_device(config: Config) -> torch.device:
-    """The device of `train.device`. ValueError names the setting where there is no such device."""
+def training_device(config: Config, place: Place) -> torch.device:
+    """The device of `train.device`: with several ranks on this machine, the GPU whose number is the local rank.
+
+    ValueError names the setting where there is no such device.
+    """
+    name = config.train.device
     try:
-        return pick_device(config.train.device)
+        device = pick_device(name)
+        if device.type == "cpu" or place.count == 1:
+            return device
+        if device.index is not None:
+            raise ValueError(f"{place.count} ranks cannot share one GPU: use cuda or auto")
+        return pick_device(f"cuda:{place.local}")
     except ValueError as error:
-        raise ValueError(f"train.device = {config.train.device!r}: {error}") from error
+        raise ValueError(f"train.device = {name!r}: {error}") from error
 
 
 def set_precision(config: Config, device: torch.device) -> None:

@@ -12,12 +12,16 @@ import torch
 
 from trainer.config import Config
 from trainer.device import set_precision
+from trainer.distributed import Place, Ranks
 from trainer.flowfeat import FlowFeat
 from trainer.model import EncoderDecoder
 from trainer.objective import Objective
 from trainer.objectives import objective_of
+from trainer.tensor_file import content_digest
 from trainer.update import Update, update
 from trainer.views import Views
+
+ALONE = Ranks(Place())
 
 
 def check_sizes(model: EncoderDecoder, config: Config, stored_size: int) -> int:
@@ -45,12 +49,13 @@ class Learner:
         device: torch.device,
         state: dict[str, Any] | None = None,
         objective: type[Objective] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """A new run's learner, or with `state` (from `state_dict`) one that continues; then no encoder file is needed.
 
-        objective: another than the config names.
+        objective: another than the config names. ranks: those that have the other shares of each batch.
         """
-        self.config, self.device = config, device
+        self.config, self.device, self.ranks = config, device, ranks
         set_precision(config, device)
         init: str | Path = Path(config.encoder.weights) if config.encoder.weights else config.encoder.init
         self.model = FlowFeat.create(
@@ -70,8 +75,12 @@ class Learner:
             self.model.encoder_source = state["encoder_source"]
 
     def learn(self, views: Views) -> Update:
-        """One optimiser step on one batch; see `trainer.update`."""
-        return update(self.objective, self.optimiser, views, self.config.train.accumulate)
+        """One optimiser step on one batch, or on this rank's share of it; see `trainer.update`."""
+        return update(self.objective, self.optimiser, views, self.config.train.accumulate, self.ranks.average)
+
+    def digest(self) -> str:
+        """What all ranks must agree on before the first step: a hash of everything in `state_dict()["model"]`."""
+        return content_digest({k: v.detach().cpu() for k, v in self.objective.state_dict().items()}, {})
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers from which `load_state_dict` continues exactly; "model" is a complete published layout."""

@@ -12,6 +12,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -26,6 +27,9 @@ from common.progress import ProgressDisplay
 from shards.files import atomic_file
 from trainer.holdout import Figures
 from trainer.pictures import Picture
+from trainer.update import GRADIENT_NORM
+
+LOG_NAMES = {"total": "loss", GRADIENT_NORM: "grad_norm"}
 
 
 class RunLog:
@@ -129,19 +133,50 @@ class RunLog:
         self.close()
 
 
+class SilentLog(RunLog):
+    """The log of a rank that does not write: takes everything, leaves nothing behind."""
+
+    def __init__(self, run_dir: Path, *, steps: int, first_step: int) -> None:
+        self.run_dir, self.steps = run_dir, steps
+
+    def event(self, event: str, **facts: Any) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def reached(self, step: int) -> None:
+        pass
+
+    def step(self, step: int, facts: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class Window:
-    """Means of what happened since the last log line."""
+    """Means of what happened since the last log line. A checkpoint in between keeps `state()`, so that the next line of a
+    continued run is the mean over the same steps as if it had never been stopped; its rates are those of this process."""
 
-    def __init__(self, wait_s: float) -> None:
+    def __init__(self, wait_s: float, state: Mapping[str, Any] | None = None) -> None:
+        """state: what an earlier window's `state()` gave."""
         self.started, self.wait_s = time.perf_counter(), wait_s
-        self.samples = self.steps = 0
-        self.sums: dict[str, float] = {}
+        self.samples = 0
+        self.steps: int = state["steps"] if state else 0
+        self.sums: dict[str, float] = dict(state["sums"]) if state else {}
 
-    def add(self, samples: int, **values: float) -> None:
-        self.samples += samples
-        self.steps += 1
-        for key, value in values.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value
+    def state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "sums": dict(self.sums)}
+
+    def add(self, steps: Sequence[Mapping[str, float]], samples: int) -> None:
+        """The numbers of some steps (`trainer.tally`), each of so many samples, under the names that they have in the log."""
+        for numbers in steps:
+            self.samples += samples
+            self.steps += 1
+            for name, value in numbers.items():
+                key = LOG_NAMES.get(name, f"loss_{name}")
+                self.sums[key] = self.sums.get(key, 0.0) + value
 
     def leave_out(self, seconds: float) -> None:
         """So much time went into something else than training."""
@@ -150,7 +185,7 @@ class Window:
     def facts(self, wait_s: float) -> dict[str, float]:
         """Means of the added values, samples per second, and the share of time spent waiting for data."""
         elapsed = max(time.perf_counter() - self.started, 1e-9)
-        means = {key: total / self.steps for key, total in self.sums.items()}
+        means = {key: self.sums[key] / self.steps for key in sorted(self.sums, key=lambda key: key != "loss")}
         rate = {"samples_per_s": self.samples / elapsed, "data_wait_share": (wait_s - self.wait_s) / elapsed}
         return {**means, **{key: round(value, 4) for key, value in rate.items()}}
 

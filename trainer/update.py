@@ -6,7 +6,7 @@ schedule is that of `trainer.ema`. `update` serves any objective; `FlowDistillat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -25,13 +25,20 @@ from trainer.views import Views
 EMA = "decoder_ema."
 
 
-class Update(NamedTuple):
-    """What one optimiser step did: the loss's terms and "total" and the gradient's norm as numbers, and what the objective
-    shows of the last part of the batch."""
+GRADIENT_NORM = "gradient_norm"
 
-    losses: dict[str, float]
-    grad_norm: float
+
+class Update(NamedTuple):
+    """What one optimiser step did: the loss's terms, "total" and the gradient's norm (`names`) as one vector on the device
+    (`values`, float32), and what the objective shows of the last part of the batch."""
+
+    names: tuple[str, ...]
+    values: Tensor
     shown: Mapping[str, Tensor]
+
+    def numbers(self) -> dict[str, float]:
+        """The values by name; waits for the device."""
+        return dict(zip(self.names, self.values.tolist(), strict=True))
 
 
 class Distilled(NamedTuple):
@@ -47,8 +54,17 @@ class Distilled(NamedTuple):
 # --- one update ------------------------------------------------------------------------------------------------------
 
 
-def update(objective: Objective, optimiser: torch.optim.Optimizer, views: Views, parts: int = 1) -> Update:
-    """One optimiser step on one batch, in equal parts (same gradient, less memory). Waits for the device once, at the end."""
+def update(
+    objective: Objective,
+    optimiser: torch.optim.Optimizer,
+    views: Views,
+    parts: int = 1,
+    average: Callable[[Sequence[Tensor]], None] | None = None,
+) -> Update:
+    """One optimiser step on one batch, in equal parts (same gradient, less memory). Never waits for the device.
+
+    average: replaces the gradients by their means over the ranks that have equal shares of the batch (`trainer.distributed`).
+    """
     optimiser.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for part in views.parts(parts):
@@ -58,11 +74,12 @@ def update(objective: Objective, optimiser: torch.optim.Optimizer, views: Views,
             share = value.detach() / parts
             sums[name] = sums[name] + share if name in sums else share
     gradients = [p.grad for p in objective.parameters() if p.grad is not None]
+    if average:
+        average(gradients)
     norm = torch.nn.utils.get_total_norm(gradients)
     optimiser.step()
     objective.after_step()
-    *losses, grad_norm = torch.stack([*sums.values(), norm]).tolist()
-    return Update(dict(zip(sums, losses, strict=True)), grad_norm, loss.shown)
+    return Update((*sums, GRADIENT_NORM), torch.stack([*sums.values(), norm]), loss.shown)
 
 
 def distill(

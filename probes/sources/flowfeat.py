@@ -15,7 +15,7 @@ from torch import Tensor
 
 from probes.sources.features import Encoding, Features, Source
 from shards.files import sha256_of
-from trainer import FlowFeat
+from trainer import FlowFeat, Official, find_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +60,17 @@ class Checkpoint:
         }
 
 
-def open_checkpoint(path: Path, *, teacher: bool = False, seed: int = 0, device: torch.device) -> Checkpoint:
-    """teacher: take the EMA decoder of a training checkpoint. Raises ValueError or OSError saying what is wrong with the file."""
+def open_checkpoint(place: Path, *, teacher: bool = False, seed: int = 0, device: torch.device) -> Checkpoint:
+    """place: a model file, or the name of an official model (docs/models.md), which is fetched once. teacher: take the EMA decoder
+    of a training checkpoint. Raises ValueError or OSError saying what is wrong with the file."""
+    found = find_model(str(place))
+    path, variant = (found.path, found.variant) if isinstance(found, Official) else (found, None)
     if not path.is_file():
         raise ValueError(
             f"no model file {path}: train one with `python -m trainer train`, or name another with --model"
         )
-    digest = sha256_of(path)
-    model = FlowFeat.from_pretrained(path, teacher=teacher).to(device).eval()
+    digest = found.sha256 if isinstance(found, Official) else sha256_of(path)
+    model = FlowFeat.from_pretrained(path, variant=variant, teacher=teacher).to(device).eval()
     return Checkpoint(FlowFeatEncoder(model), path, digest, teacher, seed)
 
 

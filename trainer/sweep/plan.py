@@ -14,7 +14,7 @@ from pathlib import Path
 from common.command import nearest
 from shards.reader import ShardSet
 from trainer.config import Config, changed_settings, load_config
-from trainer.encoder import spec_of
+from trainer.encoder_reference import describe
 from trainer.objectives import objective_of
 from trainer.sweep.run_state import read_state
 from trainer.sweep.sweep_file import Row, SweepFile, folder_name, override
@@ -127,8 +127,8 @@ def _config(file: SweepFile, row: Row, seed: int, root: Path | None) -> Config:
 
 
 def _check(config: Config, shards: ShardSet) -> None:
-    """What a run would find out at its start, without building a network."""
-    spec, view = spec_of(config.encoder.variant), config.views.image_size
+    """What a run would find out at its start, without training anything."""
+    spec, view = describe(config.encoder.variant), config.views.image_size
     if view % (2 * spec.patch):
         raise ValueError(
             f"views.image_size = {view} does not suit {config.encoder.variant}: take a multiple of {2 * spec.patch}"

@@ -1,0 +1,119 @@
+"""What a training says of itself in its log: how it begins, which samples it had to leave out, what every step line holds.
+
+`trainer.train` calls these at the right moments; lines go to `trainer.run_log`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from trainer.batch import Failure
+from trainer.config import Config, flatten
+from trainer.distributed import Ranks
+from trainer.learner import Learner
+from trainer.order import SampleOrder
+from trainer.run_log import RunLog, Window, peak_memory_mb
+from trainer.shard_sets import ShardSets
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a run begins: after how many steps, from which set's checkpoint (None: anew), with which other rounding."""
+
+    step: int
+    earlier_set: str | None
+    rounding: list[str]
+
+
+def announce(
+    log: RunLog, config: Config, shards: ShardSets, order: SampleOrder, learner: Learner, beginning: Beginning
+) -> None:
+    """The start event, and lines about what a continued run finds changed."""
+    left_out, step = len(shards) - len(order), beginning.step
+    log.event(
+        "start",
+        step=step,
+        resumed=beginning.earlier_set is not None,
+        samples=len(order),
+        samples_without_flow=left_out,
+        shards=shards.identity,
+        sets=[asdict(facts) for facts in shards.facts(order.samples)],
+        device=str(learner.device),
+        encoder_source=learner.model.encoder_source,
+        config=jsonable(config),
+    )
+    log.say(
+        f"{config.encoder.variant} on {learner.device}, {len(order)} samples from {shards.place}"
+        + (f" ({left_out} more have no usable flow)" if left_out else "")
+        + (f", continuing after step {step}" if beginning.earlier_set is not None else "")
+    )
+    if beginning.earlier_set not in (None, shards.identity):
+        log.event("set_changed", step=step, before=beginning.earlier_set, now=shards.identity)
+        log.say("note: the shard set is not the one of the checkpoint; the order of samples changes from here on")
+
+    if config.log.tensorboard:
+        log.say(f"curves while it runs: tensorboard --logdir {shlex.quote(str(log.run_dir))}")
+    if beginning.rounding:
+        log.event("rounding_changed", step=step, changes=beginning.rounding)
+        log.say(
+            f"note: {'; '.join(beginning.rounding)}: sums are rounded differently from here on, so the run is no longer "
+            "the uninterrupted one bit for bit"
+        )
+
+
+class Skipped:
+    """Samples that could not be read: one line each in the log, those of other ranks when they are collected.
+
+    count: how many of the run so far, of all ranks that have been collected.
+    """
+
+    def __init__(self, log: RunLog, shards: ShardSets, ranks: Ranks) -> None:
+        self.log, self.shards, self.ranks = log, shards, ranks
+        self.count = 0
+        self._elsewhere: list[tuple[int, Failure]] = []
+
+    def add(self, step: int, failures: list[Failure]) -> None:
+        """What this rank could not read of the step's batch."""
+        if not self.ranks.writes:
+            self._elsewhere += [(step, failure) for failure in failures]
+            return
+        for failure in failures:
+            self._write(step, failure)
+
+    def collect(self) -> None:
+        """Write what other ranks could not read since the last call; every rank calls it after the same step."""
+        for step, failure in (entry for entries in self.ranks.gather(self._elsewhere) for entry in entries):
+            self._write(step, failure)
+        self._elsewhere = []
+
+    def _write(self, step: int, failure: Failure) -> None:
+        self.count += 1
+        key = self.shards.keys[failure.sample]
+        self.log.event("skipped", step=step, key=key, position=failure.position, reason=failure.reason)
+        self.log.say(f"step {step}: sample skipped, the next in order took its place: {failure.reason}")
+
+
+def step_facts(
+    config: Config, learner: Learner, window: Window, wait_s: float, order: SampleOrder, step: int, skipped: int
+) -> dict[str, Any]:
+    """What a step line holds."""
+    memory = {"peak_memory_mb": peak_memory_mb()}
+    if learner.device.type == "cuda":
+        memory["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(learner.device) / 2**20, 1)
+    return {
+        **window.facts(wait_s),
+        "lr": config.train.lr,
+        **learner.objective.facts(),
+        "epoch": round(step * config.train.batch_size / len(order), 4),
+        "skipped": skipped,
+        **memory,
+    }
+
+
+def jsonable(config: Config) -> dict[str, Any]:
+    """Every setting of a config as JSON can hold it."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in flatten(config).items()}
