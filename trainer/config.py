@@ -60,6 +60,14 @@ class Config:
             )
         if not (self.loss.flow_weight or self.loss.grad_weight):
             raise ValueError("loss.flow_weight and loss.grad_weight are both 0: there is nothing to train on")
+        if self.train.warmup_steps and self.train.warmup_steps >= self.train.steps:
+            raise ValueError(
+                f"train.warmup_steps = {self.train.warmup_steps} must be fewer than train.steps = {self.train.steps}"
+            )
+        if self.loss.confidence and self.objective.name != "flowfeat":
+            raise ValueError(
+                f'loss.confidence = true is for objective.name = "flowfeat", not {self.objective.name!r}: leave one out'
+            )
 
 
 # Settings that may change between a run and its continuation: they alter speed, length or logging, never the samples that
@@ -68,6 +76,7 @@ FREE_ON_RESUME = frozenset(
     {
         *("data.shards", "data.workers", "data.prefetch_batches", "data.timeout_s"),
         *("data.max_failed_share", "data.allow_partial", "train.steps", "train.max_minutes", "encoder.weights"),
+        "teacher.export",
         *(f"log.{f.name}" for f in dataclasses.fields(LogConfig)),
     }
 )
@@ -109,7 +118,10 @@ def to_toml(config: Config) -> str:
 
 def changed_settings(old: Config, new: Config) -> list[str]:
     """Lines "key: old -> new" of the settings that a continued run must not change but does."""
-    return [line for key, line in _changes(old, new) if key not in FREE_ON_RESUME | ROUNDING_ON_RESUME]
+    free = FREE_ON_RESUME | ROUNDING_ON_RESUME
+    if "cosine" in (old.train.schedule, new.train.schedule):
+        free = free - {"train.steps"}  # every step's learning rate depends on how many there are
+    return [line for key, line in _changes(old, new) if key not in free]
 
 
 def rounding_changes(old: Config, new: Config) -> list[str]:

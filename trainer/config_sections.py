@@ -68,25 +68,33 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Ridge strength alpha (with the Gram matrix divided by N), focal sigma, weights of the two terms."""
+    """Ridge strength alpha (with the Gram matrix divided by N), focal sigma, weights of the two terms. `grad_kind`: the gradient
+    term compares the "magnitude" of differences (the published code) or the differences with their sign, "signed", which leaves
+    no patch lattice (docs/ahead.md). `confidence`: pixels count in ridge and losses as much as the flow is trusted there; for
+    sets extracted with --keep-confidence."""
 
     alpha: float = setting(1.0, above=0)
     sigma: float = setting(0.1, above=0)
     flow_weight: float = setting(0.1, low=0)
     grad_weight: float = setting(1.0, low=0)
     flow_kind: Literal["l1", "l2", "smooth_l1", "huber"] = "l1"
+    grad_kind: Literal["magnitude", "signed"] = "magnitude"
+    confidence: bool = False
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """`precision`: "fp32"; "tf32" lets convolutions use TF32; "bf16" runs both networks in bfloat16 autocast (CUDA).
-    `accumulate` splits a batch into equal parts (same gradient, less memory). `max_minutes` 0: no limit."""
+    `accumulate` splits a batch into equal parts (same gradient, less memory). `schedule`, `warmup_steps`: how `lr` rises and
+    falls over the run (`trainer.schedule`). `max_minutes` 0: no limit."""
 
     seed: int = setting(0, low=0, high=2**31 - 1)
     steps: int = setting(115_300, low=1)
     batch_size: int = setting(128, low=1)
     accumulate: int = setting(1, low=1)
     lr: float = setting(1e-4, above=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = setting(0, low=0)
     betas: tuple[float, float] = setting((0.9, 0.999), low=0, high=0.9999999)
     weight_decay: float = setting(0.0, low=0)
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -98,10 +106,12 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The EMA's cap and how many optimiser steps lie between its updates."""
+    """The EMA's cap and how many optimiser steps lie between its updates. `export`: the model file holds the teacher's decoder
+    instead of the student's."""
 
     max_decay: float = setting(0.999, low=0, high=1)
     every: int = setting(5, low=1)
+    export: bool = False
 
 
 @dataclass(frozen=True)

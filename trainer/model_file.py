@@ -85,6 +85,17 @@ def read_model_file(
     return ModelFile(name, spec, tensors, metadata)
 
 
+def training_set(path: Path) -> str | None:
+    """Digest of the index of the shard set that a model was trained on (`train.export` and checkpoints note it), or None.
+
+    Raises as `read_tensor_file`.
+    """
+    payload, metadata = read_tensor_file(path)
+    noted = json.loads(metadata["provenance"]) if "provenance" in metadata else payload
+    digest = noted.get("shards") if isinstance(noted, Mapping) else None
+    return digest if isinstance(digest, str) else None
+
+
 def expected_shapes(spec: EncoderSpec | OutsideSpec) -> dict[str, tuple[int, ...]]:
     """Official keys of a whole model and their shapes."""
     if isinstance(spec, OutsideSpec):

@@ -6,18 +6,24 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainer.batch import Failure
 from trainer.config import Config, flatten
 from trainer.distributed import Ranks
+from trainer.lattice import lattice_share
 from trainer.learner import Learner
+from trainer.objective import STUDENT
 from trainer.order import SampleOrder
 from trainer.run_log import RunLog, Window, peak_memory_mb
 from trainer.shard_sets import ShardSets
+
+LATTICE_SAMPLES = 4  # of a step's batch: full-resolution features are large, and the share hardly changes with more
 
 
 @dataclass(frozen=True)
@@ -98,18 +104,27 @@ class Skipped:
 
 
 def step_facts(
-    config: Config, learner: Learner, window: Window, wait_s: float, order: SampleOrder, step: int, skipped: int
+    config: Config,
+    learner: Learner,
+    window: Window,
+    wait_s: float,
+    order: SampleOrder,
+    step: int,
+    skipped: int,
+    shown: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    """What a step line holds."""
+    """What a step line holds. shown: what the objective shows of the step; the lattice is that of its first features."""
+    patch = learner.model.patch_size
     memory = {"peak_memory_mb": peak_memory_mb()}
     if learner.device.type == "cuda":
         memory["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(learner.device) / 2**20, 1)
     return {
         **window.facts(wait_s),
-        "lr": config.train.lr,
+        "lr": learner.lr,
         **learner.objective.facts(),
         "epoch": round(step * config.train.batch_size / len(order), 4),
         "skipped": skipped,
+        **({"lattice": lattice_share(shown[STUDENT][:LATTICE_SAMPLES], patch)} if STUDENT in shown else {}),
         **memory,
     }
 

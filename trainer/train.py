@@ -1,9 +1,9 @@
 """The training loop, top to bottom: load, resume, for batch, step, log, save.
 
 A shard set, a config and a run directory come in. The directory gets config.toml, log.jsonl, curves.png, tensorboard/,
-pictures/, checkpoints/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth. An interrupted run continues with
-`resume` exactly where its last checkpoint was: the same samples, the same views, the same arithmetic. Under torchrun every process
-is one rank of the run (`trainer.distributed`); all go through the same loop, rank 0 writes.
+pictures/, checkpoints/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth (with teacher.export the teacher).
+An interrupted run continues with `resume` exactly where its last checkpoint was: the same samples, the same views, the same
+arithmetic. Under torchrun every process is one rank of the run (`trainer.distributed`); all go through the same loop, rank 0 writes.
 
 The host never waits for the device but where a step's numbers are read (`trainer.tally`): at log, checkpoint, picture, held-out
 and stop steps.
@@ -108,7 +108,7 @@ def train(
             beginning = Beginning(first_step, str(state["shards"]) if state else None, rounding)
             announce(log, config, shards, order, learner, beginning)
             if held_out and state is None and ranks.writes:
-                log.holdout(0, held_out.evaluate(learner.objective, device, source_size))
+                log.holdout(0, held_out.evaluate(learner.objective, device, source_size, learner.model.patch_size))
             window, tally = Window(loader.wait_s, state and state.get("window")), Tally(shards.keys, ranks)
             skipped = Skipped(log, shards, ranks)
             step, state = first_step, None
@@ -135,13 +135,16 @@ def train(
                     window.add(tally.read(), config.train.batch_size)
                     skipped.collect()
                 if due.log:
-                    log.step(step, step_facts(config, learner, window, loader.wait_s, order, step, skipped.count))
+                    log.step(
+                        step,
+                        step_facts(config, learner, window, loader.wait_s, order, step, skipped.count, update.shown),
+                    )
                     window = Window(loader.wait_s)
                 if due.picture and ranks.writes:
                     last_part = views.rows(-(len(views.image1) // config.train.accumulate), None)
                     log.picture(step, "training", learner.objective.picture(last_part, update.shown))
                 if due.holdout and held_out and ranks.writes:
-                    figures = held_out.evaluate(learner.objective, device, source_size)
+                    figures = held_out.evaluate(learner.objective, device, source_size, learner.model.patch_size)
                     log.holdout(step, figures)
                     window.leave_out(figures.seconds)
                 if last:
@@ -158,7 +161,7 @@ def train(
             if reason != "interrupted":
                 model_file = run_dir / "flowfeat.safetensors"
                 if ranks.writes:
-                    export(run_dir, learner.model, config, step, shards)
+                    export(run_dir, learner.exported(), config, step, shards)
             log.event("stop", step=step, reason=reason, minutes=round((time.monotonic() - started) / 60, 3))
             log.say(f"stopped after step {step} ({reason}); " + _whereabouts(run_dir, model_file))
             return Outcome(step, reason, model_file)
@@ -201,8 +204,9 @@ def _held_out(
 
 
 def export(run_dir: Path, model: EncoderDecoder, config: Config, step: int, shards: ShardSets) -> None:
-    """Write the student as run_dir/flowfeat.safetensors and flowfeat.pth."""
-    facts = {"step": step, "shards": shards.identity, **jsonable(config)}
+    """Write the model as run_dir/flowfeat.safetensors and flowfeat.pth."""
+    decoder = "teacher" if config.teacher.export else "student"
+    facts = {"step": step, "shards": shards.identity, "decoder": decoder, **jsonable(config)}
     for suffix in (".pth", ".safetensors"):
         export_model(model, run_dir / f"flowfeat{suffix}", facts)
 
