@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,13 @@ class SampleSource(Protocol):
     buffer, and return the quantum of its flow in pixels. SampleError where it is damaged."""
 
     def read_into(self, i: int, k: int, out: Buffers, /) -> float: ...
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A source that can fetch blocks of samples before they are read."""
+
+    def expect(self, blocks: Ints, /) -> None: ...
 
 
 class Failure(NamedTuple):
@@ -62,6 +69,19 @@ class Plan:
     def positions(self, step: int) -> Ints:
         """Positions of the samples of batch `step` on this rank."""
         return batch_positions(step, self.batch_size, rank=self.rank, ranks=self.ranks)
+
+    def rows(self, step: int, number: int, count: int) -> Ints:
+        """Rows of batch `step` that reader `number` of `count` fills; together they fill every row once."""
+        positions = self.positions(step)
+        owners = self.order.owners(positions, count)
+        return np.arange(number, len(positions), count) if owners is None else np.flatnonzero(owners == number)
+
+    def announce(self, source: SampleSource, step: int, number: int, count: int) -> None:
+        """Tell a source in remote storage which blocks reader `number` of `count` needs now and next."""
+        if isinstance(source, ReadsAhead):
+            blocks = self.order.blocks_ahead(self.positions(step))
+            if blocks is not None:
+                source.expect(blocks[blocks % count == number])
 
 
 @dataclass(frozen=True)
@@ -118,11 +138,11 @@ class Slots:
         return Batch(step, positions, failures=failures, **{name: a[slot] for name, a in self.arrays.items()})
 
 
-def fill_rows(source: SampleSource, plan: Plan, batch: Batch, rows: slice) -> list[Failure]:
+def fill_rows(source: SampleSource, plan: Plan, batch: Batch, rows: Ints | slice) -> list[Failure]:
     """Read the samples of `rows` of a batch into its arrays; returns what had to be replaced."""
     failures: list[Failure] = []
     visits = plan.order.visits(batch.positions[rows])
-    for row, sample, neighbour in zip(range(len(batch.positions))[rows], *visits, strict=True):
+    for row, sample, neighbour in zip(np.arange(len(batch.positions))[rows].tolist(), *visits, strict=True):
         position = int(batch.positions[row])
         for attempt in range(1, MAX_REPLACEMENTS + 1):
             try:

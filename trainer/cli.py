@@ -78,11 +78,11 @@ def export_command(run_dir: Path, out: Path, ema: bool) -> None:
     if not found:
         raise ValueError(f"{run_dir} holds no checkpoint to export: is it the directory of a training run?")
     state = load(found[-1])
-    model = FlowFeat.from_pretrained(found[-1], variant=state["variant"], teacher=ema)
+    config = load_config(run_dir / "config.toml")
+    # The config is the user's own word, so that it may name an encoder whose code will run.
+    model = FlowFeat.from_pretrained(found[-1], variant=config.encoder.variant, teacher=ema)
     model.encoder_source = state["encoder_source"]
-    settings = {
-        key: list(v) if isinstance(v, tuple) else v for key, v in flatten(load_config(run_dir / "config.toml")).items()
-    }
+    settings = {key: list(v) if isinstance(v, tuple) else v for key, v in flatten(config).items()}
     decoder = "teacher" if ema else "student"
     export_model(model, out, {"step": state["step"], "shards": state["shards"], "decoder": decoder, **settings})
     click.echo(f"{out}: {state['variant']}, {decoder} after step {state['step']}")

@@ -21,7 +21,7 @@ _GOLDEN = _U64(0x9E3779B97F4A7C15)
 _FEISTEL_ROUNDS = 8
 _LEAST_HALF_BITS = 4  # halves of fewer bits have too few round functions for all orders to be equally likely
 # Purposes keep the streams of one seed apart.
-_ORDER, _NEIGHBOUR, VIEWS = 1, 2, 3
+ORDER, _NEIGHBOUR, VIEWS, SET_ROUND, BLOCKS, WINDOW = 1, 2, 3, 4, 5, 6
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -31,7 +31,7 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> _U64(31))
 
 
-def _hash(*words: Ints | int) -> NDArray[np.uint64]:
+def hashed(*words: Ints | int) -> NDArray[np.uint64]:
     """64 bits per element from a sequence of integers (arrays broadcast against each other)."""
     state = np.zeros(1, _U64)
     for word in words:
@@ -41,7 +41,7 @@ def _hash(*words: Ints | int) -> NDArray[np.uint64]:
 
 def uniforms(seed: int, purpose: int, positions: Ints, lanes: int) -> NDArray[np.float64]:
     """Uniform draws on [0, 1), shape [len(positions), lanes]: a pure function of its arguments."""
-    bits = _hash(seed, purpose, positions[:, None], np.arange(lanes)[None, :])
+    bits = hashed(seed, purpose, positions[:, None], np.arange(lanes)[None, :])
     return (bits >> _U64(11)).astype(np.float64) * 2.0**-53
 
 
@@ -86,11 +86,22 @@ class SampleOrder:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def rows(self, epochs: Ints, ranks: Ints) -> Ints:
+        """Which of `samples` comes at each rank in [0, n) of each epoch."""
+        return permute(ranks, len(self), hashed(self.seed, ORDER, epochs))
+
+    def owners(self, positions: Ints, count: int) -> Ints | None:
+        """Which of `count` readers had best read each position; None where it makes no difference."""
+        return None
+
+    def blocks_ahead(self, positions: Ints) -> Ints | None:
+        """Numbers of the blocks that are read around these positions and soon after; None where an order has no blocks."""
+        return None
+
     def visits(self, positions: Ints) -> Visits:
         """What is seen at these positions of the run (any int64 >= 0). Neighbours are uniform among trainable ones."""
         positions = np.asarray(positions, np.int64)
-        epochs, ranks = np.divmod(positions, len(self))
-        rows = permute(ranks, len(self), _hash(self.seed, _ORDER, epochs))
+        rows = self.rows(*np.divmod(positions, len(self)))
         allowed = self._mask[rows]
         pick = np.floor(uniforms(self.seed, _NEIGHBOUR, positions, 1)[:, 0] * allowed.sum(axis=1)).astype(np.int64)
         neighbour = (np.cumsum(allowed, axis=1) > pick[:, None]).argmax(axis=1)

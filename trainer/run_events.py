@@ -6,20 +6,26 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from common.cores import usable_cores
-from shards.reader import ShardSet
 from trainer.batch import Failure
 from trainer.checkpoint import Arithmetic
 from trainer.config import Config, flatten
 from trainer.distributed import Ranks
+from trainer.lattice import lattice_share
 from trainer.learner import Learner
+from trainer.objective import STUDENT
 from trainer.order import SampleOrder
 from trainer.run_log import RunLog, Window, peak_memory_mb
+from trainer.shard_sets import ShardSets
+
+LATTICE_SAMPLES = 4  # of a step's batch: full-resolution features are large, and the share hardly changes with more
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Beginning:
 
 
 def announce(
-    log: RunLog, config: Config, shards: ShardSet, order: SampleOrder, learner: Learner, beginning: Beginning
+    log: RunLog, config: Config, shards: ShardSets, order: SampleOrder, learner: Learner, beginning: Beginning
 ) -> None:
     """The start event, and lines about what a continued run finds changed."""
     left_out, step = len(shards) - len(order), beginning.step
@@ -44,7 +50,8 @@ def announce(
         resumed=beginning.earlier_set is not None,
         samples=len(order),
         samples_without_flow=left_out,
-        shards=identity(shards),
+        shards=shards.identity,
+        sets=[asdict(facts) for facts in shards.facts(order.samples)],
         device=str(learner.device),
         **asdict(beginning.arithmetic),
         encoder_source=learner.model.encoder_source,
@@ -55,12 +62,12 @@ def announce(
         str(learner.device) if learner.device.type != "cpu" else f"cpu ({threads} thread{'s' if threads > 1 else ''})"
     )
     log.say(
-        f"{config.encoder.variant} on {where}{f', {ranks} ranks' if ranks > 1 else ''}, {len(order)} samples from {shards.root}"
+        f"{config.encoder.variant} on {where}{f', {ranks} ranks' if ranks > 1 else ''}, {len(order)} samples from {shards.place}"
         + (f" ({left_out} more have no usable flow)" if left_out else "")
         + (f", continuing after step {step}" if beginning.earlier_set is not None else "")
     )
-    if beginning.earlier_set not in (None, identity(shards)):
-        log.event("set_changed", step=step, before=beginning.earlier_set, now=identity(shards))
+    if beginning.earlier_set not in (None, shards.identity):
+        log.event("set_changed", step=step, before=beginning.earlier_set, now=shards.identity)
         log.say("note: the shard set is not the one of the checkpoint; the order of samples changes from here on")
 
     if config.train.precision == "fp32" and learner.device.type == "cuda":
@@ -87,7 +94,7 @@ class Skipped:
     count: how many of the run so far, of all ranks that have been collected.
     """
 
-    def __init__(self, log: RunLog, shards: ShardSet, ranks: Ranks) -> None:
+    def __init__(self, log: RunLog, shards: ShardSets, ranks: Ranks) -> None:
         self.log, self.shards, self.ranks = log, shards, ranks
         self.count = 0
         self._elsewhere: list[tuple[int, Failure]] = []
@@ -114,25 +121,29 @@ class Skipped:
 
 
 def step_facts(
-    config: Config, learner: Learner, window: Window, wait_s: float, order: SampleOrder, step: int, skipped: int
+    config: Config,
+    learner: Learner,
+    window: Window,
+    wait_s: float,
+    order: SampleOrder,
+    step: int,
+    skipped: int,
+    shown: Mapping[str, Tensor],
 ) -> dict[str, Any]:
-    """What a step line holds."""
+    """What a step line holds. shown: what the objective shows of the step; the lattice is that of its first features."""
+    patch = learner.model.patch_size
     memory = {"peak_memory_mb": peak_memory_mb()}
     if learner.device.type == "cuda":
         memory["peak_device_memory_mb"] = round(torch.cuda.max_memory_allocated(learner.device) / 2**20, 1)
     return {
         **window.facts(wait_s),
-        "lr": config.train.lr,
+        "lr": learner.lr,
         **learner.objective.facts(),
         "epoch": round(step * config.train.batch_size / len(order), 4),
         "skipped": skipped,
+        **({"lattice": lattice_share(shown[STUDENT][:LATTICE_SAMPLES], patch)} if STUDENT in shown else {}),
         **memory,
     }
-
-
-def identity(shards: ShardSet) -> str:
-    """Digest of the index: two sets with the same one hold the same samples in the same rows."""
-    return str(shards.manifest.files["index.parquet"]["sha256"])
 
 
 def jsonable(config: Config) -> dict[str, Any]:

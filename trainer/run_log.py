@@ -29,6 +29,7 @@ from trainer.holdout import Figures
 from trainer.pictures import Picture
 from trainer.update import GRADIENT_NORM
 
+PLAIN_EVERY_S = 120.0  # without a terminal nobody waits longer than this and one step for the time left
 LOG_NAMES = {"total": "loss", GRADIENT_NORM: "grad_norm"}
 
 
@@ -48,11 +49,12 @@ class RunLog:
             # After a resume TensorBoard forgets what lies at purge_step and later; the point of the checkpoint's step stays.
             self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
         terminal = Console(stderr=True, quiet=not console, highlight=False)
-        # Plain lines are written at log steps, with what `step` knows, not by the clock.
+        # Plain lines are written at log steps, with what `step` knows, and between them where steps are long (`reached`).
         self._open = ExitStack()
         progress = ProgressDisplay("", "steps", console=terminal, plain_every_s=math.inf)
         self._progress = self._open.enter_context(progress)
         self._progress.begin(steps, first_step)
+        self._told = time.perf_counter()
 
     def event(self, event: str, **facts: Any) -> None:
         """Append one line. Numbers that JSON cannot hold are written as text."""
@@ -65,8 +67,15 @@ class RunLog:
         self._progress.say(text)
 
     def reached(self, step: int) -> None:
-        """So many steps are done: moves the bar and the time left."""
+        """So many steps are done: moves the bar and the time left. Without a terminal, a line where the last is long ago."""
         self._progress.update(step)
+        if time.perf_counter() - self._told >= PLAIN_EVERY_S:
+            self._say_progress()
+
+    def _say_progress(self) -> None:
+        self._told = time.perf_counter()
+        if not self._progress.console.is_terminal:
+            self.say(self._progress.line())
 
     def step(self, step: int, facts: dict[str, Any]) -> None:
         """Means over the steps since the last call."""
@@ -79,8 +88,7 @@ class RunLog:
             f"{100 * facts['data_wait_share']:.0f}% waiting for data",
         )
         self._progress.update(step, status=f"loss {facts['loss']:.4f} ({terms}), {rate}, {waiting}{bad}")
-        if not self._progress.console.is_terminal:
-            self.say(self._progress.line())
+        self._say_progress()
 
     def holdout(self, step: int, figures: Figures) -> None:
         """Figures of the held-out samples: a log line, curves under holdout/ in TensorBoard, a line on the terminal."""
@@ -93,6 +101,9 @@ class RunLog:
                 f"{100 * figures.flow.explained_by_affine:.1f}%), end-point error {figures.flow.epe_px:.3f} px (mean flow "
                 f"{figures.flow.epe_px_of_mean:.3f}, affine fit {figures.flow.epe_px_of_affine:.3f})"
             )
+        if figures.lattice is not None:
+            facts["lattice"] = figures.lattice
+            text += f", patch lattice {100 * figures.lattice:.1f}%"
         if figures.unreadable:
             text += f", {figures.unreadable} unreadable"
         counts = {"samples": figures.samples, "unreadable": figures.unreadable, "seconds": round(figures.seconds, 3)}

@@ -1,9 +1,9 @@
 """The training loop, top to bottom: load, resume, for batch, step, log, save.
 
 A shard set, a config and a run directory come in. The directory gets config.toml, log.jsonl, curves.png, tensorboard/,
-pictures/, checkpoints/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth. An interrupted run continues with
-`resume` exactly where its last checkpoint was: the same samples, the same views, the same arithmetic. Under torchrun every process
-is one rank of the run (`trainer.distributed`); all go through the same loop, rank 0 writes.
+pictures/, checkpoints/ and, at the end, the student as flowfeat.safetensors and flowfeat.pth (with teacher.export the teacher).
+An interrupted run continues with `resume` exactly where its last checkpoint was: the same samples, the same views, the same
+arithmetic. Under torchrun every process is one rank of the run (`trainer.distributed`); all go through the same loop, rank 0 writes.
 
 The host never waits for the device but where a step's numbers are read (`trainer.tally`): at log, checkpoint, picture, held-out
 and stop steps.
@@ -19,7 +19,6 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from shards.reader import ShardSet
 from trainer import checkpoint
 from trainer.batch import Plan
 from trainer.config import Config
@@ -37,8 +36,9 @@ from trainer.model_file import export_model
 from trainer.objective import Objective
 from trainer.objectives import objective_of
 from trainer.order import SampleOrder
-from trainer.run_events import Beginning, Skipped, announce, identity, jsonable, step_facts
+from trainer.run_events import Beginning, Skipped, announce, jsonable, step_facts
 from trainer.run_log import RunLog, SilentLog, Window
+from trainer.shard_sets import ShardSets, open_sets
 from trainer.tally import Tally
 from trainer.training_samples import held_out_order, sample_order
 from trainer.views import cut_views, draw_boxes
@@ -73,7 +73,7 @@ def train(
     place.check_batch(config.train.batch_size, config.train.accumulate)
     if device.type == "cpu":
         keep_freed_memory()
-    shards = ShardSet(Path(config.data.shards), allow_partial=config.data.allow_partial)
+    shards = open_sets(config.data)
     order = sample_order(shards, config, objective.members)
     plan = _plan(shards, order, config, objective, place)
     held_out = _held_out(shards, config, objective, place)
@@ -96,7 +96,7 @@ def train(
         joined(place, device, config.data.timeout_s) as ranks,
     ):
         learner = Learner(config, device, state, objective, ranks)
-        source_size = check_sizes(learner.model, config, shards.manifest.settings.image_size)
+        source_size = check_sizes(learner.model, config, shards.image_size)
         ranks.check_equal("step and weights", (first_step, learner.digest() if place.count > 1 else ""))
         with (
             checkpoint.sole_trainer(run_dir, state, resume) if ranks.writes else nullcontext(),
@@ -108,7 +108,7 @@ def train(
             beginning = Beginning(first_step, str(state["shards"]) if state else None, rounding, arithmetic)
             announce(log, config, shards, order, learner, beginning)
             if held_out and state is None and ranks.writes:
-                log.holdout(0, held_out.evaluate(learner.objective, device, source_size))
+                log.holdout(0, held_out.evaluate(learner.objective, device, source_size, learner.model.patch_size))
             waited, tally = DataWait(loader, device), Tally(shards.keys, ranks)
             window = Window(waited.seconds(), state and state.get("window"))
             skipped = Skipped(log, shards, ranks)
@@ -136,13 +136,16 @@ def train(
                     window.add(tally.read(), config.train.batch_size)
                     skipped.collect()
                 if due.log:
-                    log.step(step, step_facts(config, learner, window, waited.seconds(), order, step, skipped.count))
-                    window = Window(waited.seconds())
+                    wait_s = waited.seconds()
+                    log.step(
+                        step, step_facts(config, learner, window, wait_s, order, step, skipped.count, update.shown)
+                    )
+                    window = Window(wait_s)
                 if due.picture and ranks.writes:
                     last_part = views.rows(-(len(views.image1) // config.train.accumulate), None)
                     log.picture(step, "training", learner.objective.picture(last_part, update.shown))
                 if due.holdout and held_out and ranks.writes:
-                    figures = held_out.evaluate(learner.objective, device, source_size)
+                    figures = held_out.evaluate(learner.objective, device, source_size, learner.model.patch_size)
                     log.holdout(step, figures)
                     window.leave_out(figures.seconds)
                 if last:
@@ -161,7 +164,7 @@ def train(
             if reason != "interrupted":
                 model_file = run_dir / "flowfeat.safetensors"
                 if ranks.writes:
-                    export(run_dir, learner.model, config, step, shards)
+                    export(run_dir, learner.exported(), config, step, shards)
             log.event("stop", step=step, reason=reason, minutes=round((time.monotonic() - started) / 60, 3))
             log.say(f"stopped after step {step} ({reason}); " + _whereabouts(run_dir, model_file))
             return Outcome(step, reason, model_file)
@@ -185,29 +188,28 @@ class Due(NamedTuple):
         )
 
 
-def _plan(shards: ShardSet, order: SampleOrder, config: Config, objective: type[Objective], place: Place) -> Plan:
+def _plan(shards: ShardSets, order: SampleOrder, config: Config, objective: type[Objective], place: Place) -> Plan:
     """This rank's share of the run's batches."""
-    stored = shards.manifest.settings
-    sizes = (config.train.batch_size, stored.image_size, stored.flow_size)
+    sizes = (config.train.batch_size, shards.image_size, shards.flow_size)
     return Plan(order, *sizes, rank=place.rank, ranks=place.count, members=frozenset(objective.members))
 
 
 def _held_out(
-    shards: ShardSet, config: Config, objective: type[Objective], place: Place | None = None
+    shards: ShardSets, config: Config, objective: type[Objective], place: Place | None = None
 ) -> HeldOut | None:
     """What is evaluated beside the training, in batches no larger than the parts it trains in; None where nothing is."""
     order = held_out_order(shards, config, objective.members)
     if order is None:
         return None
     part = config.train.batch_size // config.train.accumulate // (place.count if place else 1)
-    stored = shards.manifest.settings
-    sizes = (min(part, len(order)), stored.image_size, stored.flow_size)
+    sizes = (min(part, len(order)), shards.image_size, shards.flow_size)
     return HeldOut(shards, Plan(order, *sizes, members=frozenset(objective.members)), config)
 
 
-def export(run_dir: Path, model: EncoderDecoder, config: Config, step: int, shards: ShardSet) -> None:
-    """Write the student as run_dir/flowfeat.safetensors and flowfeat.pth."""
-    facts = {"step": step, "shards": identity(shards), **jsonable(config)}
+def export(run_dir: Path, model: EncoderDecoder, config: Config, step: int, shards: ShardSets) -> None:
+    """Write the model as run_dir/flowfeat.safetensors and flowfeat.pth."""
+    decoder = "teacher" if config.teacher.export else "student"
+    facts = {"step": step, "shards": shards.identity, "decoder": decoder, **jsonable(config)}
     for suffix in (".pth", ".safetensors"):
         export_model(model, run_dir / f"flowfeat{suffix}", facts)
 
@@ -221,11 +223,11 @@ def _open_log(run_dir: Path, config: Config, first_step: int, console: bool, ran
 
 
 def _save(
-    log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSet, config: Config, more: dict[str, object]
+    log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSets, config: Config, more: dict[str, object]
 ) -> int:
     """Write a checkpoint; every step before it has been read, so nothing in it can be other than finite."""
     if learner.ranks.writes:
-        state = {"shards": identity(shards), "variant": config.encoder.variant, **more, **learner.state_dict()}
+        state = {"shards": shards.identity, "variant": config.encoder.variant, **more, **learner.state_dict()}
         path = checkpoint.save(run_dir, step, state, config.log.keep_checkpoints)
         log.event("checkpoint", step=step, file=str(path.relative_to(run_dir)))
         write_curves(run_dir)

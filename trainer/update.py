@@ -18,7 +18,7 @@ from trainer.config_sections import LossConfig
 from trainer.distill import fit_linear_map, flow_loss, gradient_loss, predict_flow
 from trainer.ema import Teacher
 from trainer.flowfeat import FlowFeat
-from trainer.objective import PREDICTED, Loss, Objective
+from trainer.objective import PREDICTED, STUDENT, Loss, Objective
 from trainer.pictures import Picture, training_table
 from trainer.views import Views
 
@@ -83,19 +83,31 @@ def update(
 
 
 def distill(
-    taught_bdhw: Tensor, studied_bdhw: Tensor, u1_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig
+    taught_bdhw: Tensor,
+    studied_bdhw: Tensor,
+    u1_b2hw: Tensor,
+    u2_b2hw: Tensor,
+    settings: LossConfig,
+    trust1_b1hw: Tensor | None = None,
+    trust2_b1hw: Tensor | None = None,
 ) -> Distilled:
-    """Fit on the teacher's view, predict in the student's, compare: total = grad_weight L_grad + flow_weight L_flow."""
-    map_bD2 = fit_linear_map(taught_bdhw, u1_b2hw, settings.alpha)  # ridge: the teacher's features -> flow of view 1
-    predicted = predict_flow(studied_bdhw, map_bD2)  # the same map on the student's features -> flow of view 2
-    return Distilled(*compare(predicted, u2_b2hw, settings), predicted, map_bD2)
+    """Fit on the teacher's view, predict in the student's, compare: total = grad_weight L_grad + flow_weight L_flow.
+
+    trust: how much each pixel's flow counts in either view, 0..1; None: all alike.
+    """
+    # ridge: the teacher's features -> flow of view 1; the same map on the student's features -> flow of view 2
+    map_bD2 = fit_linear_map(taught_bdhw, u1_b2hw, settings.alpha, trust1_b1hw)
+    predicted = predict_flow(studied_bdhw, map_bD2)
+    return Distilled(*compare(predicted, u2_b2hw, settings, trust2_b1hw), predicted, map_bD2)
 
 
-def compare(predicted_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig) -> tuple[Tensor, Tensor, Tensor]:
+def compare(
+    predicted_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig, trust2_b1hw: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Flow term, gradient term and their weighted sum."""
     target = u2_b2hw.float()
-    flow = flow_loss(predicted_b2hw, target, settings.flow_kind)
-    grad = gradient_loss(predicted_b2hw, target, settings.sigma)
+    flow = flow_loss(predicted_b2hw, target, settings.flow_kind, trust2_b1hw)
+    grad = gradient_loss(predicted_b2hw, target, settings.sigma, settings.grad_kind, trust2_b1hw)
     return flow, grad, settings.grad_weight * grad + settings.flow_weight * flow
 
 
@@ -113,8 +125,9 @@ class FlowDistillation:
                 maps = self._encode(torch.cat((views.image1, views.image2))).maps_bdhw
                 taught = self._teach(tuple(m[:half] for m in maps), size)
             studied = self._study(tuple(m[half:] for m in maps), size)
-        found = distill(taught, studied, views.u1, views.u2, self.config.loss)
-        shown = {PREDICTED: found.predicted_b2hw.detach(), "student": studied.detach()}
+        trust = views.confidence1, views.confidence2  # None but in ConfidentFlow
+        found = distill(taught, studied, views.u1, views.u2, self.config.loss, *trust)
+        shown = {PREDICTED: found.predicted_b2hw.detach(), STUDENT: studied.detach()}
         return Loss(found.total, {"flow": found.flow, "grad": found.grad}, shown)
 
     def after_step(self) -> None:
@@ -141,7 +154,7 @@ class FlowDistillation:
 
     def picture(self, views: Views, shown: Mapping[str, Tensor]) -> Picture:
         assert views.u2 is not None
-        return training_table(views.image1, views.image2, views.u2, shown[PREDICTED], shown["student"])
+        return training_table(views.image1, views.image2, views.u2, shown[PREDICTED], shown[STUDENT])
 
     def state_dict(self) -> dict[str, Tensor]:
         """A complete published layout: the model, and the teacher under `decoder_ema.`."""
@@ -151,3 +164,9 @@ class FlowDistillation:
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         self.teacher.load_state_dict({k.removeprefix(EMA): v for k, v in tensors.items() if k.startswith(EMA)})
         self.model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(EMA)})
+
+
+class ConfidentFlow(FlowDistillation):
+    """The same where every pixel counts as much as its flow is trusted, in the ridge and in both losses (`loss.confidence`)."""
+
+    members: ClassVar[frozenset[Member]] = frozenset({"frame", "flow", "confidence"})

@@ -38,6 +38,7 @@ from probes.heads import depth_probe
 from probes.heads.depth import DepthBins
 from probes.metrics.depth import absolute_relative_error, score_depth, score_normals
 from probes.options import option
+from probes.paper import NYU_DELTA1, NYU_RMSE
 from probes.sources.features import Source, by_encoder, features_of
 from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task
 from probes.tasks.depth_pictures import LARGEST_JUMP, Drawing, Floats, normal_step_px
@@ -46,10 +47,10 @@ PICTURES = 3
 READERS = 4
 """Threads that decode the pictures of a batch."""
 CPU = torch.device("cpu")
-PAPER = (
-    ("DINO-S16", "0.4634 / 83.60", "0.4410 / 85.26"),
-    ("DINO2-S14", "0.3294 / 92.97", "0.3072 / 93.91"),
-)
+PAPER = [
+    (backbone, *(f"{rmse:.4f} / {share:.2f}" for rmse, share in zip(errors, NYU_DELTA1[backbone], strict=True)))
+    for backbone, errors in NYU_RMSE.items()
+]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Depth(Task):
         Metric("normal_30", "normals < 30°", percent=True),
     )
     headline: ClassVar = "rmse"
+    long_units: ClassVar = True
 
     root: Path | None = field(
         default=None,

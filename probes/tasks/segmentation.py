@@ -34,17 +34,18 @@ from probes.data.segmentation_layouts import layout_names, open_segmentation
 from probes.heads.feature_bank import HUMMINGBIRD
 from probes.heads.pixel_classifier import Optimisation
 from probes.options import option
+from probes.paper import COCO_STUFF_ACCURACY, COCO_STUFF_IOU
 from probes.sources.features import Source
 from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task
 from probes.tasks.segmentation_run import Banks, Learner, TrainedHeads, evaluate
 
 PATH = click.Path(path_type=Path)
 GIB = 2**30
-PAPER_ROWS = (
-    ("DINO-S16", "39.6 / 67.5", "44.7 / 71.4"),
-    ("DINO2-S14", "56.2 / 77.3", "58.0 / 78.7"),
-)
-"""COCO-Stuff 27, mIoU / pixel accuracy: linear probe on the encoder, attention probe on FlowFeat (YouTube-VOS)."""
+PAPER_ROWS = [
+    (backbone, *(f"{iou} / {accuracy}" for iou, accuracy in zip(ious, COCO_STUFF_ACCURACY[backbone], strict=True)))
+    for backbone, ious in COCO_STUFF_IOU.items()
+]
+"""COCO-Stuff 27, mIoU / pixel accuracy: linear probe on the encoder, attention probe on FlowFeat (YouTube-VOS), and ++."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class SegmentationTask(Task):
         Metric("accuracy", "pixel accuracy", percent=True),
     )
     headline: ClassVar = "IoU"
+    long_units: ClassVar = True
+    named_parts: ClassVar = True
 
     root: Path | None = field(
         default=None, metadata=option("--segmentation", PATH, "Directory of pictures and label maps.", data=True)
@@ -181,6 +184,7 @@ class AttentionSegmentation(SegmentationTask):
         "Sources with a decoder: the attention probe; the encoder alone: a linear layer on its tokens. Trained on the train "
         "split with frozen features, scored on another over all its pixels; per cent."
     )
+    refines: ClassVar = True
 
     size_px: int = _size(256)
     iterations: int | None = _iterations(2000, "Steps of training; the paper takes up to 100,000.")
@@ -210,7 +214,7 @@ class AttentionSegmentation(SegmentationTask):
             "COCO-Stuff 27, mIoU / pixel accuracy, 256 px, published encoders, up to 100,000 iterations; other data sets and "
             f"shorter training do not compare. This run: {settings.get('iterations')} iterations at {settings.get('size')} px."
         )
-        header = ["backbone", "encoder, linear", "+ FlowFeat (YouTube-VOS), attention"]
+        header = ["backbone", "encoder, linear", "+ FlowFeat (YouTube-VOS), attention", "FlowFeat++"]
         return Reference("The paper's figures", note, header, PAPER_ROWS)
 
 
@@ -225,6 +229,7 @@ class LinearSegmentation(SegmentationTask):
         "Trained on the train split with frozen features, scored on another over all its pixels; per cent."
     )
     epochs: ClassVar = 20
+    refines: ClassVar = True
 
     size_px: int = _size(448)
     iterations: int | None = _iterations(None, f"Steps of training.  [default: {epochs} epochs]")

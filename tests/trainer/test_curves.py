@@ -19,7 +19,7 @@ def test_a_run_leaves_its_curves_with_every_point_also_after_a_resume(shards: Pa
     assert [step for step, _ in curves["step", "loss"]] == [1, 2, 3, 4]
     assert [step for step, _ in curves["holdout", "epe_px"]] == [0, 2, 4]
     with Image.open(out / "curves.png") as picture:
-        assert picture.size == (WIDTH, 3 * HEIGHT)
+        assert picture.size == (WIDTH, 4 * HEIGHT)
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 4
 
 

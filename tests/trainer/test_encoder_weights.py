@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.common.download_server import HASTY, Server
-from tests.trainer.model_fixtures import OFFICIAL, encoder_state
+from tests.trainer.model_fixtures import OFFICIAL, encoder_state, vit_of
 from trainer import FlowFeat
 from trainer import encoder_weights as weights
 from trainer.encoder_weights import fetch_encoder
@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> Pa
 
 def test_a_name_becomes_a_model_and_its_hash_is_kept(cache: Path, server: Server) -> None:
     model = FlowFeat.create("tiny_mae16", init="pretrained")
-    assert torch.equal(model.encoder.norm.weight, encoder_state("tiny_mae16")["norm.weight"])
+    assert torch.equal(vit_of(model).norm.weight, encoder_state("tiny_mae16")["norm.weight"])
     sha256 = hashlib.sha256(server.content).hexdigest()
     assert (cache / "weights.pth.sha256").read_text() == f"{sha256}  weights.pth\n"
     assert model.encoder_source == f"weights.pth sha256:{sha256}"
@@ -37,7 +37,7 @@ def test_a_name_becomes_a_model_and_its_hash_is_kept(cache: Path, server: Server
 
 
 def test_a_file_that_changed_is_refused(cache: Path) -> None:
-    path = fetch_encoder("tiny_mae16")
+    path = fetch_encoder("tiny_mae16").path
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     with pytest.raises(ValueError, match=r"not [0-9a-f]{64} as recorded: delete it"):
         fetch_encoder("tiny_mae16")
