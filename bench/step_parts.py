@@ -104,7 +104,9 @@ def step_in_parts(learner: Learner, views: Iterator[Views], marks: Marks) -> Non
 
 
 def parts_ms(learner: Learner, views: Iterator[Views], steps: int, warmup: int) -> dict[str, float]:
-    """Mean milliseconds per step of every part."""
+    """Mean milliseconds per step of every part, over at least `steps` steps: the teacher moves equally often in all of them."""
+    every = learner.config.teacher.every
+    steps = -(-steps // every) * every
     for _ in range(warmup):
         step_in_parts(learner, views, Marks(learner.device))
     marks = Marks(learner.device)

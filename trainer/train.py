@@ -136,11 +136,11 @@ def train(
                     window.add(tally.read(), config.train.batch_size)
                     skipped.collect()
                 if due.log:
-                    wait_s = waited.seconds()
-                    log.step(
-                        step, step_facts(config, learner, window, wait_s, order, step, skipped.count, update.shown)
+                    facts = step_facts(
+                        config, learner, window, waited.seconds(), order, step, skipped.count, update.shown
                     )
-                    window = Window(wait_s)
+                    log.step(step, facts)
+                    window = Window(waited.seconds())
                 if due.picture and ranks.writes:
                     last_part = views.rows(-(len(views.image1) // config.train.accumulate), None)
                     log.picture(step, "training", learner.objective.picture(last_part, update.shown))
@@ -191,7 +191,8 @@ class Due(NamedTuple):
 def _plan(shards: ShardSets, order: SampleOrder, config: Config, objective: type[Objective], place: Place) -> Plan:
     """This rank's share of the run's batches."""
     sizes = (config.train.batch_size, shards.image_size, shards.flow_size)
-    return Plan(order, *sizes, rank=place.rank, ranks=place.count, members=frozenset(objective.members))
+    mine, members = {"rank": place.rank, "ranks": place.count}, frozenset(objective.members)
+    return Plan(order, *sizes, **mine, members=members, neighbours=config.data.neighbours)
 
 
 def _held_out(
