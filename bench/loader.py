@@ -40,7 +40,7 @@ from trainer.loader import Loader
 from trainer.order import SampleOrder
 
 BATCH = 32
-WARMUP = 3
+WARMUP = 2
 FLOWS = ("p1.flow", "m1.flow", "p2.flow", "m2.flow")
 
 
@@ -124,13 +124,13 @@ def cpu_s() -> float:
 
 
 def measured(start: Batches, workers: int, seconds: float) -> Rate:
-    """The rate over at least `seconds` and five batches, once the workers are at work."""
+    """The rate over at least `seconds` and three batches, once the workers are at work."""
     with start(workers) as batches:
         batches = iter(batches)
         for _ in range(WARMUP):
             next(batches)
         began, cpu, count = time.perf_counter(), cpu_s(), 0
-        while count < 5 or time.perf_counter() - began < seconds:
+        while count < 3 or time.perf_counter() - began < seconds:
             next(batches)
             count += 1
         return Rate(count * BATCH / (time.perf_counter() - began), count * BATCH / (cpu_s() - cpu))

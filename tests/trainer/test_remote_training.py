@@ -41,6 +41,8 @@ def test_addresses_are_read_in_blocks_and_folders_are_not(shards: Path, store: O
     assert remote.identity == f"{local.identity}, 64 blocks of 6" != local.identity, "another order is another identity"
     never = open_sets(config_for(shards, *at(store.url, "data.block_samples=-1")).data)
     assert never.identity == local.identity
+    set_mib = sum(path.stat().st_size for path in shards.glob("pass-*/*.tar")) / 2**20
+    assert local.held_mib == never.held_mib == 0 and set_mib <= remote.held_mib < 1.3 * set_mib
 
 
 @pytest.mark.parametrize("workers", [0, 2])
