@@ -23,7 +23,7 @@ def main(videos: str | None, davis: str | None, shards: str | None) -> None:
     jobs: list[tuple[str, list[str], str, str | None]] = [
         ("codec.py", [], "--davis", davis),
         ("extraction.py", [], "--videos", videos),
-        ("loader.py", [], "--shards", shards),
+        ("loader.py", ["--frames", f"{davis}/JPEGImages"] if davis else [], "--shards", shards),
         ("train_step.py", size, "--shards", shards),
     ]
     for script, arguments, option, data in jobs:
