@@ -12,7 +12,9 @@ from pathlib import Path
 import click
 
 from common.command import Suggesting, one_line_errors
+from common.cores import wait_without_spinning
 from trainer.features_command import features_command
+from trainer.onnx_command import onnx_command
 from trainer.sweep.command import sweep_command
 
 INTERRUPTED = 130
@@ -22,10 +24,12 @@ OUT_OF_MEMORY = "use a smaller train.batch_size, a larger train.accumulate or a 
 @click.group(cls=Suggesting, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """Stage 2 of FlowFeat: train a feature decoder on a shard set, export it, look at its features."""
+    wait_without_spinning()
 
 
 main.add_command(sweep_command)
 main.add_command(features_command)
+main.add_command(onnx_command)
 
 
 @main.command("train")

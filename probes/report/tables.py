@@ -10,7 +10,9 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from probes import embedded
 from probes.report.records import CHANCE, FILE
 from probes.report.store import Results, differing, mean_of
 from probes.task import Task
@@ -151,7 +153,8 @@ def scope_note(section: Section) -> str:
     """Over how much the means were taken."""
     task, results = section.task, section.results
     parts, units = len(results.rows(results.sources[0])), len(results.complete())
-    return f"Means over {_count(parts, task.part)} of {_count(units, task.unit)}. Protocol {results.digest}."
+    chance = f" Chance: {task.chance_note}." if task.chance_note and results.has_chance else ""
+    return f"Means over {_count(parts, task.part)} of {_count(units, task.unit)}. Protocol {results.digest}.{chance}"
 
 
 def coverage_note(section: Section) -> str:
@@ -171,6 +174,14 @@ def difference_note(section: Section, other: Section) -> str:
     data = "" if same_names else f"other {section.task.unit.many}"
     told = "; ".join(filter(None, [changes, data])) or "other data under the same names"
     return f"Differs from the table above: {told}."
+
+
+def embedded_notes(sections: Sequence[Section]) -> list[str]:
+    """A sentence per folder of the generator's that tables stand on."""
+    folders = dict.fromkeys(
+        str(one.results.about[embedded.ABOUT]) for one in sections if embedded.ABOUT in one.results.about
+    )
+    return [embedded.note(Path(folder)) for folder in folders]
 
 
 def made_notes(sections: Sequence[Section]) -> list[str]:

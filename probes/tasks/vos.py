@@ -52,6 +52,7 @@ class LinearVos(VosTask):
         "The encoder alone shows its token grid."
     )
 
+    embedded: ClassVar = {"root": "davis", "height_px": 160}
     refines: ClassVar = True
 
     height_px: int = field(default=PAPER_HEIGHT_PX, metadata=option("--height", int, "Input height, px."))
