@@ -43,6 +43,8 @@ PROBED_RUN  = $(if $(strip $(PROBED_DATA)),$(RUN),$(if $(filter file,$(origin RU
 DEMO_SWEEP   := $(filter configs/sweeps/demo.toml,$(SWEEP))
 SWEEP_SHARDS  = $(if $(and $(DEMO_SWEEP),$(filter file,$(origin SHARDS))),data/shards/demo-$(SEED),$(SHARDS))
 SWEEP_DAVIS   = $(if $(filter file,$(origin DAVIS)),$(if $(DEMO_SWEEP),data/demo-$(SEED)/davis),$(DAVIS))
+# What rows are judged on: DAVIS=dir, or PROBE='--depth dir' where the sweep's probe is another.
+SWEEP_DATA    = $(strip $(if $(SWEEP_DAVIS),--davis $(SWEEP_DAVIS)) $(PROBE))
 # SHARDS_RAFT=dir names the set that rows with shards = "RAFT" want.
 SWEEP_SETS    = $(foreach each,$(filter SHARDS_%,$(.VARIABLES)),--set $(patsubst SHARDS_%,%,$(each))=$($(each)))
 
@@ -58,7 +60,8 @@ help:
 	@echo "make train           SHARDS=dir RUN=dir [DATASET=kinetics|ytvos|...: configs/<it>.toml, else real.toml; or CONFIG=file]"
 	@echo "                     [TRAIN='key=value ...']; continues a run that was stopped"
 	@echo "make sweep           SWEEP=file.toml [SHARDS=dir] [SHARDS_NAME=dir ...] [DAVIS=dir] [JOBS=n] [OUT=dir] [BASE=config] [TRAIN='key=value ...']:"
-	@echo "                     train every row of a sweep, judge it where DAVIS is given; by default the demo's. See docs/sweeps.md"
+	@echo "                     train every row of a sweep, judge it where DAVIS is given (or PROBE='--depth dir', ...); by default the"
+	@echo "                     demo's. See docs/sweeps.md"
 	@echo "make probe           RUN=dir DAVIS=dir [PROBE='...']: the VOS linear probe"
 	@echo "make probe-all       every probe, on the demo's model and the generator's own data (minutes, CPU, no data set)"
 	@echo "make probe-all       RUN=dir DAVIS=dir [PROBE='--depth dir ...']: every probe that has data"
@@ -100,10 +103,11 @@ train: $(READY)
 
 # Exit status 3: all rows were tried and some failed; the others are judged all the same.
 sweep: $(READY) $(if $(and $(DEMO_SWEEP),$(filter file,$(origin SHARDS))),demo-data)
+	$(PY) -m probes check-sweep $(SWEEP) $(SWEEP_DATA) $(TRAIN)
 	@$(PY) -m trainer sweep $(SWEEP) --shards $(SWEEP_SHARDS) $(SWEEP_SETS) --out $(OUT) $(if $(JOBS),--jobs $(JOBS)) $(if $(BASE),--base $(BASE)) $(TRAIN); status=$$?; \
 	if [ $$status -ne 0 ] && [ $$status -ne 3 ]; then exit $$status; fi; \
-	if [ -n "$(SWEEP_DAVIS)" ]; then $(PY) -m probes sweep --sweep $(OUT) --davis $(SWEEP_DAVIS) $(if $(JOBS),--jobs $(JOBS)) || exit $$?; \
-	else echo "trained; with DAVIS=dir the rows are judged"; fi; exit $$status
+	if [ -n "$(SWEEP_DATA)" ]; then $(PY) -m probes sweep --sweep $(OUT) $(SWEEP_DATA) $(if $(JOBS),--jobs $(JOBS)) || exit $$?; \
+	else echo "trained; with DAVIS=dir (or PROBE='--depth dir' and so on) the rows are judged"; fi; exit $$status
 
 probe: $(READY)
 	$(PY) -m probes vos --model $(RUN)/flowfeat.safetensors --davis $(DAVIS) --out $(RUN)/report $(PROBE)

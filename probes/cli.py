@@ -4,7 +4,7 @@
     segmentation, segmentation-linear, segmentation-knn    classes of pixels, on pictures with label maps
     all         every probe that has data
     report      the tables and the page again, from stored results
-    sweep       every finished run of a sweep, in one table
+    sweep       every finished run of a sweep, in one table; check-sweep: whether a sweep file can be judged
     visualize   features of pictures of your own as colours
 
 Every task of `tasks/table.py` is a command; its options are the fields that it declares. Progress goes to standard error, the
@@ -36,7 +36,7 @@ from probes.sources.flowfeat import open_checkpoint
 from probes.sources.request import SourceRequest
 from probes.sources.request import options as source_options
 from probes.sources.table import usual_names
-from probes.sweep.command import sweep_command
+from probes.sweep.command import sweep_commands
 from probes.task import Scalar, Task
 from probes.tasks.table import TASKS
 from probes.visualize import draw, find_pictures
@@ -214,7 +214,7 @@ def commands(tasks: Sequence[type[Task]]) -> click.Group:
     group = Suggesting(help=text)
     for task in known:
         group.add_command(_command_of(task, known))
-    for command in (_all_command(known), _report_command(known), sweep_command(known), visualize):
+    for command in (_all_command(known), _report_command(known), *sweep_commands(known), visualize):
         group.add_command(command)
     return group
 

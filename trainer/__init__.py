@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trainer.official_models import Official, find_model
     from trainer.sweep.record import RowRecord, RunRecord, SweepRecord, read_record
     from trainer.sweep.run_state import loss_curve
+    from trainer.sweep.sweep_file import ProbeSettings, read_sweep_file
     from trainer.views import Pixels, cut_views, draw_boxes
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "LatticeSums",
     "Official",
     "Pixels",
+    "ProbeSettings",
     "RowRecord",
     "RunRecord",
     "SweepRecord",
@@ -52,6 +54,7 @@ __all__ = [
     "predict_flow",
     "px_per_unit",
     "read_record",
+    "read_sweep_file",
     "training_set",
 ]
 
@@ -70,6 +73,7 @@ _HOMES = {
     "FlowSums": "trainer.holdout",
     "FrozenViT": "trainer.encoder",
     "Official": "trainer.official_models",
+    "ProbeSettings": "trainer.sweep.sweep_file",
     "RowRecord": "trainer.sweep.record",
     "RunRecord": "trainer.sweep.record",
     "SweepRecord": "trainer.sweep.record",
@@ -83,6 +87,7 @@ _HOMES = {
     "predict_flow": "trainer.distill",
     "px_per_unit": "trainer.holdout",
     "training_set": "trainer.model_file",
+    "read_sweep_file": "trainer.sweep.sweep_file",
 }
 
 

@@ -51,15 +51,16 @@ class Run:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What is to be done. left_out: name of a row → why it is not trained."""
+    """What is to be done. left_out: name of a row → why it is not trained. outside: runs that another program trains."""
 
     file: SweepFile
     out: Path
     runs: tuple[Run, ...]
     left_out: Mapping[str, str]
+    outside: tuple[Run, ...] = ()
 
     def runs_of(self, row: Row) -> list[Run]:
-        return [run for run in self.runs if run.row == row]
+        return [run for run in (*self.runs, *self.outside) if run.row == row]
 
 
 def run_directory(out: Path, row: str, seed: int) -> Path:
@@ -107,7 +108,8 @@ def plan_sweep(file: SweepFile, out: Path, shards: Path | None, sets: Mapping[st
     if file.baseline in left_out:
         raise ValueError(f"{file.path}: the baseline {file.baseline!r} {left_out[file.baseline]}")
     _refuse_changed(runs)
-    return SweepPlan(file, out, tuple(runs), left_out)
+    own, outside = (tuple(run for run in runs if bool(run.row.trained_by) == other) for other in (False, True))
+    return SweepPlan(file, out, own, left_out, outside)
 
 
 def _check_base(file: SweepFile) -> None:
