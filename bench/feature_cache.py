@@ -65,7 +65,8 @@ def main() -> None:
         return run
 
     with torch.no_grad():
-        (plain,) = create_sources(["flowfeat"], checkpoint_of(arguments.model))
+        checkpoint = checkpoint_of(arguments.model)
+        (plain,) = create_sources(["flowfeat"], checkpoint)
         rates: dict[str, float] = {}
         for _ in range(arguments.rounds):
             with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +74,7 @@ def main() -> None:
                 steps = {"network": through([plain]), "filling": through(kept), "reading": through(kept)}
                 for name, run in steps.items():
                     rates[name] = max(rates.get(name, 0.0), PICTURES / seconds(run))
-    note = f"{arguments.side} px, {plain.modules[0].__class__.__name__}, 1 thread, best of {arguments.rounds}"
+    note = f"{arguments.side} px, {checkpoint.model.variant}, 1 thread, best of {arguments.rounds}"
     figures = [(f"{name}_pictures_per_s", rate, "1/s") for name, rate in rates.items()]
     figures.append(("reading_over_network", rates["reading"] / rates["network"], "x"))
     for figure, value, unit in figures:
