@@ -33,6 +33,7 @@ def main(videos: str | None, davis: str | None, shards: str | None) -> None:
         else:
             start(script, *arguments, option, data)
     start("synthetic_flow.py")
+    start("feature_cache.py", "--record")
     start("flow.py", "--quick", "--record")
 
 
