@@ -17,6 +17,7 @@ from probes.report import records
 from probes.tasks.table import TASKS
 from probes.tasks.vos import LinearVos
 from tests.module_graph import ROOT
+from tests.probes.report.browser import PHONE_PX, looked_at, needs_chromium
 from tests.test_makefile import commands as make
 
 
@@ -68,6 +69,15 @@ def test_every_table_is_filled_and_says_on_what(ran: tuple[Path, Result], folder
     assert "generator&#x27;s own data" in page and "the generator's own data" in markdown
     normals = [line for line in (out / "results.csv").read_text().splitlines() if ",normal_mean," in line]
     assert len(normals) == 3, "the relief's camera is found, for chance too"
+
+
+@needs_chromium
+def test_the_page_of_all_probes_opens_on_a_phone(ran: tuple[Path, Result]) -> None:
+    found = looked_at(ran[0] / "index.html")
+    assert found["width"] <= PHONE_PX and found["right"] <= PHONE_PX and found["narrowest"] >= 100
+    assert found["seen"] == found["pictures"] > 50
+    assert found["played"] == found["clips"] >= 2 * 2
+    assert found["outside"] == 0
 
 
 def test_what_is_named_wins(
