@@ -48,9 +48,10 @@ def main(
     workers: int,
     plain: bool,
     against: Path | None,
+    rounds: int,
 ) -> None:
     if against is not None:
-        compare(videos, against, passes, workers)
+        compare(videos, against, passes, workers, rounds)
         return
     cases = [Case(videos, flow, weights, device, passes, workers)] if flow else []
     if not flow:
@@ -119,19 +120,19 @@ def measure(case: Case, *, plain: bool) -> None:
         )
 
 
-def compare(videos: Path, other: Path, passes: int, workers: int) -> None:
+def compare(videos: Path, other: Path, passes: int, workers: int, rounds: int) -> None:
     """CPU time per pair of the whole command with dis: other, this, other, this. Start-up is in none of it: each run is made with every
     clip once and with every clip three times, and only the difference counts."""
     used: dict[Path, list[float]] = {other: [], ROOT: []}
     with tempfile.TemporaryDirectory() as home:
         once, thrice = _copies(videos, Path(home) / "once", 1), _copies(videos, Path(home) / "thrice", 3)
-        for _ in range(2):
+        for _ in range(rounds):
             for checkout, times in used.items():
                 (few_s, few), (many_s, many) = (_command(checkout, clips, passes, workers) for clips in (once, thrice))
                 times.append(1e3 * (many_s - few_s) / (many - few))
     case = Case(videos, passes=passes, workers=workers)
     flow_ms = run_alone(case, windows_in_memory(case, 512), 1, 10.0).cpu_ms_per_pair
-    note = f"dis, {passes} passes, {workers} workers, least of two runs, without start-up"
+    note = f"dis, {passes} passes, {workers} workers, least of {rounds} rounds, without start-up"
     for name, checkout in (("before", other), ("after", ROOT)):
         record("extraction", f"cpu_per_pair_command_{name}", min(used[checkout]), "ms", note)
         record("extraction", f"cpu_per_pair_beside_flow_{name}", min(used[checkout]) - flow_ms, "ms", note)
