@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import torch
+
+
+def device_name(device: torch.device) -> str:
+    """What a reader of measured times wants to know: "NVIDIA A40", or the processor and how many threads torch uses of it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []  # another system than Linux
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    threads = torch.get_num_threads()
+    return f"{next(iter(named), '') or platform.machine()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def pick_device(name: str) -> torch.device:

@@ -4,7 +4,7 @@
     segmentation, segmentation-linear, segmentation-knn    classes of pixels, on pictures with label maps
     all         every probe that has data
     report      the tables and the page again, from stored results
-    sweep       every finished run of a sweep, in one table
+    sweep       every finished run of a sweep, in one table; check-sweep: whether a sweep file can be judged
     visualize   features of pictures of your own as colours
 
 Every task of `tasks/table.py` is a command; its options are the fields that it declares. Progress goes to standard error, the
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,18 @@ import torch
 from common.command import PlainError, Suggesting, one_line_errors
 from common.device import pick_device
 from common.progress import ProgressDisplay
+from probes import embedded
 from probes.data.images import PAPER_HEIGHT_PX
 from probes.options import CommaSeparated, Option
-from probes.report.build import rebuild
+from probes.report.build import RUN, rebuild
 from probes.report.tables import Section
 from probes.run import Request, run_tasks
 from probes.sources.flowfeat import open_checkpoint
-from probes.sources.table import source_names
-from probes.sweep.command import sweep_command
-from probes.task import Task
+from probes.sources.request import SourceRequest
+from probes.sources.request import options as source_options
+from probes.sources.table import usual_names
+from probes.sweep.command import sweep_commands
+from probes.task import Scalar, Task
 from probes.tasks.table import TASKS
 from probes.visualize import draw, find_pictures
 
@@ -41,7 +45,10 @@ PATH = click.Path(path_type=Path)
 one_line = one_line_errors(out_of_memory="use a smaller --height or --segmentation-size, or --device cpu")
 
 MODEL = click.option(
-    "--model", type=PATH, required=True, help="Model file (.safetensors, .pth) or training checkpoint."
+    "--model",
+    type=PATH,
+    required=True,
+    help="Model file (.safetensors, .pth), training checkpoint, or an official name such as dinov2_vits14_yt.",
 )
 TEACHER = click.option("--teacher", is_flag=True, help="Take the EMA decoder of a training checkpoint.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N or auto.")
@@ -51,13 +58,15 @@ RUN_OPTIONS = (
     click.option(
         "--sources",
         type=CommaSeparated(),
-        default=",".join(source_names()),
+        default=",".join(usual_names()),
         show_default=True,
-        help="Feature sources to compare.",
+        help="Feature sources to compare: see docs/sources.md.",
     ),
+    *source_options(),
     click.option("--seed", type=int, default=0, show_default=True, help="Draws the random decoder."),
     TEACHER,
     DEVICE,
+    click.option("--run", "run_dir", type=PATH, help="Directory of the training: its curves go into the report."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the network.  [default: torch's]"),
     click.option("--json", "as_json", is_flag=True, help="Print the means as JSON instead of a table."),
 )
@@ -78,17 +87,24 @@ def _decorated(command: Callable[..., None], options: Sequence[Callable[[Any], A
     return command
 
 
-def _given(task: type[Task], values: dict[str, Any]) -> Task:
-    """The task with what was named on the command line."""
+def _named(task: type[Task], values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a task that were named on the command line."""
     named = {name: values[option.parameter] for name, option in task.options().items()}
-    return task(**{name: value for name, value in named.items() if value is not None})
+    return {name: value for name, value in named.items() if value is not None}
 
 
-def _request(known: tuple[type[Task], ...], values: dict[str, Any]) -> Request:
+def _given(task: type[Task], values: dict[str, Any]) -> Task:
+    return task(**_named(task, values))
+
+
+def _request(known: tuple[type[Task], ...], values: dict[str, Any], **about: Scalar) -> Request:
     if values["threads"] is not None:
         torch.set_num_threads(values["threads"])
-    taken = {name: values[name] for name in ("model", "out", "sources", "seed", "teacher", "device")}
-    return Request(**taken, known=known)
+    taken = {name: values[name] for name in ("model", "out", "seed", "teacher", "device")}
+    sources = (*values["sources"], *values["own_sources"])
+    if values["run_dir"] is not None:
+        about[RUN] = str(values["run_dir"])
+    return Request(**taken, sources=sources, known=known, about=about, source_request=SourceRequest.of(values))
 
 
 def _show(section: Section, out: Path, *, as_json: bool) -> None:
@@ -130,11 +146,17 @@ def _all_command(known: tuple[type[Task], ...]) -> click.Command:
 
     @one_line
     def run(**values: Any) -> None:
-        ready = [task for task in (_given(kind, values) for kind in known) if task.has_data()]
+        folder, about = values["embedded"], {}
+        if folder is None:
+            ready = [task for task in (_given(kind, values) for kind in known) if task.has_data()]
+        else:
+            ready, about = embedded.tasks(known, folder, partial(_named, values=values)), {embedded.ABOUT: str(folder)}
+            click.echo(embedded.note(folder), err=True)
         if not ready:
             needed = [option.flag for task in known for option in task.options().values() if option.data]
-            raise ValueError(f"no probe has data: give {' or '.join(f'{flag} DIR' for flag in dict.fromkeys(needed))}")
-        for section in run_tasks(ready, _request(known, values)):
+            choices = " or ".join(f"{flag} DIR" for flag in dict.fromkeys(needed))
+            raise ValueError(f"no probe has data: give {choices}, or --embedded DIR for the generator's own")
+        for section in run_tasks(ready, _request(known, values, **about)):
             _show(section, values["out"], as_json=values["as_json"])
 
     flags: dict[str, Option] = {}
@@ -144,16 +166,18 @@ def _all_command(known: tuple[type[Task], ...]) -> click.Command:
             if same.default != option.default:
                 flags[option.flag] = replace(same, default=None)  # no one default is true of all tasks
     options = [_task_option(option, required=False) for option in flags.values()]
+    options.append(click.option("--embedded", type=PATH, help=embedded.HELP))
     return click.command("all", help="Run every probe whose data is given.")(_decorated(run, [*options, *RUN_OPTIONS]))
 
 
 def _report_command(known: tuple[type[Task], ...]) -> click.Command:
     @click.command("report")
     @click.option("--out", type=PATH, required=True, help="Directory of a report.")
+    @click.option("--run", "run_dir", type=PATH, help="Directory of the training.  [default: as recorded]")
     @one_line
-    def run(out: Path) -> None:
-        """Write the tables and the page anew from the results stored in --out."""
-        sections = rebuild(out, known)
+    def run(out: Path, run_dir: Path | None) -> None:
+        """Write the tables and the page anew from the records in --out."""
+        sections = rebuild(out, known, run_dir)
         done = [
             f"{s.task.name} {len(s.results.complete())} of {len(s.results.selection)} {s.task.unit.many}"
             for s in sections
@@ -190,7 +214,7 @@ def commands(tasks: Sequence[type[Task]]) -> click.Group:
     group = Suggesting(help=text)
     for task in known:
         group.add_command(_command_of(task, known))
-    for command in (_all_command(known), _report_command(known), sweep_command(known), visualize):
+    for command in (_all_command(known), _report_command(known), *sweep_commands(known), visualize):
         group.add_command(command)
     return group
 

@@ -1,33 +1,43 @@
-"""Runs tasks: units and sources in, results files and the report out.
+"""Runs tasks: units and sources in, records and the report out.
 
-What is stored already with the same settings and data is not measured again; what is measured is stored unit by unit, so
-that a run that was stopped loses one unit at most.
+What is recorded already under the same conditions, data and weights is not measured again; what is measured is recorded unit by
+unit (long units: source by source), so that a run that was stopped loses one at most. Several runs may write into one report.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 
 import torch
 
-from common.device import pick_device
+from common.device import device_name, pick_device
 from common.progress import ProgressDisplay
+from probes.report import records
 from probes.report.build import rebuild
 from probes.report.pictures import PictureFolder
-from probes.report.store import OtherFormat, Results, UnitRecord, differing, results_file
+from probes.report.records import CHANCE, Protocol, Records, RunLine, UnitLine
+from probes.report.store import SHORT, differing, mean_of
 from probes.report.tables import Section
 from probes.sources.features import Source
 from probes.sources.flowfeat import Checkpoint, open_checkpoint
+from probes.sources.identity import identity_sha256
+from probes.sources.lattice import LatticeMeter
+from probes.sources.request import UNASKED, SourceRequest
 from probes.sources.table import check_names, create_sources
 from probes.task import Context, Row, Settings, Task, Unit
+
+Todo = list[tuple[Unit, list[Source]]]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a run needs to know besides its tasks. known: every task that the report is to show."""
+    """What a run needs to know besides its tasks. known: every task that the report is to show. about: see `Task.about`."""
 
     model: Path
     out: Path
@@ -36,6 +46,63 @@ class Request:
     teacher: bool
     device: str
     known: tuple[type[Task], ...]
+    about: Settings = field(default_factory=dict)
+    source_request: SourceRequest = UNASKED
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task at work: its protocol, the weights of its sources, and where its lines go."""
+
+    task: Task
+    protocol: Protocol
+    weights: dict[str, str]
+    records: Records
+    request: Request
+    device: torch.device
+    display: ProgressDisplay
+
+    def note(self, line: RunLine | UnitLine) -> None:
+        records.append(self.request.out, [line])
+        self.records.add(line)
+
+    def line(self, unit: Unit, source: str, rows: list[Row], seconds: float, pictures: PictureFolder) -> UnitLine:
+        protocol, weights = self.protocol, self.weights.get(source, "")
+        shown = [picture for picture in pictures.saved if picture.source in ("", source)]
+        return UnitLine(
+            now(), protocol.task, protocol.digest, protocol.conditions, source, weights, unit.name,
+            protocol.data[unit.name], dict(unit.facts), rows, seconds, protocol.seed, versions(), shown,
+        )  # fmt: skip
+
+    def is_measured(self, unit: Unit, source: str) -> bool:
+        key = self.protocol.conditions, self.weights.get(source, ""), source, unit.name, self.protocol.data[unit.name]
+        return key in self.records.units
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    return {"flowfeat": version("flowfeat-shards"), "torch": torch.__version__, "python": python_version()}
+
+
+def weights_of(sources: Sequence[Source], checkpoint: Checkpoint) -> dict[str, str]:
+    """SHA-256 of the file that a source was computed with, and which decoder of it; of networks of others, of the network."""
+    part = " (teacher)" if checkpoint.teacher else ""
+    own = f"{checkpoint.sha256}{part}"
+    return {source.name: identity_sha256(source) if source.foreign else own for source in sources}
+
+
+def fitting(task: Task, sources: Sequence[Source]) -> list[Source]:
+    """Those that have a row of their own in a task. ValueError where none has."""
+    found = [source for source in sources if task.refines or source.refine is None]
+    if not found:
+        names = ", ".join(source.name for source in sources)
+        raise ValueError(
+            f"{task.name} has no logits to refine, and only {names} was asked for: add flowfeat to --sources"
+        )
+    return found
 
 
 def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
@@ -48,100 +115,129 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
     names = check_names(request.sources)
     device = pick_device(request.device)
     work = [(task, task.units()) for task in tasks]
-    checkpoint = open_checkpoint(request.model, teacher=request.teacher, seed=request.seed, device=device)
-    sources = create_sources(names, checkpoint)
+    checkpoint = open_checkpoint(
+        request.model, teacher=request.teacher, seed=request.seed, device=device, request=request.source_request
+    )
+    every = create_sources(names, checkpoint)
+    model = {name: value for name, value in checkpoint.settings().items() if name != "seed"}
     sections = []
-    for task, units in work:
-        with ProgressDisplay(task.name, task.step.many) as display:
-            results = _opened_results(task, checkpoint, request.out, display)
-            results.selection, results.sources = [unit.name for unit in units], names
-            results.about = {**task.about(), "device": device.type, "torch": torch.__version__}
-            # Saved before the first minutes are spent: a directory that can't be written to is found out now.
-            results.save(results_file(request.out, task.name))
-            _measure(task, units, sources, results, request, device, display)
-        rebuild(request.out, request.known)
-        sections.append(Section(type(task), results))
+    for number, (task, units) in enumerate(work, start=1):
+        place = f"{task.name} (probe {number} of {len(work)})" if len(work) > 1 else task.name
+        with ProgressDisplay(place, task.step.many) as display:
+            sources = fitting(task, every)
+            data = {unit.name: unit.fingerprint() for unit in units}
+            settings = {**task.settings(), **({"device": device_name(device)} if task.timed else {})}
+            protocol = Protocol(task.name, settings, request.seed, data)
+            weights = weights_of(sources, checkpoint)
+            job = Job(task, protocol, weights, records.read(request.out), request, device, display)
+            _say_what_is_there(job)
+            about = {**task.about(), **request.about, "device": device.type}
+            meter, earlier = LatticeMeter(), _about_before(job)
+            run = RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, data, weights,
+                          dict(model), {**about, **meter.lines(earlier)}, versions())  # fmt: skip
+            job.note(run)  # before the first minutes are spent: a directory that can't be written to is found out now
+            _measure(job, units, sources if task.timed else meter.watched(sources))
+            if (found := {**about, **meter.lines(earlier)}) != run.about:
+                job.note(replace(run, at=now(), about=found))
+        made = rebuild(request.out, request.known)
+        sections.append(next(section for section in made if section.task is type(task)))
     return sections
 
 
-def _opened_results(task: Task, checkpoint: Checkpoint, out: Path, display: ProgressDisplay) -> Results:
-    """Stored results where they were made with the same settings, else fresh ones."""
-    settings: Settings = {**checkpoint.settings(), **task.settings()}
-    path = results_file(out, task.name)
-    fresh = Results(task.name, dict(settings))
-    if not path.is_file():
-        return fresh
-    try:
-        stored = Results.load(path)
-    except OtherFormat as error:
-        display.say(f"starting afresh: {error}")
-        return fresh
-    changes = differing(stored.settings, settings)
+def _about_before(job: Job) -> Settings:
+    """What the last run of these weights under the same protocol said."""
+    runs = reversed(job.records.runs)
+    same = (run.about for run in runs if run.digest == job.protocol.digest and run.weights == job.weights)
+    return next(same, {})
+
+
+def _say_what_is_there(job: Job) -> None:
+    if job.records.damaged:
+        job.display.say(
+            f"{job.records.damaged} lines of {job.request.out / records.FILE} are damaged or of another version: "
+            "what they held is measured again"
+        )
+    before = job.records.last_run(job.task.name)
+    if before is None:
+        return
+    changes = differing({**before.settings, "seed": before.seed}, {**job.protocol.settings, "seed": job.protocol.seed})
     if changes:
-        display.say(f"starting afresh, {path} was measured with other settings: {changes}")
-        return fresh
-    return stored
+        job.display.say(f"starting afresh, other settings: {changes}; what was measured before keeps its own table")
+    elif before.weights != job.weights:
+        hashes = sorted({weights[:SHORT] for weights in before.weights.values()})
+        job.display.say(f"the model of {', '.join(hashes)} stays in the table beside this one")
 
 
-def _missing(units: Sequence[Unit], sources: Sequence[Source], results: Results) -> list[tuple[Unit, list[Source]]]:
-    """The units with the sources that they lack rows of; a unit whose data changed has none."""
-    todo = []
-    for unit in units:
-        record, fingerprint = results.units.get(unit.name), unit.fingerprint()
-        if record is None or record.fingerprint != fingerprint:
-            record = results.units[unit.name] = UnitRecord(fingerprint, dict(unit.facts))
-        lacking = [source for source in sources if source.name not in record.rows]
-        if lacking:
-            todo.append((unit, lacking))
-    return todo
+def _missing(job: Job, units: Sequence[Unit], sources: Sequence[Source]) -> Todo:
+    """The units with the sources that they lack rows of."""
+    lacking = [(unit, [source for source in sources if not job.is_measured(unit, source.name)]) for unit in units]
+    return [(unit, several) for unit, several in lacking if several]
 
 
-def _measure(
-    task: Task,
-    units: Sequence[Unit],
-    sources: Sequence[Source],
-    results: Results,
-    request: Request,
-    device: torch.device,
-    display: ProgressDisplay,
-) -> None:
-    """Every unit that lacks rows of a source, saving after each."""
-    todo = _missing(units, sources, results)
+def _measure(job: Job, units: Sequence[Unit], sources: Sequence[Source]) -> None:
+    """Every unit that lacks rows of a source, recording them at once."""
+    task, display = job.task, job.display
+    todo = _missing(job, units, sources)
     if len(todo) < len(units):
         done = f"{len(units) - len(todo)} of {len(units)} {task.unit.many}"
         display.say(f"{done} are already measured with these settings")
     display.begin(sum(unit.steps * len(lacking) for unit, lacking in todo))
+    for unit in units:
+        if not job.is_measured(unit, CHANCE):
+            _measure_chance(job, unit)
     for number, (unit, lacking) in enumerate(todo, start=1):
-        record = results.units[unit.name]
-        pictures = PictureFolder(request.out, task.name, unit.name)
-        context = Context(device, request.seed, pictures, _advance(display, unit.name))
-        started = time.perf_counter()
-        rows = unit.evaluate(lacking, context)
-        _check(task, unit, lacking, rows)
-        seconds = round((time.perf_counter() - started) / len(lacking), 2)
-        record.rows.update(rows)
-        record.seconds.update({source.name: seconds for source in lacking})
-        record.add_pictures(pictures.saved)
-        results.save(results_file(request.out, task.name))
-        display.say(f"{number}/{len(todo)} {_summary(Section(type(task), results), unit.name)}")
+        for part in _parts(task, lacking):
+            _measure_part(job, unit, part)
+        display.say(f"{number}/{len(todo)} {_summary(job, unit, sources)}")
+
+
+def _parts(task: Task, sources: list[Source]) -> Iterator[list[Source]]:
+    if not task.long_units:
+        yield sources
+        return
+    yield from ([source] for source in sources)
+
+
+def _measure_chance(job: Job, unit: Unit) -> None:
+    started = time.perf_counter()
+    rows = job.task.chance(unit, job.request.seed)
+    if rows:
+        _check(job.task, unit, [CHANCE], {CHANCE: rows})
+        nothing = PictureFolder(job.request.out, job.task.name, unit.name)
+        job.note(job.line(unit, CHANCE, rows, round(time.perf_counter() - started, 2), nothing))
+
+
+def _measure_part(job: Job, unit: Unit, sources: list[Source]) -> None:
+    request, names = job.request, [source.name for source in sources]
+    made_of = f"{job.protocol.conditions[:SHORT]}-{job.weights[names[0]][:SHORT]}"
+    pictures = PictureFolder(request.out, job.task.name, unit.name, made_of)
+    context = Context(job.device, request.seed, pictures, _advance(job.display, unit.name))
+    started = time.perf_counter()
+    rows = unit.evaluate(sources, context)
+    _check(job.task, unit, names, rows)
+    seconds = round((time.perf_counter() - started) / len(sources), 2)
+    for name in names:
+        job.note(job.line(unit, name, rows[name], seconds, pictures))
 
 
 def _advance(display: ProgressDisplay, unit: str) -> Callable[[int], None]:
     return lambda steps: display.advance(steps, status=unit)
 
 
-def _check(task: Task, unit: Unit, sources: Sequence[Source], rows: dict[str, list[Row]]) -> None:
+def _check(task: Task, unit: Unit, sources: Sequence[str], rows: dict[str, list[Row]]) -> None:
     """The task keeps its own promises; anything else is a defect of the task, not of the data."""
-    assert set(rows) == {source.name for source in sources}, f"{task.name}: rows of {sorted(rows)}"
+    assert set(rows) == set(sources), f"{task.name}: rows of {sorted(rows)}"
     known = {metric.name for metric in task.metrics}
     for row in (row for several in rows.values() for row in several):
         assert set(row.values) <= known, f"{task.name}, {unit.name}: {sorted(set(row.values) - known)} not declared"
 
 
-def _summary(section: Section, unit: str) -> str:
+def _summary(job: Job, unit: Unit, sources: Sequence[Source]) -> str:
     """`dog: frames 60, objects 1, J&F encoder 31.2, ...`."""
-    record = section.results.units[unit]
-    facts = [f"{name} {value}" for name, value in record.facts.items()]
-    means = [f"{name} {section.unit_mean(unit, name)}" for name in section.results.sources if name in record.rows]
-    title = section.task.metric(section.task.headline).title
-    return f"{unit}: {', '.join([*facts, f'{title} {means[0]}', *means[1:]])}"
+    headline = job.task.metric(job.task.headline)
+    facts = [f"{name} {value}" for name, value in unit.facts.items()]
+    means = []
+    for source in sources:
+        key = job.protocol.conditions, job.weights[source.name], source.name, unit.name, job.protocol.data[unit.name]
+        means.append(f"{source.name} {headline.text(mean_of(job.records.units[key].rows, headline.name))}")
+    return f"{unit.name}: {', '.join([*facts, f'{headline.title} {means[0]}', *means[1:]])}"

@@ -21,6 +21,7 @@ from probes.sources.features import Source
 
 Scalar = str | int | float | bool | None
 Settings = Mapping[str, Scalar]
+CLIP_FPS = 8
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,18 @@ class Reference:
 
 
 class PictureSink(Protocol):
-    """Takes the pictures of one unit."""
+    """Takes the pictures and clips of one unit."""
 
     def save(self, group: str, caption: str, image: Image.Image, source: Source | None = None) -> None:
         """group: pictures shown side by side, such as a frame. source: whose picture it is; None for all of them."""
+        ...
+
+    def crop(self, group: str, caption: str, image: Image.Image, source: Source | None = None) -> None:
+        """A small part at full resolution, kept pixel by pixel."""
+        ...
+
+    def clip(self, group: str, caption: str, images: Sequence[Image.Image], source: Source | None = None) -> None:
+        """A short video of pictures of one size, `CLIP_FPS` a second."""
         ...
 
 
@@ -125,6 +134,12 @@ class Task(ABC):
 
     name: its command and its files. description: one paragraph for the page. headline: the metric that ranks sources.
     main_metrics: columns of the CSV, the terminal and the JSON; empty for all. step: what `Unit.steps` counts.
+    embedded: option fields for a run on the generator's own data (`python -m probes all --embedded DIR`); paths are relative
+    to that folder. None: the probe is left out of such a run. long_units: a unit takes so long that it is measured source by
+    source, so that a run which was stopped loses one source of it. named_parts: rows of one part belong together over all units
+    (classes), and have a table. chance_note: what the answer of `chance` is. refines: it has logits of classes for a source to
+    refine; in other probes a source that refines (FlowFeat++) would repeat the row of its features, and is left out. timed: its
+    figures hang on the device, which becomes one of the settings.
     """
 
     name: ClassVar[str]
@@ -137,6 +152,12 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     headline: ClassVar[str]
     main_metrics: ClassVar[tuple[str, ...]] = ()
+    embedded: ClassVar[Mapping[str, Scalar] | None] = None
+    long_units: ClassVar[bool] = False
+    named_parts: ClassVar[bool] = False
+    chance_note: ClassVar[str] = ""
+    refines: ClassVar[bool] = False
+    timed: ClassVar[bool] = False
 
     @abstractmethod
     def units(self) -> Sequence[Unit]:
@@ -150,6 +171,13 @@ class Task(ABC):
     def reference(cls, settings: Settings, units: int) -> Reference | None:
         """Published figures for results of these settings (the model's among them) over so many units."""
         return None
+
+    def chance(self, unit: Unit, seed: int) -> list[Row]:
+        """What an answer scores that looks at no feature of `unit`: rows as a source's; empty where none is computed.
+
+        Shown below the sources and never ranked: a source that doesn't exceed it has measured nothing.
+        """
+        return []
 
     def about(self) -> Settings:
         """What readers of the report want to know of the data and what shapes no score, such as its path."""

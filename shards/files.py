@@ -40,7 +40,7 @@ def atomic_path(path: Path, *, keep_suffix: bool = False) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{_glob_quoted(path.name)}.*.tmp*"):
-        if time.time() - leftover.stat().st_mtime > LEFTOVER_AGE_S:
+        if _age_s(leftover) > LEFTOVER_AGE_S:
             leftover.unlink(missing_ok=True)
     temporary = path.with_name(
         f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp{path.suffix if keep_suffix else ''}"
@@ -53,6 +53,14 @@ def atomic_path(path: Path, *, keep_suffix: bool = False) -> Iterator[Path]:
         if isinstance(error, OSError) and error.filename is None and error.errno is not None:
             error.filename = str(path)  # a failing write does not say where
         raise
+
+
+def _age_s(path: Path) -> float:
+    """Since it was written last; 0 where another writer has just renamed it."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def publish(temporary: Path, path: Path) -> None:

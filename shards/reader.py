@@ -1,6 +1,6 @@
-"""A shard set on disk → samples, by index and offset. (As a plain webdataset stream: `shards.stream`.)
+"""A shard set on disk or in remote storage → samples, by index and offset. (As a plain webdataset stream: `shards.stream`.)
 
-Where data comes from: the directory that stage 1 wrote. Where it goes: the training loop. The index is
+Where data comes from: what stage 1 wrote, through `shards.storage`. Where it goes: the training loop. The index is
 authoritative: every member is read by offset and checked against its CRC before it is decoded, so damage
 becomes a SampleError that names the sample, never a wrong image or a wrong flow.
 """
@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shards import schema
+from shards.blocks import Block, BlockFolder, block_numbers
 from shards.codec import FlowCodecError, decode_flow
 from shards.sample import Buffers, OptionalMember, Sample, StoredMember, decode_confidence, decode_image
 from shards.schema import Manifest, SampleError, ShardSetError, read_manifest
+from shards.storage import Folder, Patience, inside, is_url, open_folder
 
 __all__ = ["Sample", "SampleError", "ShardSet", "ShardSetError", "decode_image"]
 
 
-def read_table(root: Path, name: str, manifest: Manifest) -> pa.Table:
+def read_table(root: Path | str, name: str, manifest: Manifest, folder: Folder | None = None) -> pa.Table:
     """A parquet file of the set, compared with its digest in the manifest. ShardSetError where it differs or is missing."""
-    path = root / name
+    path = inside(root, name)
     try:
-        data = path.read_bytes()
+        data = (folder or open_folder(root)).read(name)
     except OSError as error:
         raise ShardSetError(
             f"{path} cannot be read ({error.strerror}); rerun the extraction command to rebuild it"
@@ -71,23 +72,34 @@ def _status_codes(table: pa.Table, width: int) -> NDArray[np.uint8]:
 class ShardSet:
     """Random access to the samples of a set.
 
-    root: directory of the set. allow_partial: open a set in which chunks are still missing. Raises ShardSetError when
-    the set is missing, incomplete, damaged, or of another format version.
+    root: directory of the set, or an address that fsspec opens. allow_partial: open a set in which chunks are still missing.
+    block_samples: how many consecutive samples of a shard make a block (`block`); blocks that are expected are fetched from remote
+    storage whole. patience: with that storage. Raises ShardSetError when the set is missing, incomplete, damaged, or of another
+    format version, ValueError when an address needs a package that is not installed.
 
-    keys[i], video[i]: names; pass_index[i]: pass; quantum_exponent[i, k], std_px[i, k, 2]: the neighbours.
+    place: root as given. keys[i], video[i]: names; pass_index[i]: pass; block[i]: number of its block, from 0, all 0 without blocks;
+    quantum_exponent[i, k], std_px[i, k, 2]: the neighbours.
     Safe to hand to other processes: files are opened per process, on first use.
     """
 
-    def __init__(self, root: Path | str, *, allow_partial: bool = False) -> None:
-        self.root = Path(root)
-        self.manifest = read_manifest(self.root)
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        allow_partial: bool = False,
+        block_samples: int = 0,
+        patience: Patience | None = None,
+    ) -> None:
+        self.place = str(root)
+        self._folder = open_folder(root, patience)
+        self.manifest = read_manifest(root, self._folder)
         if not self.manifest.complete and not allow_partial:
             have, want = len(self.manifest.shards), self.manifest.chunks * self.manifest.passes
             raise ShardSetError(
-                f"the set at {self.root} has {have} of {want} shards: it is being written or was interrupted; "
+                f"the set at {self.place} has {have} of {want} shards: it is being written or was interrupted; "
                 "rerun the extraction command to finish it, or open it with allow_partial"
             )
-        table = read_table(self.root, schema.INDEX, self.manifest)
+        table = read_table(root, schema.INDEX, self.manifest, self._folder)
         self.offsets = self.manifest.settings.offsets
         width = len(self.offsets)
         self.keys: list[str] = table.column("key").to_pylist()
@@ -107,13 +119,26 @@ class ShardSet:
         self.quantum_exponent = _list_column(table, "quantum_exponent", width)
         self.std_px = np.stack([_list_column(table, f"std_{c}_px", width) for c in ("dx", "dy")], axis=2)
         self.trainable_mask: NDArray[np.bool_] = self._status == schema.PAIR_STATUS.index(schema.STORED)
-        self._handles: dict[int, int] = {}
-        self._pid = os.getpid()
-        self._check_sizes()
+        self.block: NDArray[np.int64] = np.zeros(len(self.keys), np.int64)
+        if block_samples:
+            self.block = block_numbers(self._shard, block_samples)
+        if not is_url(root):
+            self._check_sizes()
+        elif block_samples:
+            self._folder = BlockFolder(self._folder)
+
+    @property
+    def root(self) -> Path:
+        """The folder of a local set. ShardSetError for one in remote storage, which has only a `place`."""
+        if is_url(self.place):
+            raise ShardSetError(f"the set at {self.place} is not in a local folder: copy it to one for this")
+        return Path(self.place)
 
     def _check_sizes(self) -> None:
+        """Local sets only: asking remote storage for every shard would take a request each. What is read is checked anyway."""
+        root = self.root
         for info in self.manifest.shards:
-            path = self.root / info.path
+            path = root / info.path
             found = path.stat().st_size if path.is_file() else None
             if found != info.bytes:
                 what = (
@@ -122,20 +147,12 @@ class ShardSet:
                     else f"has {found} bytes, {info.bytes} expected: it is truncated or was replaced"
                 )
                 raise ShardSetError(
-                    f"shard {path} {what}; delete {self.root / schema.RECORDS / info.path.replace('.tar', '.parquet')} "
+                    f"shard {path} {what}; delete {root / schema.RECORDS / info.path.replace('.tar', '.parquet')} "
                     "and rerun the extraction command to redo it"
                 )
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": {}}
-
-    def __del__(self) -> None:
-        if getattr(self, "_pid", None) == os.getpid():
-            for handle in self._handles.values():
-                os.close(handle)
 
     def trainable(self, i: int) -> tuple[int, ...]:
         """Positions in `offsets` whose flow is stored and above the noise floor."""
@@ -167,16 +184,16 @@ class ShardSet:
         """What became of neighbour k of sample i: one of schema.PAIR_STATUS."""
         return schema.PAIR_STATUS[self._status[i, k]]
 
-    def _handle(self, shard: int) -> int:
-        if (
-            self._pid != os.getpid()
-        ):  # after a fork: file positions are not shared by pread, but descriptors are not ours to close
-            self._handles, self._pid = {}, os.getpid()
-        if shard not in self._handles:
-            if len(self._handles) >= 256:
-                os.close(self._handles.pop(next(iter(self._handles))))
-            self._handles[shard] = os.open(self.root / self.shards[shard], os.O_RDONLY)
-        return self._handles[shard]
+    def expect(self, blocks: Sequence[int] | NDArray[np.int64]) -> None:
+        """These blocks are read next: fetch them from remote storage, in this order, and let go of all others."""
+        if isinstance(self._folder, BlockFolder):
+            self._folder.expect([self._block_range(int(number)) for number in blocks])
+
+    def _block_range(self, number: int) -> Block:
+        """From the first sample's image to the last one's JSON, which is how samples are written."""
+        first, after = np.searchsorted(self.block, (number, number + 1)).tolist()
+        start, stop = int(self._image[first, 0]), int(self._json[after - 1, :2].sum())
+        return Block(self.shard_of(first), start, stop)
 
     def member_bytes(self, i: int, member: StoredMember) -> bytes:
         """A member of sample i, checked. Raises SampleError on damage."""
@@ -186,7 +203,7 @@ class ShardSet:
     def _member(self, i: int, what: str, offset: int, size: int, crc32: int) -> bytes:
         shard = int(self._shard[i])
         try:
-            data = os.pread(self._handle(shard), size, offset)
+            data = self._folder.read_range(self.shards[shard], offset, size)
         except OSError as error:
             raise SampleError(f"{self.keys[i]}.{what} in {self.shards[shard]}: {error.strerror}") from error
         if len(data) != size or zlib.crc32(data) != crc32:

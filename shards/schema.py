@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from shards.offsets import check_offsets
 from shards.offsets import offset_label as offset_label  # part of the names that this module keeps
+from shards.storage import Folder, StorageError, inside, is_url, open_folder
 
 FORMAT = "flowfeat-shards"
 VERSION = 1
@@ -225,7 +226,7 @@ class Manifest:
         return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
 
     @staticmethod
-    def from_bytes(data: bytes, where: Path) -> Manifest:
+    def from_bytes(data: bytes, where: Path | str) -> Manifest:
         """Parse and check. Raises ShardSetError: not JSON, another format or version, or a digest that does not match."""
         try:
             body = json.loads(data)
@@ -260,13 +261,21 @@ def self_digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def read_manifest(root: Path) -> Manifest:
+def read_manifest(root: Path | str, folder: Folder | None = None) -> Manifest:
     """The manifest of the set at `root`. Raises ShardSetError when there is none or it cannot be trusted."""
-    path = root / MANIFEST
-    if not root.is_dir():
+    if is_url(root):
+        where = inside(root, MANIFEST)
+        try:
+            return Manifest.from_bytes((folder or open_folder(root)).read(MANIFEST), where)
+        except StorageError as error:
+            if error.missing:
+                raise ShardSetError(f"no shard set at {root}: there is no {MANIFEST}") from error
+            raise ShardSetError(f"the shard set at {root} cannot be read: {error.strerror}") from error
+    path = Path(root) / MANIFEST
+    if not path.parent.is_dir():
         raise ShardSetError(f"no shard set at {root}: the directory does not exist (make extract-flow creates one)")
     if not path.is_file():
-        started = (root / RECORDS).is_dir() or (root / ".lock").exists()
+        started = (path.parent / RECORDS).is_dir() or (path.parent / ".lock").exists()
         hint = (
             "extraction has begun but no chunk has landed yet; wait, or rerun it"
             if started

@@ -13,9 +13,9 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
-from trainer.config_field import checked, toml_value
+from trainer.config_field import checked, takes_text, toml_value
 from trainer.config_sections import (
     DataConfig,
     EncoderConfig,
@@ -49,6 +49,10 @@ class Config:
             raise ValueError(
                 f"train.accumulate = {self.train.accumulate} does not divide train.batch_size = {self.train.batch_size}"
             )
+        if self.data.weights and self.data.sets and len(self.data.weights) != len(self.data.sets):
+            raise ValueError(
+                f"data.weights has {len(self.data.weights)} numbers for {len(self.data.sets)} shard sets (data.shards): give one each"
+            )
         if self.encoder.weights and self.encoder.init == "random":
             raise ValueError(
                 f'encoder.init = "random" and encoder.weights = {self.encoder.weights!r} exclude each other: '
@@ -56,6 +60,18 @@ class Config:
             )
         if not (self.loss.flow_weight or self.loss.grad_weight):
             raise ValueError("loss.flow_weight and loss.grad_weight are both 0: there is nothing to train on")
+        if self.train.warmup_steps and self.train.warmup_steps >= self.train.steps:
+            raise ValueError(
+                f"train.warmup_steps = {self.train.warmup_steps} must be fewer than train.steps = {self.train.steps}"
+            )
+        if self.data.neighbours > 1 and self.objective.name != "flowfeat":
+            raise ValueError(
+                f'data.neighbours = {self.data.neighbours} is for objective.name = "flowfeat", not {self.objective.name!r}'
+            )
+        if self.loss.confidence and self.objective.name != "flowfeat":
+            raise ValueError(
+                f'loss.confidence = true is for objective.name = "flowfeat", not {self.objective.name!r}: leave one out'
+            )
 
 
 # Settings that may change between a run and its continuation: they alter speed, length or logging, never the samples that
@@ -64,6 +80,7 @@ FREE_ON_RESUME = frozenset(
     {
         *("data.shards", "data.workers", "data.prefetch_batches", "data.timeout_s"),
         *("data.max_failed_share", "data.allow_partial", "train.steps", "train.max_minutes", "encoder.weights"),
+        "teacher.export",
         *(f"log.{f.name}" for f in dataclasses.fields(LogConfig)),
     }
 )
@@ -105,7 +122,10 @@ def to_toml(config: Config) -> str:
 
 def changed_settings(old: Config, new: Config) -> list[str]:
     """Lines "key: old -> new" of the settings that a continued run must not change but does."""
-    return [line for key, line in _changes(old, new) if key not in FREE_ON_RESUME | ROUNDING_ON_RESUME]
+    free = FREE_ON_RESUME | ROUNDING_ON_RESUME
+    if "cosine" in (old.train.schedule, new.train.schedule):
+        free = free - {"train.steps"}  # every step's learning rate depends on how many there are
+    return [line for key, line in _changes(old, new) if key not in free]
 
 
 def rounding_changes(old: Config, new: Config) -> list[str]:
@@ -183,7 +203,7 @@ def _override(config: Config, text: str) -> tuple[str, str, Any]:
         raw = tomllib.loads(f"value = {written}")["value"]
     except tomllib.TOMLDecodeError:
         raw = written
-    if (kind is str or get_origin(kind) is Literal) and not isinstance(raw, str):
+    if takes_text(kind) and not isinstance(raw, str) and not (isinstance(raw, list) and kind is not str):
         raw = written  # a bare word that happens to read as another type, such as a directory called 2024
     spec = next(f for f in dataclasses.fields(values) if f.name == key)
     return section, key, checked(raw, kind, spec, name, "the command line")

@@ -7,6 +7,8 @@ import json
 import types
 from typing import Any, Literal, Union, get_args, get_origin
 
+UNIONS = (Union, types.UnionType)
+
 
 def setting(default: Any, *, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
     """A field whose number must satisfy low <= value <= high, value > above (each element of a tuple)."""
@@ -38,6 +40,9 @@ def _converted(raw: Any, kind: Any) -> Any:
     """`raw` as `kind`, or None where it is of another type. Whole numbers are accepted for floats, nothing else."""
     if get_origin(kind) is Literal:
         return raw if isinstance(raw, str) and raw in get_args(kind) else None
+    if get_origin(kind) in UNIONS:
+        fitting = (_converted(raw, one) for one in get_args(kind))
+        return next((value for value in fitting if value is not None), None)
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         if not isinstance(raw, (list, tuple)) or (inner[-1] is not Ellipsis and len(raw) != len(inner)):
@@ -49,8 +54,13 @@ def _converted(raw: Any, kind: Any) -> Any:
         return float(raw) if ok else None
     if kind is int:
         return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
-    assert kind in (bool, str) and get_origin(kind) not in (Union, types.UnionType), kind
+    assert kind in (bool, str), kind
     return raw if isinstance(raw, kind) else None
+
+
+def takes_text(kind: Any) -> bool:
+    """Whether a setting of this kind may be a bare word."""
+    return kind is str or get_origin(kind) is Literal or (get_origin(kind) in UNIONS and str in get_args(kind))
 
 
 def _words(kind: Any) -> str:
@@ -59,5 +69,7 @@ def _words(kind: Any) -> str:
     if get_origin(kind) is tuple:
         inner = get_args(kind)
         count = "a list of" if inner[-1] is Ellipsis else f"a list of {len(inner)}"
-        return f"{count} {'whole numbers' if inner[0] is int else 'numbers'}"
+        return f"{count} {'texts' if inner[0] is str else 'whole numbers' if inner[0] is int else 'numbers'}"
+    if get_origin(kind) in UNIONS:
+        return " or ".join(_words(one) for one in get_args(kind))
     return {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text in quotes"}[kind]

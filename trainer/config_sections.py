@@ -13,7 +13,8 @@ from trainer.config_field import setting
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The frozen ViT. `init` "random" needs no file; "pretrained" reads `weights`, or fetches the published file."""
+    """The frozen encoder. `variant`: a name of the table, "timm:NAME", or "package.module:factory" (docs/models.md). `init` "random"
+    needs no file; "pretrained" reads `weights`, or fetches the published file."""
 
     variant: str = "dinov2_vits14"
     init: Literal["pretrained", "random"] = "pretrained"
@@ -29,21 +30,37 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The shard set and how it is read. `offsets` empty: every stored neighbour. `passes` 0: all; n: the first n anchors of
-    every video. `source_size` 0: twice the view size, at most what is stored (the paper crops 224 out of 448).
-    `allow_partial`: accept a set that is still growing. `holdout`: share of the videos that are never trained on, for figures
-    while the training runs (0: none)."""
+    """The shard sets and how they are read (docs/data.md). `shards`: a folder or an address, or a list of them; `weights`: one per
+    set, how often its samples are seen against the others' (empty: every sample once per epoch). `offsets` empty: every stored
+    neighbour. `passes` 0: all; n: the first n anchors of every video. `source_size` 0: twice the view size, at most what is stored
+    (the paper crops 224 out of 448). `block_samples`: samples that are read in one go and shuffled with those of `window_blocks`
+    such blocks (0: 64 where a set is read from an address, else none; -1: none). `allow_partial`: accept a set that is still
+    growing. `holdout`: share of the videos that are never trained on, for figures while the training runs (0: none).
+    Beyond the paper (docs/ahead.md): `neighbours` of each sample that a step compares with; `motion_samples`, `motion_neighbours`:
+    samples, or a sample's neighbours, are drawn in proportion to this power of their motion (0: all alike)."""
 
-    shards: str = ""
+    shards: str | tuple[str, ...] = ""
+    weights: tuple[float, ...] = setting((), above=0)
     offsets: tuple[int, ...] = ()
     passes: int = setting(0, low=0)
     source_size: int = setting(0, low=0)
     workers: int = setting(2, low=0, high=512)
     prefetch_batches: int = setting(4, low=1, high=64)
+    block_samples: int = setting(0, low=-1, high=65536)
+    window_blocks: int = setting(64, low=1, high=65536)
     timeout_s: float = setting(300.0, above=0)
     max_failed_share: float = setting(0.5, low=0, high=1)
     allow_partial: bool = False
     holdout: float = setting(0.0, low=0, high=0.9)
+    neighbours: int = setting(1, low=1, high=64)
+    motion_samples: float = setting(0.0, low=-4, high=4)
+    motion_neighbours: float = setting(0.0, low=-4, high=4)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Folder or address of each shard set."""
+        given = (self.shards,) if isinstance(self.shards, str) else self.shards
+        return tuple(place for place in given if place)
 
 
 @dataclass(frozen=True)
@@ -56,25 +73,33 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Ridge strength alpha (with the Gram matrix divided by N), focal sigma, weights of the two terms."""
+    """Ridge strength alpha (with the Gram matrix divided by N), focal sigma, weights of the two terms. `grad_kind`: the gradient
+    term compares the "magnitude" of differences (the published code) or the differences with their sign, "signed", which leaves
+    no patch lattice (docs/ahead.md). `confidence`: pixels count in ridge and losses as much as the flow is trusted there; for
+    sets extracted with --keep-confidence."""
 
     alpha: float = setting(1.0, above=0)
     sigma: float = setting(0.1, above=0)
     flow_weight: float = setting(0.1, low=0)
     grad_weight: float = setting(1.0, low=0)
     flow_kind: Literal["l1", "l2", "smooth_l1", "huber"] = "l1"
+    grad_kind: Literal["magnitude", "signed"] = "magnitude"
+    confidence: bool = False
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """`precision`: "fp32"; "tf32" lets convolutions use TF32; "bf16" runs both networks in bfloat16 autocast (CUDA).
-    `accumulate` splits a batch into equal parts (same gradient, less memory). `max_minutes` 0: no limit."""
+    `accumulate` splits a batch into equal parts (same gradient, less memory). `schedule`, `warmup_steps`: how `lr` rises and
+    falls over the run (`trainer.schedule`). `max_minutes` 0: no limit."""
 
     seed: int = setting(0, low=0, high=2**31 - 1)
     steps: int = setting(115_300, low=1)
     batch_size: int = setting(128, low=1)
     accumulate: int = setting(1, low=1)
     lr: float = setting(1e-4, above=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = setting(0, low=0)
     betas: tuple[float, float] = setting((0.9, 0.999), low=0, high=0.9999999)
     weight_decay: float = setting(0.0, low=0)
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
@@ -86,10 +111,12 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The EMA's cap and how many optimiser steps lie between its updates."""
+    """The EMA's cap and how many optimiser steps lie between its updates. `export`: the model file holds the teacher's decoder
+    instead of the student's."""
 
     max_decay: float = setting(0.999, low=0, high=1)
     every: int = setting(5, low=1)
+    export: bool = False
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,10 @@ PANELS = (
             ("affine fit", "holdout", "epe_px_of_affine"),
         ),
     ),
+    (
+        "patch lattice: share of the features' variance within patches",
+        (("training", "step", "lattice"), ("held out", "holdout", "lattice")),
+    ),
 )
 
 

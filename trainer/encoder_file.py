@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trainer.encoder import ENCODERS, EncoderSpec, FrozenViT
+from trainer.encoder import FrozenViT
+from trainer.encoder_table import ENCODERS, EncoderSpec
 from trainer.encoder_weights import PUBLISHED
 from trainer.families import FAMILIES, Family, Grid, recognised
 from trainer.tensor_file import check_values, compare, read_tensor_file, unwrap

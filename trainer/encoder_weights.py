@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import re
-from pathlib import Path
 
 from common.cache import cache_dir
 from common.download import PATIENCE, Patience, Progress
 from trainer.families import FAMILIES, family_of_variant
-from trainer.published import Published, fetch_published
+from trainer.published import Published, WeightsFile, fetch_published
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
-def fetch_encoder(variant: str, *, patience: Patience = PATIENCE, progress: Progress | None = None) -> Path:
+def fetch_encoder(variant: str, *, patience: Patience = PATIENCE, progress: Progress | None = None) -> WeightsFile:
     """The cached file of a published encoder, downloaded if need be. Without `progress` the download has a display of its own.
 
     Raises ValueError for a variant without published weights or a file whose sha256 is not the recorded one, and OSError
@@ -42,8 +41,11 @@ def fetch_encoder(variant: str, *, patience: Patience = PATIENCE, progress: Prog
     source = PUBLISHED[variant]
     path = cache_dir() / source.file_name
     family = family_of_variant(variant)
-    if family is not None and family.non_commercial and not path.exists():
-        log.warning("the weights of %s are licensed %s: no commercial use", variant, family.licence)
+    if (
+        family is not None and not family.request and not path.exists()
+    ):  # a warning: seen where nobody has set up logging
+        limits = ": no commercial use" if family.non_commercial else ""
+        log.warning("fetching the weights of %s: licence %s%s", variant, family.licence, limits)
     if family is not None and family.request and not path.exists():
         raise OSError(
             f"the weights of {variant} are given out on request: accept the {family.licence} at {family.request}, put "
@@ -51,5 +53,4 @@ def fetch_encoder(variant: str, *, patience: Patience = PATIENCE, progress: Prog
             "init='random'"
         )
     otherwise = "give its place (init=PATH, encoder.weights=PATH in a config), or try without: init='random'"
-    fetch_published(variant, source, path, otherwise=otherwise, patience=patience, progress=progress)
-    return path
+    return fetch_published(variant, source, path, otherwise=otherwise, patience=patience, progress=progress)

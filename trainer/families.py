@@ -2,7 +2,7 @@
 
 `trainer.encoder` builds a network by its family's tokens, branches and position rule, `trainer.encoder_file` and
 `trainer.model_file` tell files apart by its sign, `trainer.encoder_weights` knows its URLs and licence. A new family is one
-more entry here and its variants in `trainer.encoder.ENCODERS`.
+more entry here and its variants in `trainer.encoder_table.ENCODERS`.
 
 Shape legend: r x c the stored grid of positions, gh x gw the wanted one, D width, P rows of positions (CLS + r*c).
 """

@@ -31,7 +31,8 @@ from torch import Tensor
 from trainer.batch import Plan, SampleSource, Slots, fill_rows
 from trainer.config import Config
 from trainer.feed import to_device
-from trainer.objective import PREDICTED, Objective
+from trainer.lattice import LatticeSums
+from trainer.objective import PREDICTED, STUDENT, Objective
 from trainer.views import STD_EPS, Pixels, cut_views, draw_boxes
 
 # --- formulas --------------------------------------------------------------------------------------------------------
@@ -89,7 +90,8 @@ class FlowFigures:
 
 @dataclass(frozen=True)
 class Figures:
-    """One evaluation. flow: None where the objective predicts none. unreadable: samples that others stood in for."""
+    """One evaluation. flow: None where the objective predicts none. unreadable: samples that others stood in for. lattice: share
+    of the dense features' variance within patches that repeats from patch to patch (`trainer.lattice`)."""
 
     samples: int
     loss: float
@@ -97,6 +99,7 @@ class Figures:
     flow: FlowFigures | None
     unreadable: int
     seconds: float
+    lattice: float | None = None
 
 
 @dataclass
@@ -146,11 +149,16 @@ class HeldOut:
         self.slots = Slots(plan, 1)
 
     @torch.no_grad()
-    def evaluate(self, objective: Objective, device: torch.device, source_size: int) -> Figures:
-        """Loss and figures of the held-out samples with the weights as they are. LoaderError where too many are unreadable."""
+    def evaluate(
+        self, objective: Objective, device: torch.device, source_size: int, patch: int | None = None
+    ) -> Figures:
+        """Loss and figures of the held-out samples with the weights as they are. LoaderError where too many are unreadable.
+
+        patch: side of the encoder's patches in pixels, for the lattice.
+        """
         started, unreadable = time.perf_counter(), 0
         sums: dict[str, float] = {}
-        flow = FlowSums()
+        flow, lattice = FlowSums(), LatticeSums(patch or 1)
         for step in range(self.batches):
             positions = self.plan.positions(step)
             batch = self.slots.batch(0, step, positions, [])
@@ -163,9 +171,12 @@ class HeldOut:
                 sums[name] = sums.get(name, 0.0) + float(value) / self.batches
             if views.u2 is not None and PREDICTED in loss.shown:
                 flow.add(loss.shown[PREDICTED].float(), views.u2, px_per_unit(_flow_px(pixels)))
+            if patch and STUDENT in loss.shown:
+                lattice.add(loss.shown[STUDENT])
         samples = self.batches * self.plan.batch_size
         seconds = time.perf_counter() - started
-        return Figures(samples, sums.pop("total"), sums, flow.figures(), unreadable, seconds)
+        share = lattice.share() if lattice.within else None
+        return Figures(samples, sums.pop("total"), sums, flow.figures(), unreadable, seconds, share)
 
 
 def _flow_px(pixels: Pixels) -> Tensor:

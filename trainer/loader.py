@@ -28,7 +28,13 @@ MIN_READS_TO_JUDGE = 32
 
 
 def _work(
-    pipe: Connection, inherited: list[Connection], source: SampleSource, plan: Plan, slots: Slots, rows: slice
+    pipe: Connection,
+    inherited: list[Connection],
+    source: SampleSource,
+    plan: Plan,
+    slots: Slots,
+    number: int,
+    count: int,
 ) -> None:
     for end in inherited:  # or this process would keep its siblings' pipes open after the parent has died
         end.close()
@@ -40,7 +46,9 @@ def _work(
         except (EOFError, OSError):
             return
         try:
-            answer: Any = fill_rows(source, plan, slots.batch(slot, step, plan.positions(step), []), rows)
+            plan.announce(source, step, number, count)
+            batch = slots.batch(slot, step, plan.positions(step), [])
+            answer: Any = fill_rows(source, plan, batch, plan.rows(step, number, count))
         except (LoaderError, OSError) as error:
             answer = str(error)
         except Exception:  # a defect: its traceback is wanted where it can be read
@@ -84,7 +92,7 @@ class Loader:
         for number in range(count):
             assert context is not None
             ours, theirs = context.Pipe()
-            args = (theirs, [*self._pipes, ours], self.source, self.plan, self.slots, slice(number, None, count))
+            args = (theirs, [*self._pipes, ours], self.source, self.plan, self.slots, number, count)
             process = context.Process(target=_work, args=args, name=f"loader-{number}", daemon=True)
             process.start()
             theirs.close()
@@ -97,6 +105,7 @@ class Loader:
             for step in _count_from(first_step):
                 batch = self.slots.batch(0, step, self.plan.positions(step), [])
                 started = time.perf_counter()
+                self.plan.announce(self.source, step, 0, 1)
                 batch.failures.extend(fill_rows(self.source, self.plan, batch, slice(None)))
                 self.wait_s += time.perf_counter() - started
                 yield self._judged(batch)

@@ -17,12 +17,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from shards.files import write_atomic
-from trainer.encoder import ENCODERS, EncoderSpec, spec_of
 from trainer.encoder_file import encoder_facts, facts_of, stored_grids
+from trainer.encoder_reference import check_permitted, describe, is_reference
+from trainer.encoder_table import ENCODERS, EncoderSpec
 from trainer.families import FAMILIES, Grid
 from trainer.model import EncoderDecoder
+from trainer.outside_encoder import OutsideSpec
 from trainer.tensor_file import (
     DIGEST_KEY,
+    check_values,
     compare,
     content_digest,
     first_line,
@@ -42,15 +45,21 @@ class ModelFile:
     """A model file understood: the variant and spec its shapes fit, tensors under official keys, metadata as found."""
 
     variant: str
-    spec: EncoderSpec
+    spec: EncoderSpec | OutsideSpec
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
 
 
 def read_model_file(
-    path: Path, *, variant: str | None = None, teacher: bool = False, grid: Grid | None = None
+    path: Path,
+    *,
+    variant: str | None = None,
+    teacher: bool = False,
+    grid: Grid | None = None,
+    finite: bool = True,
 ) -> ModelFile:
-    """Read a whole model (see `FlowFeat.from_pretrained`). Raises ValueError naming the keys or shapes that do not fit."""
+    """Read a whole model (see `FlowFeat.from_pretrained`). finite: refuse NaN and infinity. Raises ValueError naming the keys or
+    shapes that do not fit, or the first tensor that cannot be used."""
     payload, metadata = read_tensor_file(path)
     tensors = unwrap(payload)
     if teacher:
@@ -65,30 +74,60 @@ def read_model_file(
         raise ValueError(
             f"{path} holds no encoder.* keys (first: {', '.join(list(tensors)[:3]) or 'none'}): is it {hint}"
         )
-    name, spec = _identify(tensors, metadata, variant, grid, path)
+    try:
+        check_values(tensors, path, finite=finite)
+    except ValueError as error:
+        raise ValueError(f"{error}; get the file again, or use another checkpoint of the run") from error
+    name, spec = _identify(tensors, metadata, variant or _outside_variant(payload, metadata, path), grid, path)
     differences = compare(tensors, expected_shapes(spec))
     if differences:
         raise ValueError(f"{path} does not fit {name}: {differences}")
     return ModelFile(name, spec, tensors, metadata)
 
 
-def expected_shapes(spec: EncoderSpec) -> dict[str, tuple[int, ...]]:
+def training_set(path: Path) -> str | None:
+    """Digest of the index of the shard set that a model was trained on (`train.export` and checkpoints note it), or None.
+
+    Raises as `read_tensor_file`.
+    """
+    payload, metadata = read_tensor_file(path)
+    noted = json.loads(metadata["provenance"]) if "provenance" in metadata else payload
+    digest = noted.get("shards") if isinstance(noted, Mapping) else None
+    return digest if isinstance(digest, str) else None
+
+
+def expected_shapes(spec: EncoderSpec | OutsideSpec) -> dict[str, tuple[int, ...]]:
     """Official keys of a whole model and their shapes."""
-    with torch.device("meta"):
-        return {key: tuple(value.shape) for key, value in EncoderDecoder(spec).state_dict().items()}
+    if isinstance(spec, OutsideSpec):
+        model = EncoderDecoder.blank(spec)
+    else:
+        with torch.device("meta"):
+            model = EncoderDecoder(spec)
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+def _outside_variant(payload: Mapping[str, Any], metadata: Mapping[str, str], path: Path) -> str | None:
+    """The encoder that is not ours on which a file says it stands, once its code is permitted to run; else None."""
+    recorded = payload.get("variant", metadata.get("variant"))
+    if not isinstance(recorded, str) or not is_reference(recorded):
+        return None
+    check_permitted(recorded, path)
+    return recorded
 
 
 def _identify(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], variant: str | None, grid: Grid | None, path: Path
-) -> tuple[str, EncoderSpec]:
+) -> tuple[str, EncoderSpec | OutsideSpec]:
     """Name and spec: as asked, as our metadata says, or as the shapes fit (then feature width and MAE's grid are read off too)."""
     if variant is None and "spec" in metadata:
-        name, spec = metadata.get("variant", "custom"), _spec_from_json(metadata["spec"], path)
-        return name, spec if grid is None else replace(spec, grid=grid)
+        held = _spec_from_json(metadata["spec"], path)
+        return metadata.get("variant", "custom"), held if grid is None else replace(held, grid=grid)
     name = variant or _fitting_variant(tensors, path)
-    spec = spec_of(name)
+    spec = describe(name)
     if "decoder.norm.norm.weight" in tensors:
         spec = replace(spec, feature_dim=len(tensors["decoder.norm.norm.weight"]))
+    if isinstance(spec, OutsideSpec):
+        return name, spec
     if grid is not None:
         return name, replace(spec, grid=grid)
     if spec.rules.grid_of is not None and "encoder.pos_embed" in tensors:
@@ -168,9 +207,7 @@ def export_model(model: EncoderDecoder, path: Path, provenance: Mapping[str, Any
         "variant": model.variant,
         "spec": json.dumps(asdict(model.spec)),
         "encoder_source": model.encoder_source,
-        "encoder_licence": "none (random weights)"
-        if model.encoder_source.startswith("random")
-        else model.spec.rules.licence,
+        "encoder_licence": model.encoder_licence,
         "provenance": json.dumps(dict(provenance or {}), sort_keys=True),
     }
     metadata[DIGEST_KEY] = content_digest(tensors, metadata)

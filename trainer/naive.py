@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainer.config import Config
 from trainer.distill import predict_flow
 from trainer.flowfeat import FlowFeat
-from trainer.objective import PREDICTED, Loss
+from trainer.objective import PREDICTED, STUDENT, Loss
 from trainer.update import FlowDistillation, compare
 from trainer.views import Views
 
@@ -46,7 +46,7 @@ class NaiveFlow(FlowDistillation):
             studied = self._study(maps, size)
         predicted = predict_flow(studied, self.shared_map_D2.expand(len(studied), -1, -1))
         flow, grad, total = compare(predicted, views.u2, self.config.loss)
-        shown = {PREDICTED: predicted.detach(), "student": studied.detach()}
+        shown = {PREDICTED: predicted.detach(), STUDENT: studied.detach()}
         return Loss(total, {"flow": flow, "grad": grad}, shown)
 
     def parameters(self) -> list[nn.Parameter]:

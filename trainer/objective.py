@@ -19,13 +19,13 @@ from trainer.flowfeat import FlowFeat
 from trainer.pictures import Picture
 from trainer.views import Views
 
-PREDICTED = "predicted"
+PREDICTED, STUDENT = "predicted", "student"
 
 
 class Loss(NamedTuple):
     """total: scalar that carries the gradient. terms: scalars of which it is made, for the log. shown: detached tensors that
     `Objective.picture` wants to see again; a prediction of the second view's standardised flow, [b, 2, h, w], goes under
-    PREDICTED, from which the held-out figures are made."""
+    PREDICTED, and dense features [b, c, h, w] under STUDENT: the held-out figures are made from both."""
 
     total: Tensor
     terms: Mapping[str, Tensor]

@@ -6,11 +6,13 @@ from __future__ import annotations
 from trainer.config import Config
 from trainer.naive import NaiveFlow
 from trainer.objective import Objective
-from trainer.update import FlowDistillation
+from trainer.update import ConfidentFlow, FlowDistillation
 
 OBJECTIVES: dict[str, type[Objective]] = {"flowfeat": FlowDistillation, "naive": NaiveFlow}
 
 
 def objective_of(config: Config) -> type[Objective]:
-    """The class that `objective.name` stands for."""
+    """The class that `objective.name` stands for, or with `loss.confidence` the one that reads confidence as well."""
+    if config.loss.confidence:
+        return ConfidentFlow
     return OBJECTIVES[config.objective.name]

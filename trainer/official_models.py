@@ -1,6 +1,6 @@
 """The whole models that FlowFeat's authors publish: a name -> a file in the cache, whose licence is told when it is fetched.
 
-Names are those of the official repository's hub: a variant of `trainer.encoder.ENCODERS`, then yt (trained on YouTube-VOS) or
+Names are those of the official repository's hub: a variant of `trainer.encoder_table.ENCODERS`, then yt (trained on YouTube-VOS) or
 kt (Kinetics-400). What is in a file is read by `trainer.model_file`; `FlowFeat.from_pretrained` and `hubconf.py` ask here.
 """
 
@@ -14,7 +14,8 @@ from common.cache import cache_dir
 from common.command import nearest
 from common.download import PATIENCE, Patience, Progress
 from trainer.families import family_of_variant
-from trainer.published import Published, fetch_published
+from trainer.model import EncoderDecoder
+from trainer.published import Published, WeightsFile, fetch_published
 
 log = logging.getLogger(__name__)
 _LICENCE = "Apache-2.0"
@@ -32,12 +33,11 @@ OFFICIAL_MODELS: dict[str, Published] = {
 
 
 @dataclass(frozen=True)
-class Fetched:
+class Official(WeightsFile):
     """An official model that is here. variant: the encoder it was made with."""
 
-    path: Path
+    name: str
     variant: str
-    sha256: str
 
 
 def variant_of(name: str) -> str:
@@ -57,7 +57,15 @@ def licence_of(name: str) -> str:
     return _LICENCE
 
 
-def fetch_official(name: str, *, patience: Patience = PATIENCE, progress: Progress | None = None) -> Fetched:
+def licence_of_model(model: EncoderDecoder) -> str:
+    """Of the weights of any model that was loaded: an official one's, else the encoder's, as the rest is its trainer's own."""
+    words = model.encoder_source.split()
+    if words[:2] == ["official", "model"] and words[2] in OFFICIAL_MODELS:
+        return licence_of(words[2])
+    return model.encoder_licence
+
+
+def fetch_official(name: str, *, patience: Patience = PATIENCE, progress: Progress | None = None) -> Official:
     """The cached file of an official model, downloaded if need be; where it is here already, no network is needed.
 
     Raises ValueError for an unknown name or a file whose sha256 is not the recorded one, OSError as `fetch_published` does.
@@ -67,11 +75,13 @@ def fetch_official(name: str, *, patience: Patience = PATIENCE, progress: Progre
     if not path.exists():  # a warning, so that it is seen where nobody has set up logging
         log.warning("fetching the official FlowFeat model %s: licence %s", name, licence_of(name))
     otherwise = "load a model file of your own: FlowFeat.from_pretrained(PATH)"
-    digest = fetch_published(name, source, path, otherwise=otherwise, patience=patience, progress=progress)
-    return Fetched(path, variant, digest)
+    file = fetch_published(name, source, path, otherwise=otherwise, patience=patience, progress=progress)
+    return Official(file.path, file.sha256, name, variant)
 
 
-def is_official_name(text: str) -> bool:
-    """Whether a text that was given for a model means an official one: no file of that name is here, nor does it look like one."""
+def find_model(text: str) -> Path | Official:
+    """What a text that was given for a model means: an official one, fetched if need be, where it looks like a name and no file is
+    called like it; else a path, of which nothing is known yet. Raises as `fetch_official` does."""
     path = Path(text)
-    return path.name == text and not path.suffix and not path.exists()
+    is_name = path.name == text and not path.suffix and not path.exists()
+    return fetch_official(text) if is_name else path

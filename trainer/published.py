@@ -13,6 +13,14 @@ from common.progress import shown_in_megabytes
 
 
 @dataclass(frozen=True)
+class WeightsFile:
+    """Weights that are here, and the sha256 of their file."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Published:
     """url of a published file; sha256 where it is known beforehand, else it is recorded at the first download."""
 
@@ -32,15 +40,16 @@ def fetch_published(
     otherwise: str,
     patience: Patience = PATIENCE,
     progress: Progress | None = None,
-) -> str:
-    """Bring the weights called `name` to `path` unless they are there; the file's sha256. Without `progress` there is a display.
+) -> WeightsFile:
+    """Bring the weights called `name` to `path` unless they are there. Without `progress` there is a display.
 
     Raises ValueError for a file whose sha256 is not the pinned or recorded one, and OSError saying what to fetch by hand,
     where to put it and what to do `otherwise`, when the network does not give it.
     """
     try:
         with shown_in_megabytes(f"weights of {name}") as shown:
-            return fetch(source.url, path, sha256=source.sha256, patience=patience, progress=progress or shown)
+            digest = fetch(source.url, path, sha256=source.sha256, patience=patience, progress=progress or shown)
+            return WeightsFile(path, digest)
     except DownloadError as error:
         raise OSError(
             f"the weights of {name} could not be downloaded: {error}. Either fetch {source.url} by hand and put it at "

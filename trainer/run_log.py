@@ -12,6 +12,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -26,6 +27,10 @@ from common.progress import ProgressDisplay
 from shards.files import atomic_file
 from trainer.holdout import Figures
 from trainer.pictures import Picture
+from trainer.update import GRADIENT_NORM
+
+PLAIN_EVERY_S = 120.0  # without a terminal nobody waits longer than this and one step for the time left
+LOG_NAMES = {"total": "loss", GRADIENT_NORM: "grad_norm"}
 
 
 class RunLog:
@@ -44,11 +49,12 @@ class RunLog:
             # After a resume TensorBoard forgets what lies at purge_step and later; the point of the checkpoint's step stays.
             self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
         terminal = Console(stderr=True, quiet=not console, highlight=False)
-        # Plain lines are written at log steps, with what `step` knows, not by the clock.
+        # Plain lines are written at log steps, with what `step` knows, and between them where steps are long (`reached`).
         self._open = ExitStack()
         progress = ProgressDisplay("", "steps", console=terminal, plain_every_s=math.inf)
         self._progress = self._open.enter_context(progress)
         self._progress.begin(steps, first_step)
+        self._told = time.perf_counter()
 
     def event(self, event: str, **facts: Any) -> None:
         """Append one line. Numbers that JSON cannot hold are written as text."""
@@ -61,8 +67,15 @@ class RunLog:
         self._progress.say(text)
 
     def reached(self, step: int) -> None:
-        """So many steps are done: moves the bar and the time left."""
+        """So many steps are done: moves the bar and the time left. Without a terminal, a line where the last is long ago."""
         self._progress.update(step)
+        if time.perf_counter() - self._told >= PLAIN_EVERY_S:
+            self._say_progress()
+
+    def _say_progress(self) -> None:
+        self._told = time.perf_counter()
+        if not self._progress.console.is_terminal:
+            self.say(self._progress.line())
 
     def step(self, step: int, facts: dict[str, Any]) -> None:
         """Means over the steps since the last call."""
@@ -75,8 +88,7 @@ class RunLog:
             f"{100 * facts['data_wait_share']:.0f}% waiting for data",
         )
         self._progress.update(step, status=f"loss {facts['loss']:.4f} ({terms}), {rate}, {waiting}{bad}")
-        if not self._progress.console.is_terminal:
-            self.say(self._progress.line())
+        self._say_progress()
 
     def holdout(self, step: int, figures: Figures) -> None:
         """Figures of the held-out samples: a log line, curves under holdout/ in TensorBoard, a line on the terminal."""
@@ -89,6 +101,9 @@ class RunLog:
                 f"{100 * figures.flow.explained_by_affine:.1f}%), end-point error {figures.flow.epe_px:.3f} px (mean flow "
                 f"{figures.flow.epe_px_of_mean:.3f}, affine fit {figures.flow.epe_px_of_affine:.3f})"
             )
+        if figures.lattice is not None:
+            facts["lattice"] = figures.lattice
+            text += f", patch lattice {100 * figures.lattice:.1f}%"
         if figures.unreadable:
             text += f", {figures.unreadable} unreadable"
         counts = {"samples": figures.samples, "unreadable": figures.unreadable, "seconds": round(figures.seconds, 3)}
@@ -129,19 +144,50 @@ class RunLog:
         self.close()
 
 
+class SilentLog(RunLog):
+    """The log of a rank that does not write: takes everything, leaves nothing behind."""
+
+    def __init__(self, run_dir: Path, *, steps: int, first_step: int) -> None:
+        self.run_dir, self.steps = run_dir, steps
+
+    def event(self, event: str, **facts: Any) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def reached(self, step: int) -> None:
+        pass
+
+    def step(self, step: int, facts: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class Window:
-    """Means of what happened since the last log line."""
+    """Means of what happened since the last log line. A checkpoint in between keeps `state()`, so that the next line of a
+    continued run is the mean over the same steps as if it had never been stopped; its rates are those of this process."""
 
-    def __init__(self, wait_s: float) -> None:
+    def __init__(self, wait_s: float, state: Mapping[str, Any] | None = None) -> None:
+        """state: what an earlier window's `state()` gave."""
         self.started, self.wait_s = time.perf_counter(), wait_s
-        self.samples = self.steps = 0
-        self.sums: dict[str, float] = {}
+        self.samples = 0
+        self.steps: int = state["steps"] if state else 0
+        self.sums: dict[str, float] = dict(state["sums"]) if state else {}
 
-    def add(self, samples: int, **values: float) -> None:
-        self.samples += samples
-        self.steps += 1
-        for key, value in values.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value
+    def state(self) -> dict[str, Any]:
+        return {"steps": self.steps, "sums": dict(self.sums)}
+
+    def add(self, steps: Sequence[Mapping[str, float]], samples: int) -> None:
+        """The numbers of some steps (`trainer.tally`), each of so many samples, under the names that they have in the log."""
+        for numbers in steps:
+            self.samples += samples
+            self.steps += 1
+            for name, value in numbers.items():
+                key = LOG_NAMES.get(name, f"loss_{name}")
+                self.sums[key] = self.sums.get(key, 0.0) + value
 
     def leave_out(self, seconds: float) -> None:
         """So much time went into something else than training."""
@@ -150,7 +196,7 @@ class Window:
     def facts(self, wait_s: float) -> dict[str, float]:
         """Means of the added values, samples per second, and the share of time spent waiting for data."""
         elapsed = max(time.perf_counter() - self.started, 1e-9)
-        means = {key: total / self.steps for key, total in self.sums.items()}
+        means = {key: self.sums[key] / self.steps for key in sorted(self.sums, key=lambda key: key != "loss")}
         rate = {"samples_per_s": self.samples / elapsed, "data_wait_share": (wait_s - self.wait_s) / elapsed}
         return {**means, **{key: round(value, 4) for key, value in rate.items()}}
 

@@ -70,8 +70,8 @@ def unwrap(payload: Mapping[str, Any]) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in entries.items() if isinstance(value, Tensor)}
 
 
-def check_values(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """ValueError naming the file and the first key whose tensor is sparse, has no values (meta) or holds NaN or
+def check_values(tensors: Mapping[str, Tensor], path: Path, *, finite: bool = True) -> None:
+    """ValueError naming the file and the first key whose tensor is sparse, has no values (meta) or, with `finite`, holds NaN or
     infinity: found out where it is read, not when a loss is no number."""
     for key, value in tensors.items():
         if value.device.type == "meta":
@@ -79,7 +79,7 @@ def check_values(tensors: Mapping[str, Tensor], path: Path) -> None:
         if value.layout != torch.strided:
             layout = str(value.layout).removeprefix("torch.")
             raise ValueError(f"{path} holds {key} as a sparse ({layout}) tensor: save it as a dense one")
-        if not bool(torch.isfinite(value).all()):
+        if finite and not bool(torch.isfinite(value).all()):
             raise ValueError(f"{path} holds NaN or infinity, first in {key}")
 
 

@@ -1,7 +1,7 @@
 """Which samples of a set a run trains on, and which it holds out to be evaluated on.
 
-A shard set's index and a config come in; `trainer.order` goes over what is left. Whole videos are held out: a video's other
-anchors show nearly the same pictures.
+The indices of one or several shard sets and a config come in; an order over what is left goes out (`trainer.order`,
+`trainer.mixed_order`, `trainer.block_order`). Whole videos are held out: a video's other anchors show nearly the same pictures.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from shards.reader import ShardSet
 from shards.sample import Member, OptionalMember
 from trainer.batch import FRAME_AND_FLOW
+from trainer.block_order import BlockOrder
 from trainer.config import Config
+from trainer.mixed_order import MixedOrder
 from trainer.order import SampleOrder
+from trainer.preference import Preference, edges_within, motion_weights, sample_weights
+from trainer.shard_sets import ShardSets
 
 KEEP_OPTION: dict[OptionalMember, str] = {"neighbour": "--keep-neighbours", "confidence": "--keep-confidence"}
 
@@ -35,65 +39,129 @@ def _fraction(text: str) -> float:
     return (int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11) * 2.0**-53
 
 
-def sample_order(shards: ShardSet, config: Config, members: frozenset[Member] = FRAME_AND_FLOW) -> SampleOrder:
-    """The training's order over a set: pairs with usable flow that hold all optional members of `members`, without the
+def sample_order(
+    shards: ShardSet | ShardSets, config: Config, members: frozenset[Member] = FRAME_AND_FLOW
+) -> SampleOrder:
+    """The training's order over its sets: pairs with usable flow that hold all optional members of `members`, without the
     videos that data.holdout keeps apart.
 
     ValueError where data.offsets names neighbours, or the objective members, that the set does not hold.
     """
-    usable, columns = _usable(shards, config, members)
+    sets = ShardSets.of(shards)
+    usable, columns = _usable(sets, config, members)
     if config.data.holdout:
-        usable = usable & ~_held_out(shards, config)[:, None]
-    order = SampleOrder(usable, seed=config.train.seed, columns=columns)
-    if not len(order):
-        reason = (
-            f"no sample of the set at {shards.root} can be trained on: {len(shards)} samples, none with usable flow"
-        )
-        offsets = f" at offsets {list(config.data.offsets)}" if config.data.offsets else ""
-        apart = f" outside the share of videos held out (data.holdout = {config.data.holdout:g})"
-        raise ValueError(reason + offsets + (apart if config.data.holdout else ""))
+        usable = usable & ~_held_out(sets, config)[:, None]
+    chosen = usable if columns is None else usable[:, columns]
+    for one, mine in zip(sets.sets, np.split(chosen, np.cumsum(sets.sizes)[:-1]), strict=True):
+        if not mine.any():
+            reason = (
+                f"no sample of the set at {one.place} can be trained on: {len(mine)} samples, none with usable flow"
+            )
+            offsets = f" at offsets {list(config.data.offsets)}" if config.data.offsets else ""
+            apart = f" outside the share of videos held out (data.holdout = {config.data.holdout:g})"
+            raise ValueError(reason + offsets + (apart if config.data.holdout else ""))
+    _check_neighbours(sets, config, members, usable.shape[1] if columns is None else len(columns))
+    order = _order(sets, usable, columns, config.train.seed)
+    order.preference = _preference(sets, config, order, chosen=usable, columns=columns)
     return order
 
 
-def held_out_order(shards: ShardSet, config: Config, members: frozenset[Member] = FRAME_AND_FLOW) -> SampleOrder | None:
-    """The order over the held-out samples; None where data.holdout is 0. ValueError where it leaves no sample."""
+def _check_neighbours(sets: ShardSets, config: Config, members: frozenset[Member], most: int) -> None:
+    """ValueError where a sample cannot have data.neighbours neighbours."""
+    asked = config.data.neighbours
+    if asked > most:
+        raise ValueError(f"data.neighbours = {asked}: samples of {sets.place} have {most} neighbours to draw from")
+    if asked > 1 and "neighbour" in members:
+        raise ValueError(
+            f"data.neighbours = {asked}: the training objective reads one neighbour's frame, so it takes 1"
+        )
+
+
+def _preference(
+    sets: ShardSets, config: Config, order: SampleOrder, *, chosen: NDArray[np.bool_], columns: list[int] | None
+) -> Preference | None:
+    """By motion, as data.motion_samples and data.motion_neighbours say; None where both are 0.
+
+    Where samples are read in blocks they are preferred within their block only, so that the blocks are read as evenly as ever.
+    """
+    by_sample, by_neighbour = config.data.motion_samples, config.data.motion_neighbours
+    if not (by_sample or by_neighbour):
+        return None
+    usable = chosen.copy()
+    if columns is not None:
+        usable[:, [k for k in range(usable.shape[1]) if k not in columns]] = False
+    usable, std_px = usable[order.samples], sets.std_px[order.samples]
+    edges = None
+    if by_sample:
+        set_of_row = np.repeat(np.arange(len(sets.sizes)), sets.sizes)
+        groups = (sets.blocks if sets.window_blocks else set_of_row)[order.samples]
+        edges = edges_within(sample_weights(motion_weights(std_px, usable, by_sample)), groups)
+    return Preference(edges, motion_weights(std_px, usable, by_neighbour) if by_neighbour else None)
+
+
+def _order(sets: ShardSets, usable: NDArray[np.bool_], columns: list[int] | None, seed: int) -> SampleOrder:
+    """Over one set, or several without weights, one permutation of all samples; else see the modules of the other orders."""
+    if sets.window_blocks:
+        return BlockOrder(
+            usable,
+            seed=seed,
+            columns=columns,
+            blocks=sets.blocks,
+            window_blocks=sets.window_blocks,
+            set_sizes=sets.sizes,
+            weights=sets.weights,
+        )
+    if sets.weights:
+        return MixedOrder(usable, seed=seed, columns=columns, set_sizes=sets.sizes, weights=sets.weights)
+    return SampleOrder(usable, seed=seed, columns=columns)
+
+
+def held_out_order(
+    shards: ShardSet | ShardSets, config: Config, members: frozenset[Member] = FRAME_AND_FLOW
+) -> SampleOrder | None:
+    """The order over the held-out samples; None where data.holdout is 0. ValueError where it leaves no sample.
+
+    Always the plain one, so that the same samples are evaluated whatever the weights and wherever the sets lie.
+    """
     if not config.data.holdout:
         return None
-    usable, columns = _usable(shards, config, members)
-    order = SampleOrder(usable & _held_out(shards, config)[:, None], seed=config.train.seed, columns=columns)
+    sets = ShardSets.of(shards)
+    usable, columns = _usable(sets, config, members)
+    order = SampleOrder(usable & _held_out(sets, config)[:, None], seed=config.train.seed, columns=columns)
     if not len(order):
         raise ValueError(
-            f"data.holdout = {config.data.holdout:g} holds out no usable sample of the {len(set(shards.video))} videos at "
-            f"{shards.root}: choose a larger share, or 0 for none"
+            f"data.holdout = {config.data.holdout:g} holds out no usable sample of the {len(set(sets.video))} videos at "
+            f"{sets.place}: choose a larger share, or 0 for none"
         )
     return order
 
 
-def _held_out(shards: ShardSet, config: Config) -> NDArray[np.bool_]:
-    return held_out_mask(shards.video, config.train.seed, config.data.holdout)
+def _held_out(sets: ShardSets, config: Config) -> NDArray[np.bool_]:
+    return held_out_mask(sets.video, config.train.seed, config.data.holdout)
 
 
-def _usable(shards: ShardSet, config: Config, members: frozenset[Member]) -> tuple[NDArray[np.bool_], list[int] | None]:
+def _usable(sets: ShardSets, config: Config, members: frozenset[Member]) -> tuple[NDArray[np.bool_], list[int] | None]:
     """Which pairs [samples, K] may be used at all, and the columns that data.offsets allows (None: all)."""
-    stored = shards.manifest.settings.offsets
-    strangers = [offset for offset in config.data.offsets if offset not in stored]
-    if strangers:
-        raise ValueError(f"data.offsets = {list(config.data.offsets)}: the set at {shards.root} stores {list(stored)}")
-    columns = [k for k, offset in enumerate(stored) if offset in config.data.offsets] if config.data.offsets else None
-    usable = shards.trainable_mask
-    if config.data.passes:
-        if config.data.passes > shards.manifest.passes:
+    wanted, stored = config.data.offsets, sets.offsets
+    for one in sets.sets:
+        strangers = [offset for offset in wanted if offset not in stored]
+        if strangers or (wanted and not set(wanted) & set(one.offsets)):
+            raise ValueError(f"data.offsets = {list(wanted)}: the set at {one.place} stores {list(one.offsets)}")
+        if config.data.passes > one.manifest.passes:
             raise ValueError(
-                f"data.passes = {config.data.passes}: the set at {shards.root} has {shards.manifest.passes}; extend it with "
+                f"data.passes = {config.data.passes}: the set at {one.place} has {one.manifest.passes}; extend it with "
                 f"PASSES={config.data.passes} (--passes {config.data.passes})"
             )
-        usable = usable & (shards.pass_index < config.data.passes)[:, None]
+    columns = [k for k, offset in enumerate(stored) if offset in wanted] if wanted else None
+    usable = sets.trainable_mask
+    if config.data.passes:
+        usable = usable & (sets.pass_index < config.data.passes)[:, None]
     for member, option in KEEP_OPTION.items():
         if member in members:
-            usable = usable & shards.stored_mask(member)
+            usable = usable & sets.stored_mask(member)
             if not usable.any():
                 raise ValueError(
-                    f"the training objective reads {member} members, and the set at {shards.root} holds none beside usable "
+                    f"the training objective reads {member} members, and the set at {sets.place} holds none beside usable "
                     f"flow: extract it with {option}"
                 )
     return usable, columns

@@ -6,7 +6,7 @@ schedule is that of `trainer.ema`. `update` serves any objective; `FlowDistillat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -18,20 +18,27 @@ from trainer.config_sections import LossConfig
 from trainer.distill import fit_linear_map, flow_loss, gradient_loss, predict_flow
 from trainer.ema import Teacher
 from trainer.flowfeat import FlowFeat
-from trainer.objective import PREDICTED, Loss, Objective
+from trainer.objective import PREDICTED, STUDENT, Loss, Objective
 from trainer.pictures import Picture, training_table
 from trainer.views import Views
 
 EMA = "decoder_ema."
 
 
-class Update(NamedTuple):
-    """What one optimiser step did: the loss's terms and "total" and the gradient's norm as numbers, and what the objective
-    shows of the last part of the batch."""
+GRADIENT_NORM = "gradient_norm"
 
-    losses: dict[str, float]
-    grad_norm: float
+
+class Update(NamedTuple):
+    """What one optimiser step did: the loss's terms, "total" and the gradient's norm (`names`) as one vector on the device
+    (`values`, float32), and what the objective shows of the last part of the batch."""
+
+    names: tuple[str, ...]
+    values: Tensor
     shown: Mapping[str, Tensor]
+
+    def numbers(self) -> dict[str, float]:
+        """The values by name; waits for the device."""
+        return dict(zip(self.names, self.values.tolist(), strict=True))
 
 
 class Distilled(NamedTuple):
@@ -47,8 +54,17 @@ class Distilled(NamedTuple):
 # --- one update ------------------------------------------------------------------------------------------------------
 
 
-def update(objective: Objective, optimiser: torch.optim.Optimizer, views: Views, parts: int = 1) -> Update:
-    """One optimiser step on one batch, in equal parts (same gradient, less memory). Waits for the device once, at the end."""
+def update(
+    objective: Objective,
+    optimiser: torch.optim.Optimizer,
+    views: Views,
+    parts: int = 1,
+    average: Callable[[Sequence[Tensor]], None] | None = None,
+) -> Update:
+    """One optimiser step on one batch, in equal parts (same gradient, less memory). Never waits for the device.
+
+    average: replaces the gradients by their means over the ranks that have equal shares of the batch (`trainer.distributed`).
+    """
     optimiser.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for part in views.parts(parts):
@@ -58,27 +74,58 @@ def update(objective: Objective, optimiser: torch.optim.Optimizer, views: Views,
             share = value.detach() / parts
             sums[name] = sums[name] + share if name in sums else share
     gradients = [p.grad for p in objective.parameters() if p.grad is not None]
+    if average:
+        average(gradients)
     norm = torch.nn.utils.get_total_norm(gradients)
     optimiser.step()
     objective.after_step()
-    *losses, grad_norm = torch.stack([*sums.values(), norm]).tolist()
-    return Update(dict(zip(sums, losses, strict=True)), grad_norm, loss.shown)
+    return Update((*sums, GRADIENT_NORM), torch.stack([*sums.values(), norm]), loss.shown)
 
 
 def distill(
-    taught_bdhw: Tensor, studied_bdhw: Tensor, u1_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig
+    taught_bdhw: Tensor,
+    studied_bdhw: Tensor,
+    u1_b2hw: Tensor,
+    u2_b2hw: Tensor,
+    settings: LossConfig,
+    trust1_b1hw: Tensor | None = None,
+    trust2_b1hw: Tensor | None = None,
 ) -> Distilled:
-    """Fit on the teacher's view, predict in the student's, compare: total = grad_weight L_grad + flow_weight L_flow."""
-    map_bD2 = fit_linear_map(taught_bdhw, u1_b2hw, settings.alpha)  # ridge: the teacher's features -> flow of view 1
-    predicted = predict_flow(studied_bdhw, map_bD2)  # the same map on the student's features -> flow of view 2
-    return Distilled(*compare(predicted, u2_b2hw, settings), predicted, map_bD2)
+    """Fit on the teacher's view, predict in the student's, compare: total = grad_weight L_grad + flow_weight L_flow.
+
+    trust: how much each pixel's flow counts in either view, 0..1; None: all alike. Where the flows to K neighbours of every
+    sample are given, [b, 2 K, h, w] (and trust [b, K, h, w]), there are K maps, and the losses are the means over them.
+    """
+    # ridge: the teacher's features -> flow of view 1; the same map on the student's features -> flow of view 2
+    map_bD2 = _maps(taught_bdhw, u1_b2hw, settings.alpha, trust1_b1hw)
+    predicted = predict_flow(studied_bdhw, map_bD2)
+    pairs = u1_b2hw.shape[1] // 2
+    if pairs == 1:
+        return Distilled(*compare(predicted, u2_b2hw, settings, trust2_b1hw), predicted, map_bD2)
+    trust = [None] * pairs if trust2_b1hw is None else trust2_b1hw.split(1, dim=1)
+    terms = [
+        torch.stack(compare(guess, u2, settings, trusted))
+        for guess, u2, trusted in zip(predicted.split(2, dim=1), u2_b2hw.split(2, dim=1), trust, strict=True)
+    ]
+    flow, grad, total = torch.stack(terms).mean(dim=0)
+    return Distilled(flow, grad, total, predicted, map_bD2)
 
 
-def compare(predicted_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig) -> tuple[Tensor, Tensor, Tensor]:
+def _maps(taught_bdhw: Tensor, u_b2hw: Tensor, alpha: float, trust_b1hw: Tensor | None) -> Tensor:
+    """The maps of all neighbours, side by side; each needs a system of its own only where its pixels are trusted differently."""
+    if trust_b1hw is None:
+        return fit_linear_map(taught_bdhw, u_b2hw, alpha)
+    pairs = zip(u_b2hw.split(2, dim=1), trust_b1hw.split(1, dim=1), strict=True)
+    return torch.cat([fit_linear_map(taught_bdhw, u, alpha, trust) for u, trust in pairs], dim=2)
+
+
+def compare(
+    predicted_b2hw: Tensor, u2_b2hw: Tensor, settings: LossConfig, trust2_b1hw: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Flow term, gradient term and their weighted sum."""
     target = u2_b2hw.float()
-    flow = flow_loss(predicted_b2hw, target, settings.flow_kind)
-    grad = gradient_loss(predicted_b2hw, target, settings.sigma)
+    flow = flow_loss(predicted_b2hw, target, settings.flow_kind, trust2_b1hw)
+    grad = gradient_loss(predicted_b2hw, target, settings.sigma, settings.grad_kind, trust2_b1hw)
     return flow, grad, settings.grad_weight * grad + settings.flow_weight * flow
 
 
@@ -96,8 +143,9 @@ class FlowDistillation:
                 maps = self._encode(torch.cat((views.image1, views.image2))).maps_bdhw
                 taught = self._teach(tuple(m[:half] for m in maps), size)
             studied = self._study(tuple(m[half:] for m in maps), size)
-        found = distill(taught, studied, views.u1, views.u2, self.config.loss)
-        shown = {PREDICTED: found.predicted_b2hw.detach(), "student": studied.detach()}
+        trust = views.confidence1, views.confidence2  # None but in ConfidentFlow
+        found = distill(taught, studied, views.u1, views.u2, self.config.loss, *trust)
+        shown = {PREDICTED: found.predicted_b2hw.detach(), STUDENT: studied.detach()}
         return Loss(found.total, {"flow": found.flow, "grad": found.grad}, shown)
 
     def after_step(self) -> None:
@@ -124,7 +172,7 @@ class FlowDistillation:
 
     def picture(self, views: Views, shown: Mapping[str, Tensor]) -> Picture:
         assert views.u2 is not None
-        return training_table(views.image1, views.image2, views.u2, shown[PREDICTED], shown["student"])
+        return training_table(views.image1, views.image2, views.u2, shown[PREDICTED], shown[STUDENT])
 
     def state_dict(self) -> dict[str, Tensor]:
         """A complete published layout: the model, and the teacher under `decoder_ema.`."""
@@ -134,3 +182,9 @@ class FlowDistillation:
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         self.teacher.load_state_dict({k.removeprefix(EMA): v for k, v in tensors.items() if k.startswith(EMA)})
         self.model.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(EMA)})
+
+
+class ConfidentFlow(FlowDistillation):
+    """The same where every pixel counts as much as its flow is trusted, in the ridge and in both losses (`loss.confidence`)."""
+
+    members: ClassVar[frozenset[Member]] = frozenset({"frame", "flow", "confidence"})

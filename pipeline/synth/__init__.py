@@ -3,6 +3,7 @@
 from pipeline.synth.compose import CLASSES, Style
 from pipeline.synth.render import Renderer
 from pipeline.synth.scene import GENERATOR_VERSION, Grid, Scene, square_grid
+from pipeline.synth.stills import write_stills
 from pipeline.synth.tracks import exact_tracks
 from pipeline.synth.write import DEPTH_SCALE, generate, write_davis, write_videos
 
@@ -18,5 +19,6 @@ __all__ = [
     "generate",
     "square_grid",
     "write_davis",
+    "write_stills",
     "write_videos",
 ]

@@ -47,6 +47,8 @@ class Style:
 
     objects: least and most objects. radius: of the circle around an object. hue_spread: of a class, in turns.
     camouflage: chance that a background layer takes over an object's colour. speed: multiplies every motion.
+    difficulty: from 0 to 1, what keeps a probe from its answer: colours tell less of classes and of what is an object, pictures
+    get noisier and paler, until at 1 they are one grey and every probe is at its chance level. Contents and motions stay.
     """
 
     objects: tuple[int, int] = (2, 4)
@@ -54,6 +56,7 @@ class Style:
     hue_spread: float = 0.08
     camouflage: float = 0.6
     speed: float = 1.0
+    difficulty: float = 0.0
 
     def __post_init__(self) -> None:
         fewest, most = self.objects
@@ -66,6 +69,12 @@ class Style:
                 f"style has camouflage={self.camouflage}, speed={self.speed}, hue_spread={self.hue_spread}; "
                 "camouflage lies in [0, 1], the others are not negative"
             )
+        if not 0 <= self.difficulty <= 1:
+            raise ValueError(f"difficulty is {self.difficulty}; give 0 (plain to see) to 1 (nothing to see)")
+
+    def harder(self, easy: float, hardest: float) -> float:
+        """Between what holds at difficulty 0, to the last bit, and at 1."""
+        return easy + self.difficulty * (hardest - easy)
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,8 @@ def draw_motion(rng: np.random.Generator, style: Style, aspect: tuple[float, flo
 
 
 def _object_paint(rng: np.random.Generator, kind: ObjectClass, style: Style) -> Paint:
-    hue = kind.hue + rng.uniform(-style.hue_spread, style.hue_spread)
+    spread = style.harder(style.hue_spread, 0.5)
+    hue = kind.hue + rng.uniform(-spread, spread)
     bright = hsv(hue, rng.uniform(0.4, 0.85), rng.uniform(0.6, 0.95))
     dark = hsv(hue + rng.uniform(-0.1, 0.1), rng.uniform(0.3, 0.9), rng.uniform(0.18, 0.42))
     return Paint(
@@ -146,8 +156,11 @@ def _background_paint(rng: np.random.Generator, style: Style, borrowed: list[Col
         hsv(rng.uniform(), rng.uniform(0.15, 0.6), rng.uniform(0.25, 0.8)),
     ]
     taken = borrowed[int(rng.integers(len(borrowed)))]
-    if rng.uniform() < style.camouflage:
+    chance = rng.uniform()
+    if chance < style.camouflage:
         colours[int(rng.integers(3))] = taken
+    elif chance < style.harder(style.camouflage, 1.0):
+        colours[int(1e6 * chance) % 3] = taken  # no further draw: what follows is the same at every difficulty
     family = _BACKGROUND_TEXTURES[int(rng.integers(len(_BACKGROUND_TEXTURES)))]
     return Paint(family, tuple(colours), rng.uniform(0.05, 0.09), rng.uniform(0, np.pi), int(rng.integers(2**31)))
 

@@ -2,7 +2,8 @@
 
 A scene's geometry comes in, [H, W, 3] uint8 frames go out. Surfaces become premultiplied RGBA sprites at about two
 texels per pixel; a frame composites them from far to near at twice the resolution and is averaged down, so that
-edges are as soft as a camera's. Everything is a pure function of the scene.
+edges are as soft as a camera's. `faded` then takes away what the scene's difficulty asks for. Everything is a pure function of
+the scene.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pipeline.synth.textures import Canvas, colours_on
 
 _SUPERSAMPLING = 2
 _SEEN_THROUGH = np.float32(1.0) - np.arange(256, dtype=np.float32) / np.float32(255.0)  # by opacity
+_GREY, _NOISE = 127.5, 60.0  # levels of 0..255: what pictures fade to; deviation of the noise at difficulty 1
+_NOISE_STREAM = 0x6E6F6973  # keeps the noise apart from the draw of the scene
 _RIM = 0.3  # objects darken towards their outline over this share of their radius, which makes them look solid
 
 
@@ -77,13 +80,17 @@ class Renderer:
 
     def frame(self, t: int) -> NDArray[np.uint8]:
         """[H, W, 3] uint8 RGB. Raises ValueError for a frame outside the scene."""
+        return eight_bits(faded(self.drawn(t), self._scene, t))
+
+    def drawn(self, t: int) -> NDArray[np.float32]:
+        """[H, W, 3] RGB in 0..255 before fading."""
         k = _SUPERSAMPLING
         size = (self._scene.width * k, self._scene.height * k)
         image = np.zeros((size[1], size[0], 3), np.float32)
         for surface, sprite in zip(self._scene.surfaces, self._sprites, strict=True):
             self._paint(image, surface, sprite, t)
         small = cv2.resize(image, (self._scene.width, self._scene.height), interpolation=cv2.INTER_AREA)
-        return np.rint(np.clip(small, 0.0, 255.0)).astype(np.uint8)
+        return np.asarray(small, np.float32)
 
     def _paint(self, image: NDArray[np.float32], surface: Surface, sprite: _Sprite, t: int) -> None:
         """Composite one sprite onto the supersampled image, in place."""
@@ -112,3 +119,22 @@ class Renderer:
             seen_through = cv2.cvtColor(cv2.LUT(warped[..., 3], _SEEN_THROUGH), cv2.COLOR_GRAY2RGB)
             np.multiply(region, seen_through, out=region)
             np.add(region, cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB), out=region)
+
+
+def eight_bits(image_hwc: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.rint(np.clip(image_hwc, 0.0, 255.0)).astype(np.uint8)
+
+
+def faded(image_hwc: NDArray[np.float32], scene: Scene, t: int) -> NDArray[np.float32]:
+    """What is left of a frame at difficulty d: grey + (1 - d) (frame + d noise - grey). At 0 the frame itself, at 1 grey.
+
+    Noise first: contrast alone could be won back by any network that normalises its input. Fading last: noise alone would
+    still tell places of one picture apart.
+    """
+    difficulty = np.float32(scene.style.difficulty)
+    if difficulty == 0:
+        return image_hwc
+    words = (scene.index, scene.seed % 2**32, scene.seed >> 32, t, _NOISE_STREAM)
+    noise = np.random.default_rng(np.random.SeedSequence(words)).standard_normal(image_hwc.shape, dtype=np.float32)
+    noisy = image_hwc + difficulty * np.float32(_NOISE) * noise
+    return np.asarray(np.float32(_GREY) + (1 - difficulty) * (noisy - np.float32(_GREY)), np.float32)

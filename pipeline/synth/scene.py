@@ -92,7 +92,8 @@ class Scene:
         return _with_visible_objects(scene, rng, aspect)
 
     def record(self) -> dict[str, Any]:
-        """JSON-able: all that is needed to build this scene again."""
+        """JSON-able: all that is needed to build this scene again. Difficulty 0 is left out, as before there was one."""
+        style = {name: value for name, value in asdict(self.style).items() if name != "difficulty" or value}
         return {
             "generator": "flowfeat-synthetic",
             "version": GENERATOR_VERSION,
@@ -101,7 +102,7 @@ class Scene:
             "height": self.height,
             "width": self.width,
             "frames": self.frames,
-            "style": asdict(self.style),
+            "style": style,
         }
 
     @classmethod

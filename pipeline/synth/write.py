@@ -43,13 +43,13 @@ Progress = Callable[[str, int, int], None]
 """Called with the name of what was finished, how many are done, how many there will be."""
 
 
-def _json_bytes(record: Any) -> bytes:
+def json_bytes(record: Any) -> bytes:
     return (json.dumps(record, indent=1, sort_keys=True) + "\n").encode()
 
 
-def _is_written(record_path: Path, record: dict[str, Any]) -> bool:
+def is_written(record_path: Path, record: dict[str, Any]) -> bool:
     """True when this very scene was finished by an earlier run."""
-    return record_path.is_file() and record_path.read_bytes() == _json_bytes(record)
+    return record_path.is_file() and record_path.read_bytes() == json_bytes(record)
 
 
 def _frames_in(path: Path) -> int:
@@ -85,9 +85,9 @@ def _write_video(out_dir: Path, scene: Scene, fps: float) -> str:
     name = f"synth-{scene.index:05d}"
     record = {**scene.record(), "fps": fps}
     record_path = out_dir / f"{name}.scene.json"
-    if not (_is_written(record_path, record) and (out_dir / f"{name}.mp4").is_file()):
+    if not (is_written(record_path, record) and (out_dir / f"{name}.mp4").is_file()):
         _encode_video(out_dir / f"{name}.mp4", scene, fps)
-        write_atomic(record_path, _json_bytes(record))
+        write_atomic(record_path, json_bytes(record))
     return name
 
 
@@ -101,7 +101,7 @@ def davis_palette() -> list[int]:
     return [int(v) for v in rgb.reshape(-1)]
 
 
-def _jpeg_bytes(frame_hwc: NDArray[np.uint8]) -> bytes:
+def jpeg_bytes(frame_hwc: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(frame_hwc).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
@@ -115,7 +115,7 @@ def _mask_bytes(mask_hw: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _depth_bytes(depth_hw: NDArray[np.float32]) -> bytes:
+def depth_bytes(depth_hw: NDArray[np.float32]) -> bytes:
     values = np.rint(depth_hw * DEPTH_SCALE).astype(np.uint16)
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "PNG")
@@ -128,7 +128,7 @@ def _write_sequence(out_dir: Path, scene: Scene, fps: float, with_depth: bool) -
     trees = {"JPEGImages": ".jpg", "Annotations": ".png"} | ({"Depth": ".png"} if with_depth else {})
     folders = {tree: out_dir / tree / "480p" / name for tree in trees}
     tracks_path = out_dir / "Tracks" / f"{name}.npz"
-    if _is_written(folders["JPEGImages"] / "scene.json", record) and tracks_path.is_file():
+    if is_written(folders["JPEGImages"] / "scene.json", record) and tracks_path.is_file():
         return name
     renderer = Renderer(scene)
     for tree, folder in folders.items():
@@ -136,18 +136,18 @@ def _write_sequence(out_dir: Path, scene: Scene, fps: float, with_depth: bool) -
         for t in range(scene.frames):
             match tree:
                 case "JPEGImages":
-                    data = _jpeg_bytes(renderer.frame(t))
+                    data = jpeg_bytes(renderer.frame(t))
                 case "Annotations":
                     data = _mask_bytes(scene.mask(t))
                 case _:
-                    data = _depth_bytes(scene.depth(t))
+                    data = depth_bytes(scene.depth(t))
             write_atomic(folder / f"{t:05d}{trees[tree]}", data)
     write_atomic(tracks_path, tracks_bytes(scene))
-    write_atomic(folders["JPEGImages"] / "scene.json", _json_bytes(record))
+    write_atomic(folders["JPEGImages"] / "scene.json", json_bytes(record))
     return name
 
 
-def _in_parallel(job: Callable[[int], str], count: int, workers: int, done: Callable[[str], None]) -> None:
+def in_parallel(job: Callable[[int], str], count: int, workers: int, done: Callable[[str], None]) -> None:
     """Run job(0) .. job(count - 1) on threads (OpenCV and numpy release the GIL); the first error ends it.
 
     At most a few jobs are in flight, so memory does not grow with `count`.
@@ -175,7 +175,7 @@ def _counter(progress: Progress | None, first: int, total: int) -> Callable[[str
     return count
 
 
-def _check(seed: int, fps: float, size: tuple[int, int]) -> None:
+def check_arguments(seed: int, fps: float, size: tuple[int, int]) -> None:
     if not 0 <= seed < HELD_OUT:
         raise ValueError(f"seed {seed} is out of range; give 0 <= seed < {HELD_OUT}")
     if not 1 <= fps <= 1000:
@@ -200,13 +200,13 @@ def write_videos(
 
     Raises ValueError for arguments out of range, OSError when a file cannot be written.
     """
-    _check(seed, fps, size)
+    check_arguments(seed, fps, size)
     out_dir.mkdir(parents=True, exist_ok=True)
 
     def job(index: int) -> str:
         return _write_video(out_dir, Scene.create(seed, index, size=size, frames=frames, style=style), fps)
 
-    _in_parallel(job, n, workers or min(os.cpu_count() or 1, 8), done)
+    in_parallel(job, n, workers or min(os.cpu_count() or 1, 8), done)
 
 
 def write_davis(
@@ -226,7 +226,7 @@ def write_davis(
 
     Raises as `write_videos` does.
     """
-    _check(seed, fps, size)
+    check_arguments(seed, fps, size)
     lists = out_dir / "ImageSets" / "2017"
     lists.mkdir(parents=True, exist_ok=True)
 
@@ -234,7 +234,7 @@ def write_davis(
         scene = Scene.create(seed + HELD_OUT, index, size=size, frames=frames, style=style)
         return _write_sequence(out_dir, scene, fps, with_depth)
 
-    _in_parallel(job, n, workers or min(os.cpu_count() or 1, 8), done)
+    in_parallel(job, n, workers or min(os.cpu_count() or 1, 8), done)
     write_atomic(lists / "val.txt", "".join(f"synth-{index:03d}\n" for index in range(n)).encode())
 
 
@@ -259,10 +259,10 @@ def generate(
         raise ValueError(
             f"videos={videos}, davis_sequences={davis_sequences}: ask for at least one of them, and none below zero"
         )
-    _check(seed, fps, size)
+    check_arguments(seed, fps, size)
     record = {**Scene.create(seed, 0, size=size, frames=frames, style=style).record(), "fps": fps}
     out_dir.mkdir(parents=True, exist_ok=True)  # only now: refused arguments leave nothing behind
-    _claim(out_dir, record)
+    claim(out_dir, record)
     total = videos + davis_sequences
     if videos:
         done = _counter(progress, 0, total)
@@ -272,19 +272,19 @@ def generate(
         write_davis(out_dir / "davis", davis_sequences, seed, frames=frames, size=size, fps=fps, style=style, done=done)
 
 
-def _claim(out_dir: Path, record: dict[str, Any]) -> None:
+def claim(out_dir: Path, record: dict[str, Any]) -> None:
     """Write down what shapes this folder's content, or compare with what an earlier run wrote down."""
     del record["index"]
     path = out_dir / "synthetic.json"
     if not path.exists():
-        write_atomic(path, _json_bytes(record))
+        write_atomic(path, json_bytes(record))
         return
     try:
         earlier = json.loads(path.read_text())
         names_before = earlier.keys()
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged; delete {out_dir} or give another folder") from error
-    wanted = json.loads(_json_bytes(record))
+    wanted = json.loads(json_bytes(record))
     names = [name for name in sorted({*names_before, *wanted}) if earlier.get(name) != wanted.get(name)]
     if names:
         differing = "; ".join(f"{name} was {earlier.get(name)!r}, now {wanted.get(name)!r}" for name in names)

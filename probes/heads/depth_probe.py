@@ -36,6 +36,7 @@ class DepthHead(nn.Module):
     def __init__(self, features: Features, bins: DepthBins) -> None:
         super().__init__()
         self.bins = bins
+        features = features.for_heads()
         low, high = features.low_bdgf, features.high_bkhw
         if high is None:
             self.logits: nn.Module = nn.Conv2d(low.shape[1], bins.bins, kernel_size=1)
@@ -44,7 +45,7 @@ class DepthHead(nn.Module):
         self.to(low.device)
 
     def forward(self, features: Features, size_hw: tuple[int, int]) -> Tensor:
-        pictures = [features.picture(index) for index in range(len(features.low_bdgf))]
+        pictures = [features.picture(index).for_heads() for index in range(len(features.low_bdgf))]
         if not torch.is_grad_enabled():
             return torch.cat([self._depth(one.low_bdgf, one.high_bkhw, size_hw) for one in pictures])
         return torch.cat(

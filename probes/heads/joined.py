@@ -2,7 +2,8 @@
 
 With both, tokens are resized bilinearly to the decoder's map and each of the two is brought to unit length per cell, so that a
 cosine of the joined features is the mean of the two cosines. The paper joins them the same way for its probes (FlowFeat,
-NeurIPS 2025, section B.1), without lengths. A source without a decoder has its token grid in any case.
+NeurIPS 2025, section B.1), without lengths. A source without a decoder has its token grid in any case, one
+whose dense map stands alone that map.
 
 Memory of a joined map: 4 (d + k) h w bytes, 0.18 GB for 384 + 128 channels at 256x341 pixels.
 """
@@ -26,7 +27,7 @@ def joined_map(features: Features, matched: Matched) -> Tensor:
     if high_bkhw is None:
         return low_bdgf[0]
     high_bkhw = high_bkhw[:1]
-    if matched == "decoder":
+    if matched == "decoder" or features.dense_alone:
         return high_bkhw[0]
     size = (high_bkhw.shape[-2], high_bkhw.shape[-1])
     tokens = F.interpolate(low_bdgf, size=size, mode="bilinear", align_corners=False)

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from probes.sources.features import Features
+from probes.sources.features import Features, Refine
 
 LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 5e-4
@@ -63,6 +63,7 @@ class LinearProbe:
     @torch.no_grad()
     def logits(self, features: Features) -> Tensor:
         """[B, C, h, w] at the resolution of the features: pixels with a decoder, the token grid without."""
+        features = features.for_heads()
         low = features.low_bdgf if self.scaling_low is None else self.scaling_low(features.low_bdgf)
         logits_bcgf = torch.einsum("cd,bdgf->bcgf", self.weight_low_cd, low) + self.bias_c[:, None, None]
         if self.weight_high_ck is None:
@@ -75,8 +76,10 @@ class LinearProbe:
         return upsampled + F.linear(high.movedim(1, -1), self.weight_high_ck).movedim(-1, 1)
 
     @torch.no_grad()
-    def predict(self, features: Features, height: int, width: int) -> Tensor:
+    def predict(self, features: Features, height: int, width: int, refine: Refine | None = None) -> Tensor:
         """Label maps uint8 [B, height, width]: logits resized bilinearly to that size, then the best class.
+
+        refine: the source's own, whose probabilities are resized in place of the logits.
 
         Raises
         ------
@@ -85,6 +88,8 @@ class LinearProbe:
         logits = self.logits(features)
         if not bool(torch.isfinite(logits).all()):
             raise ValueError("the network's features are not finite (NaN or infinity): is the checkpoint intact?")
+        if refine is not None:
+            logits = refine(logits, features)
         resized = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=False)
         return resized.argmax(dim=1).to(torch.uint8)
 
@@ -112,6 +117,7 @@ def fit(
     `standardise` gives every channel zero mean and unit variance over this picture first (the paper mentions none).
     """
     assert features.low_bdgf.shape[0] == 1, "a probe is fitted to one picture"
+    features = features.for_heads()
     target = features.low_bdgf if features.high_bkhw is None else features.high_bkhw
     assert labels_hw.shape == target.shape[-2:], (labels_hw.shape, target.shape)
     low, high = features.low_bdgf, features.high_bkhw

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from probes.heads.attention import AttentionHead
-from probes.sources.features import Features
+from probes.sources.features import Features, Refine
 
 IGNORED = 255
 HeadKind = Literal["linear", "attention"]
@@ -45,11 +45,13 @@ class LinearHead(nn.Module):
 
     def __init__(self, features: Features, classes: int) -> None:
         super().__init__()
+        features = features.for_heads()
         self.low = nn.Conv2d(features.low_bdgf.shape[1], classes, kernel_size=1)
         high = features.high_bkhw
         self.high = None if high is None else nn.Linear(high.shape[1], classes, bias=False)
 
     def forward(self, features: Features) -> Tensor:
+        features = features.for_heads()
         logits_bcgf: Tensor = self.low(features.low_bdgf)
         if self.high is None:
             return logits_bcgf
@@ -76,11 +78,24 @@ class DecoderAttentionHead(nn.Module):
 class PixelClassifier:
     """A head and its optimiser. `add` takes the parts of a batch, `step` ends it, `predict` classifies."""
 
-    def __init__(self, features: Features, classes: int, kind: HeadKind, rules: Optimisation, *, seed: int) -> None:
-        """features: any of the source, for its channels. The head is drawn on the CPU, so `seed` means the same everywhere."""
+    def __init__(
+        self,
+        features: Features,
+        classes: int,
+        kind: HeadKind,
+        rules: Optimisation,
+        *,
+        seed: int,
+        refine: Refine | None = None,
+    ) -> None:
+        """features: any of the source, for its channels. refine: the source's own, for predictions.
+
+        The head is drawn on the CPU, so `seed` means the same everywhere.
+        """
+        self.refine = refine
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            attends = kind == "attention" and features.high_bkhw is not None
+            attends = kind == "attention" and features.for_heads().high_bkhw is not None
             head: nn.Module = (DecoderAttentionHead if attends else LinearHead)(features, classes)
         self.head = head.to(features.low_bdgf.device)
         optimiser = torch.optim.AdamW if rules.decoupled else torch.optim.Adam
@@ -107,6 +122,8 @@ class PixelClassifier:
     def predict(self, features: Features, side_px: int) -> Tensor:
         """Classes uint8 [b, side_px, side_px]."""
         logits = self.head(features)
+        if self.refine is not None:
+            logits = self.refine(logits, features)
         return _resized(logits, (side_px, side_px)).argmax(dim=1).to(torch.uint8)
 
 
@@ -126,11 +143,13 @@ def bank_features(features: Features, cells_per_token: int) -> Tensor:
     """What a feature bank stores: tokens [b, d, g, f], or with a decoder [b, d + k, g t, f t] on a grid `t` times as fine.
 
     Both halves have unit length, so that a cosine is the mean of the encoder's and the decoder's. Tokens are resized
-    bilinearly, the decoder's map is averaged.
+    bilinearly, the decoder's map is averaged. A dense map that stands alone has its cells to itself.
     """
     low, high = F.normalize(features.low_bdgf, dim=1), features.high_bkhw
     if high is None:
         return low
     grid = (low.shape[-2] * cells_per_token, low.shape[-1] * cells_per_token)
+    if features.dense_alone:
+        return F.normalize(F.interpolate(high, size=grid, mode="area"), dim=1)
     fine = F.interpolate(features.low_bdgf, size=grid, mode="bilinear", align_corners=False)
     return torch.cat([F.normalize(fine, dim=1), F.normalize(F.interpolate(high, size=grid, mode="area"), dim=1)], dim=1)

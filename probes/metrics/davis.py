@@ -75,7 +75,13 @@ def _found(these: Mask, others: Mask, radius_px: int) -> float:
 def boundary_accuracy(truth: Mask, predicted: Mask, share: float = BOUNDARY_TOLERANCE) -> float:
     """F of two masks [H, W]: 2PR / (P + R) of their boundaries, 1 if both boundaries are empty, 0 if one is."""
     assert truth.shape == predicted.shape, (truth.shape, predicted.shape)
-    edge_truth, edge_predicted = boundary_map(truth), boundary_map(predicted)
+    return edge_accuracy(
+        boundary_map(truth), boundary_map(predicted), tolerance_px(truth.shape[0], truth.shape[1], share)
+    )
+
+
+def edge_accuracy(edge_truth: Mask, edge_predicted: Mask, radius_px: int) -> float:
+    """F of two sets of edge pixels [H, W], matched within a radius: 1 if both are empty, 0 if one is."""
     both = edge_truth | edge_predicted
     if not both.any():
         return 1.0
@@ -84,7 +90,6 @@ def boundary_accuracy(truth: Mask, predicted: Mask, share: float = BOUNDARY_TOLE
     # Distances between boundary pixels don't change when the empty margin around all of them is cut away.
     rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    radius_px = tolerance_px(truth.shape[0], truth.shape[1], share)
     precision = _found(edge_predicted[box], edge_truth[box], radius_px)
     recall = _found(edge_truth[box], edge_predicted[box], radius_px)
     return 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)

@@ -10,7 +10,9 @@ import re
 from collections.abc import Sequence
 
 from probes.report import tables
+from probes.report.beside import beside_note, beside_table
 from probes.report.tables import Section, Table
+from probes.report.training import Training
 
 ESCAPED = re.compile(r"[\\`*_\[\]|~$]")
 BARE_LINK = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)", re.IGNORECASE)
@@ -44,11 +46,32 @@ def section_text(section: Section) -> str:
         if reference is not None:
             parts += [f"## {escape(reference.title)}", escape(reference.note)]
             parts += [markdown_table(reference.header, reference.rows)]
+        beside = beside_table(section)
+        if beside is not None:
+            parts += ["## Beside the paper", escape(beside_note(section)), _set(beside)]
         headline = task.metric(task.headline).heading
         parts += [f"## {escape(headline)} per {escape(task.unit.one)}", _set(tables.unit_table(section))]
+        by_part = tables.part_table(section)
+        if by_part is not None:
+            parts += [f"## {escape(headline)} per {escape(task.part.one)}", _set(by_part)]
+    parts += _others(section)
     parts += ["## Settings", _set(tables.settings_table(section))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def markdown_text(sections: Sequence[Section]) -> str:
-    return "\n".join(map(section_text, sections))
+def _others(section: Section) -> list[str]:
+    parts = []
+    for other in section.others:
+        if other.results.complete():
+            note = f"{tables.scope_note(other)} {tables.difference_note(section, other)}"
+            parts += [escape(note), _set(tables.main_table(other))]
+    return ["## Under other protocols", escape(tables.NEVER_RANKED), *parts] if parts else []
+
+
+def markdown_text(sections: Sequence[Section], training: Training | None = None) -> str:
+    made = ["# How it was made", *map(escape, [*tables.made_notes(sections), tables.NEVER_RANKED])]
+    if training is not None:
+        made.append(escape(f"Trained in {training.name}: {training.summary()}"))
+    made.append(_set(tables.made_table(sections)))
+    top = [escape(note) + "\n" for note in tables.embedded_notes(sections)]
+    return "\n".join([*top, *map(section_text, sections), "\n\n".join(made) + "\n"])

@@ -1,8 +1,8 @@
-"""The report as one static HTML page: tables and pictures of every task, with pictures as relative files.
+"""The report as one static HTML page: tables and pictures of every task, with pictures and clips as relative files.
 
 Reads results, gives text; `build.py` writes it. No script, no font, no address outside the report's directory, so the page
 opens from a disk or a mail attachment. Every name from outside (sequences, files, settings) is escaped. Nothing but a wide
-table scrolls sideways: pictures wrap, so that a phone shows every source of them.
+table scrolls sideways, by keys too; pictures wrap, so that a phone shows every source of them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from probes.report import tables
-from probes.report.store import Picture, UnitRecord
+from probes.report.beside import beside_note, beside_table
+from probes.report.records import Picture
+from probes.report.store import Results, UnitRecord
 from probes.report.style import STYLE
 from probes.report.tables import Section, Table
-from probes.sources.table import title_of
+from probes.report.training import Training
 
 
 def set_table(table: Table, *, kind: str = "") -> str:
@@ -27,8 +29,10 @@ def set_table(table: Table, *, kind: str = "") -> str:
         mark = ' class="best"' if number == table.best else ""
         body.append(f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
     name = f' class="{kind}"' if kind else ""
+    # Focusable, so that arrow keys scroll what is wider than the window.
     return (
-        f'<div class="scroll"><table{name}><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        f'<div class="scroll" tabindex="0"><table{name}><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
@@ -41,35 +45,44 @@ def bars(section: Section) -> str:
     for source, value in means.items():
         width = 0.0 if value is None or full <= 0 else min(100.0, max(0.0, 100 * value / full))
         cells.append(
-            f'<span>{escape(title_of(source))}</span><div class="track"><div class="bar" style="width:{width:.2f}%"></div>'
+            f'<span>{escape(section.results.title(source))}</span><div class="track"><div class="bar" style="width:{width:.2f}%"></div>'
             f"</div><span>{headline.text(value)}</span>"
         )
     return f'<div class="bars">{"".join(cells)}</div>'
 
 
-def _figure(picture: Picture) -> str:
-    what = f"{picture.caption}: {title_of(picture.source)}" if picture.source else f"{picture.caption} {picture.group}"
-    text = escape(what)
-    return (
-        f'<figure><img src="{quote(picture.file)}" alt="{text}" loading="lazy"><figcaption>{text}</figcaption></figure>'
+def _figure(picture: Picture, results: Results) -> str:
+    what = (
+        f"{picture.caption}: {results.title(picture.source)}"
+        if picture.source
+        else f"{picture.caption} {picture.group}"
     )
+    text, address = escape(what), quote(picture.file)
+    if picture.file.endswith(".mp4"):
+        shown = (
+            f'<video src="{address}" controls loop muted playsinline preload="metadata" aria-label="{text}"></video>'
+        )
+    else:
+        kind = ' class="crop"' if picture.file.endswith(".png") else ""
+        shown = f'<img src="{address}" alt="{text}" loading="lazy"{kind}>'
+    return f"<figure>{shown}<figcaption>{text}</figcaption></figure>"
 
 
-def picture_group(pictures: Sequence[Picture], sources: Sequence[str]) -> str:
+def picture_group(pictures: Sequence[Picture], results: Results) -> str:
     """A column for what belongs to all sources (a frame, its annotation), then one for each source."""
     columns = []
-    for source in ("", *sources):
-        figures = [_figure(picture) for picture in pictures if picture.source == source]
+    for source in ("", *results.sources):
+        figures = [_figure(picture, results) for picture in pictures if picture.source == source]
         if figures:
             columns.append(f'<div class="column">{"".join(figures)}</div>')
     return f'<div class="group">{"".join(columns)}</div>'
 
 
-def unit_pictures(record: UnitRecord, sources: Sequence[str], out: Path) -> list[str]:
+def unit_pictures(record: UnitRecord, results: Results, out: Path) -> list[str]:
     """The groups of one unit. Pictures that are not there are left out."""
     present = [picture for picture in record.pictures if (out / picture.file).is_file()]
     groups = sorted({picture.group for picture in present})
-    return [picture_group([one for one in present if one.group == group], sources) for group in groups]
+    return [picture_group([one for one in present if one.group == group], results) for group in groups]
 
 
 def all_pictures(section: Section, out: Path) -> str:
@@ -77,9 +90,9 @@ def all_pictures(section: Section, out: Path) -> str:
     results = section.results
     headline = section.task.metric(section.task.headline).heading
     for name in results.complete():
-        groups = unit_pictures(results.units[name], results.sources, out)
+        groups = unit_pictures(results.units[name], results, out)
         if groups:
-            means = (f"{title_of(source)} {section.unit_mean(name, source)}" for source in results.sources)
+            means = (f"{results.title(source)} {section.unit_mean(name, source)}" for source in results.sources)
             figures = escape(f"{headline}: {', '.join(means)}")
             parts += [f'<h4>{escape(name)} <span class="dim">{figures}</span></h4>', *groups]
     if not parts:
@@ -100,11 +113,38 @@ def section_html(section: Section, out: Path) -> str:
         if reference is not None:
             parts += [f"<h3>{escape(reference.title)}</h3>", f'<p class="dim">{escape(reference.note)}</p>']
             parts += [set_table(Table([*reference.header], [[*row] for row in reference.rows]))]
+        parts += _beside(section)
         headline = task.metric(task.headline).heading
         parts += [f"<h3>{escape(headline)} per {escape(task.unit.one)}</h3>", set_table(tables.unit_table(section))]
+        by_part = tables.part_table(section)
+        if by_part is not None:
+            parts += [f"<h3>{escape(headline)} per {escape(task.part.one)}</h3>", set_table(by_part)]
         parts += [all_pictures(section, out)]
+    parts += [_others(section)]
     parts += ["<h3>Settings</h3>", set_table(tables.settings_table(section), kind="settings"), "</section>"]
     return "\n".join(part for part in parts if part)
+
+
+def _beside(section: Section) -> list[str]:
+    beside = beside_table(section)
+    if beside is None:
+        return []
+    return ["<h3>Beside the paper</h3>", f'<p class="dim">{escape(beside_note(section))}</p>', set_table(beside)]
+
+
+def _others(section: Section) -> str:
+    """Tables of the same task under other protocols, each by itself."""
+    parts = []
+    for other in section.others:
+        if other.results.complete():
+            changes = escape(tables.difference_note(section, other))
+            parts += [
+                f'<p class="dim">{escape(tables.scope_note(other))} {changes}</p>',
+                set_table(tables.main_table(other)),
+            ]
+    if not parts:
+        return ""
+    return "\n".join(["<h3>Under other protocols</h3>", f'<p class="warn">{escape(tables.NEVER_RANKED)}</p>', *parts])
 
 
 def contents(sections: Sequence[Section]) -> str:
@@ -115,9 +155,29 @@ def contents(sections: Sequence[Section]) -> str:
     return f"<nav><ul>{''.join(entries)}</ul></nav>"
 
 
-def page(sections: Sequence[Section], out: Path) -> str:
+def _embedded(sections: Sequence[Section]) -> str:
+    return "".join(f'<p class="warn">{escape(note)}</p>' for note in tables.embedded_notes(sections))
+
+
+def training_html(training: Training | None) -> str:
+    if training is None:
+        return ""
+    charts = "".join(f"<figure>{chart}</figure>" for chart in training.charts())
+    where = escape(f"{training.name}: {training.summary()}")
+    return f'<section id="training"><h2>Training</h2><p class="dim">{where}</p><div class="curves">{charts}</div></section>'
+
+
+def made_html(sections: Sequence[Section]) -> str:
+    """How the report came to be."""
+    notes = "".join(f"<p>{escape(text)}</p>" for text in (*tables.made_notes(sections), tables.NEVER_RANKED))
+    return f'<section id="made"><h2>How it was made</h2>{notes}{set_table(tables.made_table(sections))}</section>'
+
+
+def page(sections: Sequence[Section], out: Path, training: Training | None = None) -> str:
     """The whole page. `out` is where it will lie."""
-    body = "\n".join(section_html(section, out) for section in sections)
+    body = "\n".join(
+        [*(section_html(section, out) for section in sections), training_html(training), made_html(sections)]
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -128,7 +188,7 @@ def page(sections: Sequence[Section], out: Path) -> str:
 </head>
 <body>
 <h1>What the features are worth</h1>
-{contents(sections)}
+{_embedded(sections)}{contents(sections)}
 {body}
 </body>
 </html>

@@ -1,35 +1,20 @@
-"""What a task has measured so far, as one JSON file per task in the report's directory.
+"""Records as tables want them: the rows of one task under one protocol, unit by unit and source by source.
 
-`run.py` adds a unit's rows as soon as it has them, so that a run which was stopped goes on where it was; `build.py` turns the
-files into tables and a page at any time. Rows belong to the settings they were made with: under other settings the file
-starts afresh.
+`records.py` reads the lines; `results_of` sorts them by protocol, the one that was asked for last first; `tables.py`, `page.py` and
+`markdown.py` show what comes out. Rows of different protocols never meet in one `Results`.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
+from probes.report.records import CHANCE, Picture, Records, RunLine, UnitLine
+from probes.sources.table import title_of
 from probes.task import Row, Scalar, Settings
-from shards.files import write_atomic
 
-FORMAT = 2
-
-
-class OtherFormat(ValueError):
-    """A results file of another version of this program."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One stored picture: `file` is relative to the report's directory, `source` is empty where it belongs to all sources."""
-
-    group: str
-    caption: str
-    source: str
-    file: str
+SHORT = 8
+"""Letters of a weights' hash in tables."""
 
 
 @dataclass
@@ -42,7 +27,7 @@ class UnitRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
 
-    def add_pictures(self, fresh: list[Picture]) -> None:
+    def add_pictures(self, fresh: Iterable[Picture]) -> None:
         """A picture of the same group, caption and source takes the place of the older one."""
         by_place = {(one.group, one.caption, one.source): one for one in [*self.pictures, *fresh]}
         self.pictures = list(by_place.values())
@@ -50,10 +35,10 @@ class UnitRecord:
 
 @dataclass
 class Results:
-    """Everything the report of a task is made of.
+    """One task under one protocol.
 
-    settings: what shapes a score (model, sizes, iterations, ...). about: what doesn't (paths, device, versions).
-    selection and sources: what the last run was asked for; `units` may hold more.
+    settings: what shapes a score (of the model that was measured last, too). about: what doesn't (paths, device, versions).
+    selection: names of the units. sources: names of the table's rows; those of models before the last carry its hash.
     """
 
     task: str
@@ -62,6 +47,14 @@ class Results:
     selection: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     units: dict[str, UnitRecord] = field(default_factory=dict)
+    digest: str = ""
+    weights: dict[str, str] = field(default_factory=dict)
+    """SHA-256 by row, and which part of the file."""
+    titles: dict[str, str] = field(default_factory=dict)
+    """Of rows whose title is not their source's."""
+
+    def title(self, source: str) -> str:
+        return self.titles.get(source) or title_of(source)
 
     def complete(self) -> list[str]:
         """The selected units that have rows of every source asked for, in order."""
@@ -73,36 +66,76 @@ class Results:
 
     def rows(self, source: str) -> list[Row]:
         """Every row of the completely measured units, in order."""
-        return [row for name in self.complete() for row in self.units[name].rows[source]]
+        return [row for name in self.complete() for row in self.units[name].rows.get(source, [])]
 
-    def save(self, path: Path) -> None:
-        write_atomic(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+    @property
+    def has_chance(self) -> bool:
+        return bool(self.complete()) and all(CHANCE in self.units[name].rows for name in self.complete())
 
-    @staticmethod
-    def load(path: Path) -> Results:
-        """Raises OtherFormat, or ValueError for what `save` never wrote; FileNotFoundError where there is no file."""
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["format"] != FORMAT:
-                raise OtherFormat(
-                    f"{path} has format {stored['format']}, this program reads {FORMAT}: run the probe again"
-                )
-            units = {name: _unit_record(entry) for name, entry in stored["units"].items()}
-            lists = stored["selection"], stored["sources"]
-            return Results(stored["task"], stored["settings"], stored["about"], *lists, units)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path} is damaged or no results file ({error!r}): remove it and run the probe again"
-            ) from error
+    def seconds(self, source: str) -> float:
+        return sum(record.seconds.get(source, 0.0) for record in self.units.values())
 
 
-def _unit_record(entry: dict[str, Any]) -> UnitRecord:
-    rows = {source: [Row(**one) for one in several] for source, several in entry["rows"].items()}
-    return UnitRecord(**{**entry, "rows": rows, "pictures": [Picture(**one) for one in entry["pictures"]]})
+def results_of(records: Records, task: str) -> list[Results]:
+    """A `Results` per protocol, the one of the last run first."""
+    by_digest: dict[str, list[RunLine]] = {}
+    for run in records.runs:
+        if run.task == task:
+            earlier = by_digest.pop(run.digest, [])
+            by_digest[run.digest] = [*earlier, run]
+    return [_results(records, runs) for runs in reversed(by_digest.values())]
 
 
-def results_file(out: Path, task: str) -> Path:
-    return out / f"{task}.json"
+@dataclass(frozen=True)
+class _RowOf:
+    """A row of a table: a source on certain weights. run: the last that asked for it."""
+
+    source: str
+    weights: str
+    run: RunLine
+
+
+def _results(records: Records, runs: Sequence[RunLine]) -> Results:
+    """The rows of the last run, as far as they are measured; and of earlier ones those that are measured on every unit."""
+    last = runs[-1]
+    protocol = last.protocol
+    settings = {**last.model, **last.settings, "seed": last.seed}
+    results = Results(last.task, settings, {**last.about, **last.versions}, list(last.data), digest=last.digest)
+    found = {(source, run.weights[source]): run for run in runs for source in run.weights}
+    rows = [_RowOf(source, last.weights[source], last) for source in last.weights]
+    rows += [_RowOf(*key, run) for key, run in found.items() if last.weights.get(key[0]) != key[1]]
+    results.units = {name: UnitRecord(fingerprint) for name, fingerprint in last.data.items()}
+    for row in [*rows, _RowOf(CHANCE, "", last)]:
+        lines = _lines(records, protocol.conditions, row, last.data)
+        wanted = row.run is last or len(lines) == len(last.data)
+        if not wanted:
+            continue
+        # Another source of the same model keeps its name; the same source of another model cannot.
+        plain = row.run is last or (row.run.model == last.model and row.source not in last.weights)
+        name = row.source if plain else f"{row.source}@{row.weights[:SHORT]}"
+        if row.source != CHANCE:
+            results.sources.append(name)
+            results.weights[name] = row.weights
+            if not plain:
+                results.titles[name] = f"{title_of(row.source)}, {row.run.model.get('model', '')} {row.weights[:SHORT]}"
+        _take(results, name, lines)
+    return results
+
+
+def _lines(records: Records, conditions: str, row: _RowOf, data: dict[str, str]) -> list[UnitLine]:
+    keys = ((conditions, row.weights, row.source, unit, fingerprint) for unit, fingerprint in data.items())
+    return [records.units[key] for key in keys if key in records.units]
+
+
+def _take(results: Results, name: str, lines: Sequence[UnitLine]) -> None:
+    for line in lines:
+        record = results.units[line.unit]
+        record.facts = record.facts or line.facts
+        record.rows[name] = line.rows
+        record.seconds[name] = line.seconds
+        record.add_pictures(
+            Picture(one.group, one.caption, name if one.source else "", one.file) for one in line.pictures
+        )
 
 
 def differing(old: Settings, new: Settings) -> str:

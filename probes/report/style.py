@@ -34,7 +34,13 @@ table.settings td:first-child { white-space: nowrap; }
 .column { display: grid; gap: .4rem; align-content: start; min-width: 0; }
 figure { margin: 0; }
 figcaption { font-size: .8rem; line-height: 1.3; margin-top: .15rem; }
-img { display: block; width: 100%; height: auto; border-radius: 3px; background: var(--card); }
+img, video { display: block; width: 100%; height: auto; border-radius: 3px; background: var(--card); }
+img.crop { image-rendering: pixelated; }
+.scroll:focus-visible { outline: 2px solid var(--bar); outline-offset: 2px; }
+svg { max-width: 100%; height: auto; font: 13px system-ui, sans-serif; }
+svg text { fill: var(--ink); } svg .tick { fill: var(--dim); font-size: 11px; }
+svg .rule { stroke: var(--line); } svg polyline { fill: none; stroke: var(--bar); stroke-width: 1.5; }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: 1rem; }
 @media (max-width: 34rem) {
   body { padding: 1.25rem 1rem 3rem; }
   table { font-size: .82rem; }

@@ -1,28 +1,38 @@
 """Tables of a task: from stored results to rows of text, and the CSV. `markdown.py` and `page.py` set these rows.
 
 Columns are the metrics that the task declares; figures are plain means over the rows (objects, classes, ...) of all units.
+Rows of one table share a protocol; others have tables of their own (`Section.others`) and are ranked with nobody here.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from probes.report.store import Results, mean_of
-from probes.sources.table import title_of
+from probes import embedded
+from probes.report.records import CHANCE, FILE
+from probes.report.store import Results, differing, mean_of
 from probes.task import Task
 
+CHANCE_TITLE = "chance: no features"
+NEVER_RANKED = (
+    "Rows of one table share a protocol (task, data, sizes, parameters, seed), which its digest stands for. Rows under different "
+    "digests are never ranked against each other."
+)
 CSV_MORE_DECIMALS = 2
 """Files carry this many decimals more than tables."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One task of a report with what was measured of it."""
+    """One task of a report with what was measured of it. others: the same task under other protocols, the latest first."""
 
     task: type[Task]
     results: Results
+    others: list[Section] = field(default_factory=list)
 
     def mean(self, source: str, metric: str) -> float | None:
         return mean_of(self.results.rows(source), metric)
@@ -42,33 +52,43 @@ class Table:
 
 
 def csv_text(section: Section) -> str:
-    """A row per source, unit and part, then a row per source with unit=mean and no part."""
+    """A row per source, unit and part, then a row per source with unit=mean and no part; the protocol's digest at the end."""
     task, results = section.task, section.results
     columns = task.main()
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("source", task.unit.one, task.part.one, *(metric.name for metric in columns)))
+    writer.writerow(("source", task.unit.one, task.part.one, *(metric.name for metric in columns), "protocol"))
 
     def figures(values: dict[str, float | None]) -> list[str]:
         known = ((metric, values[metric.name]) for metric in columns)
         return ["" if v is None else metric.text(v, more_decimals=CSV_MORE_DECIMALS) for metric, v in known]
 
-    for source in results.sources:
+    for source in [*results.sources, *_chance(results)]:
         for name in results.complete():
             for row in results.units[name].rows[source]:
-                writer.writerow((source, name, row.part, *figures({m.name: row.values.get(m.name) for m in columns})))
-        writer.writerow((source, "mean", "", *figures({m.name: section.mean(source, m.name) for m in columns})))
+                values = figures({m.name: row.values.get(m.name) for m in columns})
+                writer.writerow((source, name, row.part, *values, results.digest))
+        means = figures({m.name: section.mean(source, m.name) for m in columns})
+        writer.writerow((source, "mean", "", *means, results.digest))
     return buffer.getvalue()
 
 
+def _chance(results: Results) -> list[str]:
+    return [CHANCE] if results.has_chance else []
+
+
 def main_table(section: Section) -> Table:
-    """The comparison of sources, the best by the headline metric marked."""
-    task = section.task
+    """The comparison of sources, the best by the headline metric marked; chance below them."""
+    task, results = section.task, section.results
     rows = [
-        [title_of(source), *(metric.text(section.mean(source, metric.name)) for metric in task.metrics)]
-        for source in section.results.sources
+        [title(results, source), *(metric.text(section.mean(source, metric.name)) for metric in task.metrics)]
+        for source in [*results.sources, *_chance(results)]
     ]
     return Table(["features", *(metric.heading for metric in task.metrics)], rows, best_source(section))
+
+
+def title(results: Results, source: str) -> str:
+    return CHANCE_TITLE if source == CHANCE else results.title(source)
 
 
 def best_source(section: Section) -> int | None:
@@ -85,7 +105,7 @@ def unit_table(section: Section) -> Table:
     results = section.results
     complete = results.complete()
     facts = list(dict.fromkeys(fact for name in complete for fact in results.units[name].facts))
-    header = [section.task.unit.one, *facts, *map(title_of, results.sources)]
+    header = [section.task.unit.one, *facts, *map(results.title, results.sources)]
     rows = []
     for name in complete:
         record = results.units[name]
@@ -94,16 +114,47 @@ def unit_table(section: Section) -> Table:
     return Table(header, rows)
 
 
+def part_table(section: Section) -> Table | None:
+    """The headline metric per part (class), over all units; None where a task's parts have no names of their own."""
+    task, results = section.task, section.results
+    if not task.named_parts:
+        return None
+    headline = task.metric(task.headline)
+    measured = {
+        source: [row for row in results.rows(source) if headline.name in row.values] for source in results.sources
+    }
+    parts = list(dict.fromkeys(row.part for rows in measured.values() for row in rows))
+    rows = []
+    for part in parts:
+        means = (mean_of([row for row in measured[s] if row.part == part], headline.name) for s in results.sources)
+        rows.append([part, *map(headline.text, means)])
+    return Table([task.part.one, *map(results.title, results.sources)], rows)
+
+
 def settings_table(section: Section) -> Table:
-    every = {**section.results.settings, **section.results.about}
+    every = {"protocol": section.results.digest, **section.results.settings, **section.results.about}
     return Table(["setting", "value"], [[name, str(value)] for name, value in every.items()])
+
+
+def made_table(sections: Sequence[Section]) -> Table:
+    """How every row of the report came to be: protocol, weights, seconds."""
+    header = ["probe", "protocol", "features", "weights (SHA-256)", "units", "seconds"]
+    rows = []
+    for section in (one for first in sections for one in (first, *first.others)):
+        results = section.results
+        for source in results.sources:
+            weights = results.weights.get(source, "")
+            about = [results.digest, results.title(source), weights, str(len(results.complete()))]
+            rows.append([section.task.name, *about, f"{results.seconds(source):.1f}"])
+    return Table(header, rows)
 
 
 def scope_note(section: Section) -> str:
     """Over how much the means were taken."""
     task, results = section.task, section.results
     parts, units = len(results.rows(results.sources[0])), len(results.complete())
-    return f"Means over {_count(parts, task.part)} of {_count(units, task.unit)}."
+    chance = f" Chance: {task.chance_note}." if task.chance_note and results.has_chance else ""
+    return f"Means over {_count(parts, task.part)} of {_count(units, task.unit)}. Protocol {results.digest}.{chance}"
 
 
 def coverage_note(section: Section) -> str:
@@ -114,6 +165,34 @@ def coverage_note(section: Section) -> str:
         return ""
     asked = f"{missing} of {len(results.selection)} {section.task.unit.many}"
     return f"Incomplete: {asked} are not measured yet; run the probe again to go on."
+
+
+def difference_note(section: Section, other: Section) -> str:
+    """What keeps a table apart from the one above it."""
+    changes = differing(other.results.settings, section.results.settings)
+    same_names = other.results.selection == section.results.selection
+    data = "" if same_names else f"other {section.task.unit.many}"
+    told = "; ".join(filter(None, [changes, data])) or "other data under the same names"
+    return f"Differs from the table above: {told}."
+
+
+def embedded_notes(sections: Sequence[Section]) -> list[str]:
+    """A sentence per folder of the generator's that tables stand on."""
+    folders = dict.fromkeys(
+        str(one.results.about[embedded.ABOUT]) for one in sections if embedded.ABOUT in one.results.about
+    )
+    return [embedded.note(Path(folder)) for folder in folders]
+
+
+def made_notes(sections: Sequence[Section]) -> list[str]:
+    """Sentences on how the report came to be."""
+    seconds = sum(one.results.seconds(source) for one in sections for source in one.results.sources)
+    models = dict.fromkeys(str(one.results.settings.get("model", "?")) for one in sections)
+    return [
+        f"Tables and pictures are made of {FILE} beside this page, a line per measurement (weights' hash, protocol, seed, "
+        f"versions, duration), by `python -m probes report --out DIR`. Model: {', '.join(models)}.",
+        f"Measuring what the first tables show took {seconds:.0f} s.",
+    ]
 
 
 def _count(number: int, noun: tuple[str, str]) -> str:

@@ -13,7 +13,7 @@ WIDTH, ROW_HEIGHT, LABEL = 720, 26, 260
 CURVE_WIDTH, CURVE_HEIGHT, MARGIN = 300, 150, 34
 
 
-def dot_chart(lines: Sequence[Line], metric: str) -> str:
+def dot_chart(lines: Sequence[Line], metric: str, digits: int = 1) -> str:
     """A line per row: a dot per seed, a stroke at their mean; the baseline's mean goes through all rows. Empty without figures."""
     shown = [line for line in lines if line.figure is not None]
     if not shown:
@@ -35,13 +35,13 @@ def dot_chart(lines: Sequence[Line], metric: str) -> str:
         parts.append(f'<text x="{LABEL - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(_cut(line.row.title))}</text>')
         parts.append(f'<line class="rule" x1="{LABEL}" x2="{WIDTH - 12}" y1="{y:.1f}" y2="{y:.1f}"/>')
         for seed, value in sorted(line.by_seed.items()):
-            tip = f"<title>{escape(line.row.title)}, seed {seed}: {value:.2f}</title>"
+            tip = f"<title>{escape(line.row.title)}, seed {seed}: {value:.{digits + 1}f}</title>"
             parts.append(f'<circle cx="{x(value):.1f}" cy="{y:.1f}" r="4">{tip}</circle>')
         if line.figure is not None:
             place = x(line.figure.mean)
             parts.append(f'<line class="mean" x1="{place:.1f}" x2="{place:.1f}" y1="{y - 8:.1f}" y2="{y + 8:.1f}"/>')
     parts += [
-        f'<text class="tick" x="{x(value):.1f}" y="{height - 6}" text-anchor="{anchor}">{value:.1f}</text>'
+        f'<text class="tick" x="{x(value):.1f}" y="{height - 6}" text-anchor="{anchor}">{value:.{digits}f}</text>'
         for value, anchor in ((low, "start"), (high, "end"))
     ]
     return "".join(parts) + "</svg>"

@@ -66,14 +66,14 @@ def verdict_of(change: Spread | None, row: Spread | None, baseline: Spread | Non
     return "above" if change.mean > 0 else "below"
 
 
-def compare(record: SweepRecord, figures: dict[str, dict[int, Figures]]) -> list[Line]:
-    """A line per row, in the file's order. ValueError where the deciding metric is none of the probe's."""
-    metric = record.probe.metric
+def compare(record: SweepRecord, metric: str, figures: dict[str, dict[int, Figures]]) -> list[Line]:
+    """A line per row, in the file's order. metric: the one that decides. ValueError where it was not measured."""
     for seeds in figures.values():
         for known in seeds.values():
             if metric not in known:
                 raise ValueError(
-                    f"probe.metric = {metric!r} is no figure of the probe {record.probe.task!r}: {', '.join(known)}"
+                    f"probe.metric = {metric!r} is not among the stored figures of the probe {record.probe.task!r} "
+                    f"({', '.join(known)}): it could not be measured on this data; choose another"
                 )
     of_rows = {row.name: {s: known[metric] for s, known in figures.get(row.name, {}).items()} for row in record.rows}
     baseline = of_rows[record.baseline]
@@ -104,7 +104,8 @@ def _note(row: RowRecord, values: dict[int, float]) -> str:
     missing = [run for run in row.runs if run.seed not in values and run.status != "failed"]
     untrained = [str(run.seed) for run in missing if row.trained and run.status != "finished"]
     unjudged = [str(run.seed) for run in missing if not row.trained or run.status == "finished"]
-    parts += [f"seed {', '.join(untrained)} not trained yet"] if untrained else []
+    by = f" (by {row.trained_by})" if row.trained_by else ""
+    parts += [f"seed {', '.join(untrained)} not trained yet{by}"] if untrained else []
     parts += [f"seed {', '.join(unjudged)} not judged yet"] if unjudged else []
     return "; ".join(parts)
 

@@ -10,12 +10,13 @@ import json
 import sys
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
 
 from common.children import Children, Ended, Slot, Task, last_line, threads_each
 from common.progress import ProgressDisplay
+from probes.sweep.probe import DataFlags, SweepProbe
 from shards.files import sha256_of, write_atomic
 from trainer import RowRecord, RunRecord, SweepRecord
 
@@ -45,7 +46,7 @@ class Job:
 class Data:
     """What is judged on, and the device."""
 
-    davis: Path
+    flags: DataFlags
     device: str = "auto"
 
 
@@ -65,24 +66,21 @@ def _same_seed(row: RowRecord, seed: int) -> RunRecord | None:
     return next((run for run in row.runs if run.seed == seed), None)
 
 
-def probe_command(record: SweepRecord, job: Job, data: Data, threads: int) -> tuple[str, ...]:
+def probe_command(probe: SweepProbe, job: Job, data: Data, threads: int) -> tuple[str, ...]:
     """The command line of one probe."""
-    probe = record.probe
-    command = [sys.executable, "-m", "probes", probe.task, "--model", str(job.model), "--davis", str(data.davis)]
-    command += ["--out", str(job.report), "--sources", job.source, "--seed", str(job.seed), "--device", data.device]
-    command += ["--height", str(probe.height), "--iterations", str(probe.iterations), "--json"]
-    command += ["--sequences", ",".join(probe.sequences)] if probe.sequences else []
-    command += ["--year", str(probe.year)] if probe.year else []
-    command += ["--standardise"] if probe.standardise else []
+    command = [sys.executable, "-m", "probes", probe.task.name, "--model", str(job.model), "--out", str(job.report)]
+    command += ["--sources", job.source, "--seed", str(job.seed), "--device", data.device, "--json"]
+    command += [*probe.data_arguments(data.flags), *probe.arguments()]
     command += ["--threads", str(threads)] if threads else []
     return tuple(command)
 
 
-Command = Callable[[SweepRecord, Job, Data, int], tuple[str, ...]]
+Command = Callable[[SweepProbe, Job, Data, int], tuple[str, ...]]
 
 
 def judge(
     record: SweepRecord,
+    probe: SweepProbe,
     out: Path,
     data: Data,
     places: list[Slot],
@@ -105,7 +103,7 @@ def judge(
         while todo or children.running:
             while todo and children.free:
                 job = todo.popleft()
-                children.start(Task(job.name, command(record, job, data, threads), *_outputs(job)))
+                children.start(Task(job.name, command(probe, job, data, threads), *_outputs(job)))
             for end in children.ended():
                 job = jobs[end.task.name]
                 figures, reason = _outcome(job, end)
@@ -138,9 +136,8 @@ def _outputs(job: Job) -> tuple[Path, Path]:
 
 def _ingredients(record: SweepRecord, job: Job, data: Data) -> dict[str, object]:
     """What figures are made of: the same ingredients give the same figures."""
-    probe = {name: value for name, value in asdict(record.probe).items() if name != "metric"}
-    probe["sequences"] = list(record.probe.sequences)
-    where = str(data.davis.resolve())
+    probe = {"task": record.probe.task, "options": sorted(json.dumps(each) for each in record.probe.options)}
+    where = {flag: str(path.resolve()) for flag, path in data.flags.items()}
     return {"model_sha256": sha256_of(job.model), "source": job.source, "seed": job.seed, "data": where, "probe": probe}
 
 

@@ -9,6 +9,7 @@ from probes.report.style import STYLE
 from probes.sweep import tables
 from probes.sweep.charts import Curve, curve_chart, dot_chart
 from probes.sweep.comparison import Line
+from probes.sweep.probe import SweepProbe
 from trainer import SweepRecord
 
 CHART_STYLE = """
@@ -25,9 +26,11 @@ tr.doubtful td { color: var(--dim); }
 DOUBTFUL = ("inside the spread", "one seed", "not judged")
 
 
-def page(record: SweepRecord, lines: Sequence[Line], curves: dict[str, dict[int, Curve]], data: str) -> str:
+def page(
+    record: SweepRecord, probe: SweepProbe, lines: Sequence[Line], curves: dict[str, dict[int, Curve]], data: str
+) -> str:
     """curves: row → seed → (step, loss)."""
-    metric = tables.title_of(record, record.probe.metric)
+    metric = tables.heading(probe.metric)
     charts = [(line.row, curve_chart(line.row.title, curves.get(line.row.name, {}))) for line in lines]
     figures = [
         f"<figure>{chart}<figcaption>{escape(row.title)}: {escape('; '.join(row.settings)) or 'as the base'}</figcaption></figure>"
@@ -47,10 +50,10 @@ def page(record: SweepRecord, lines: Sequence[Line], curves: dict[str, dict[int,
 <h1>Sweep {escape(record.name)}</h1>
 <p class="dim">{escape(tables.scope(record, data))}</p>
 {missing}
-<div class="scroll">{_table(record, lines)}</div>
+<div class="scroll">{_table(probe, lines)}</div>
 <p class="dim">{escape(tables.RULE)}</p>
 <h2>{escape(metric)} of every seed</h2>
-<div class="scroll">{dot_chart(lines, metric)}</div>
+<div class="scroll">{dot_chart(lines, metric, probe.metric.decimals)}</div>
 <p class="dim">A dot per seed, a stroke at their mean; the dashed line is the baseline's mean.</p>
 <h2>Training</h2>
 <p class="dim">Total loss over steps, a line per seed. Rows with other terms in the loss have other scales.</p>
@@ -60,10 +63,10 @@ def page(record: SweepRecord, lines: Sequence[Line], curves: dict[str, dict[int,
 """
 
 
-def _table(record: SweepRecord, lines: Sequence[Line]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in tables.headings(record, lines))
+def _table(probe: SweepProbe, lines: Sequence[Line]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in tables.headings(probe, lines))
     rows = []
-    for line, row in zip(lines, tables.cells(lines), strict=True):
+    for line, row in zip(lines, tables.cells(probe, lines), strict=True):
         kind = "best" if line.verdict == "baseline" else "doubtful" if line.verdict in DOUBTFUL else ""
         rows.append(f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from probes.report.markdown import escape, markdown_table
 from probes.sweep.comparison import Line, Spread
-from probes.tasks.table import TASKS
+from probes.sweep.probe import SweepProbe
+from probes.task import Metric
 from trainer import SweepRecord
 
 MARK = {"inside the spread": "≈", "one seed": "?", "above": "▲", "below": "▼"}
@@ -20,46 +21,46 @@ RULE = (
 )
 
 
-def title_of(record: SweepRecord, metric: str) -> str:
-    """A metric's name as its task gives it."""
-    task = next((task for task in TASKS if task.name == record.probe.task), None)
-    known = {each.name: each.heading for each in task.metrics} if task else {}
-    return known.get(metric, metric)
+def heading(metric: Metric) -> str:
+    """A metric as its task calls it, and which way is better where that is not upwards."""
+    return metric.heading if metric.higher_is_better else f"{metric.heading}, lower is better"
 
 
-def headings(record: SweepRecord, lines: Sequence[Line]) -> list[str]:
-    metric = title_of(record, record.probe.metric)
+def headings(probe: SweepProbe, lines: Sequence[Line]) -> list[str]:
     paper = ["paper"] if _has_paper(lines) else []
     return [
         "row",
         "seeds",
-        metric,
+        heading(probe.metric),
         "lowest … highest",
         "to baseline",
         "verdict",
         *paper,
-        *(title_of(record, n) for n in _others(lines)),
+        *(heading(probe.task.metric(name)) for name in _others(lines)),
     ]
 
 
-def cells(lines: Sequence[Line]) -> list[list[str]]:
-    """One row of text per line; figures with one decimal."""
-    rows = []
+def cells(probe: SweepProbe, lines: Sequence[Line]) -> list[list[str]]:
+    """One row of text per line; figures with as many decimals as the probe gives them."""
+    rows, digits = [], probe.metric.decimals
     for line in lines:
         figure, change = line.figure, line.difference
-        paper = [("-" if line.row.paper is None else f"{line.row.paper:+.1f}")] if _has_paper(lines) else []
+        paper = [("-" if line.row.paper is None else f"{line.row.paper:+.{digits}f}")] if _has_paper(lines) else []
         rows.append(
             [
                 line.row.title,
                 str(len(line.by_seed)),
-                "-" if figure is None else f"{figure.mean:.1f}",
-                _range(figure),
+                "-" if figure is None else f"{figure.mean:.{digits}f}",
+                _range(figure, digits),
                 "-"
                 if change is None
-                else f"{MARK.get(line.verdict, '')} {change.mean:+.1f} {_signed_range(change)}".strip(),
+                else f"{MARK.get(line.verdict, '')} {change.mean:+.{digits}f} {_signed_range(change, digits)}".strip(),
                 line.verdict,
                 *paper,
-                *(f"{line.others[name]:.1f}" if name in line.others else "-" for name in _others(lines)),
+                *(
+                    f"{line.others[name]:.{probe.task.metric(name).decimals}f}" if name in line.others else "-"
+                    for name in _others(lines)
+                ),
             ]
         )
     return rows
@@ -70,23 +71,23 @@ def notes(lines: Sequence[Line]) -> list[str]:
     return [f"{line.row.title}: {line.note}" for line in lines if line.note]
 
 
-def markdown(record: SweepRecord, lines: Sequence[Line], data: str) -> str:
+def markdown(record: SweepRecord, probe: SweepProbe, lines: Sequence[Line], data: str) -> str:
     parts = [f"# Sweep {escape(record.name)}", escape(scope(record, data))]
-    parts += [markdown_table(headings(record, lines), cells(lines)), RULE]
+    parts += [markdown_table(headings(probe, lines), cells(probe, lines)), RULE]
     parts += ["\n".join(f"- {escape(note)}" for note in notes(lines))] if notes(lines) else []
     return "\n\n".join(parts) + "\n"
 
 
 def scope(record: SweepRecord, data: str) -> str:
     """What was measured, in one sentence."""
-    probe = record.probe
-    what = f"Probe {probe.task} at {probe.height} pixels, {probe.iterations} iterations"
+    options = ", ".join(f"{name} {_plain(value)}" for name, value in record.probe.options)
+    what = f"Probe {record.probe.task}" + (f" ({options})" if options else "")
     return f"{what}, on {data}." if data else f"{what}."
 
 
-def csv_text(record: SweepRecord, lines: Sequence[Line]) -> str:
+def csv_text(metric: str, lines: Sequence[Line]) -> str:
     """A line per row, full precision; the figure of every seed in a column of its own."""
-    metric, others = record.probe.metric, _others(lines)
+    others = _others(lines)
     seeds = sorted({run.seed for line in lines for run in line.row.runs})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -121,12 +122,16 @@ def _has_paper(lines: Sequence[Line]) -> bool:
     return any(line.row.paper is not None for line in lines)
 
 
-def _range(known: Spread | None) -> str:
-    return "-" if known is None or known.count == 1 else f"{known.low:.1f} … {known.high:.1f}"
+def _range(known: Spread | None, digits: int) -> str:
+    return "-" if known is None or known.count == 1 else f"{known.low:.{digits}f} … {known.high:.{digits}f}"
 
 
-def _signed_range(known: Spread) -> str:
-    return "" if known.count == 1 else f"({known.low:+.1f} … {known.high:+.1f})"
+def _signed_range(known: Spread, digits: int) -> str:
+    return "" if known.count == 1 else f"({known.low:+.{digits}f} … {known.high:+.{digits}f})"
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _three(known: Spread | None) -> list[str]:

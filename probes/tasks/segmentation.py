@@ -7,16 +7,15 @@ pictures of a few examples. Pictures and labels are the middle square (see `data
     segmentation            FlowFeat's protocol (NeurIPS 2025, section B.3): a linear head on tokens, the attention probe with a
                             decoder; batch 32, lr 1e-4, weight decay 1e-3, 256 px. The paper trains for up to 100,000
                             iterations, here it is 2,000 unless asked otherwise. It says Adam, here it is AdamW: queries
-                            start nearly equal, so the attention's weights get gradients (1e-7) far below Adam's decay term
-                            (6e-5) and are pulled to zero before they have learnt anything.
+                            start nearly equal, and gradients of the attention's weights (1e-7) lose against Adam's decay (6e-5).
     segmentation-linear     the upsamplers' protocol (JAFAR, NAF): a linear layer on dense features at 448 px; AdamW, lr 5e-4,
                             weight decay 0.01, batch 2, 20 epochs.
     segmentation-knn        no training (Hummingbird): a bank of labelled cells, 30 neighbours by cosine, 224 px. With a decoder
                             a cell holds the tokens and the decoder's map at twice the token grid, each of unit length.
 
-Memory: pictures stream, never more than a batch; features of the train split are kept between iterations only when all of
-them fit into --feature-memory. A bank takes up to --bank-memory per source. The paper's batches go through the network in
-parts of one 480p frame's pixels on a CPU and of eight on a GPU.
+Memory: pictures stream, never more than a batch; features of the train split are kept between iterations only when all fit
+into --feature-memory. A bank takes up to --bank-memory per source. Batches go through the network in parts of one 480p frame's
+pixels on a CPU and of eight on a GPU.
 """
 
 from __future__ import annotations
@@ -34,17 +33,28 @@ from probes.data.segmentation_layouts import layout_names, open_segmentation
 from probes.heads.feature_bank import HUMMINGBIRD
 from probes.heads.pixel_classifier import Optimisation
 from probes.options import option
+from probes.paper import COCO_STUFF_ACCURACY, COCO_STUFF_IOU
 from probes.sources.features import Source
-from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task
+from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task, Unit
+from probes.tasks import chance
+from probes.tasks.segmentation_options import (
+    batch_option,
+    iterations_option,
+    memory_option,
+    rate_option,
+    require_positive,
+    size_option,
+)
 from probes.tasks.segmentation_run import Banks, Learner, TrainedHeads, evaluate
 
 PATH = click.Path(path_type=Path)
 GIB = 2**30
-PAPER_ROWS = (
-    ("DINO-S16", "39.6 / 67.5", "44.7 / 71.4"),
-    ("DINO2-S14", "56.2 / 77.3", "58.0 / 78.7"),
-)
-"""COCO-Stuff 27, mIoU / pixel accuracy: linear probe on the encoder, attention probe on FlowFeat (YouTube-VOS)."""
+EMBEDDED: Settings = {"root": "segmentation", "size_px": 128}
+PAPER_ROWS = [
+    (backbone, *(f"{iou} / {accuracy}" for iou, accuracy in zip(ious, COCO_STUFF_ACCURACY[backbone], strict=True)))
+    for backbone, ious in COCO_STUFF_IOU.items()
+]
+"""COCO-Stuff 27, mIoU / pixel accuracy: linear probe on the encoder, attention probe on FlowFeat (YouTube-VOS), and ++."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,9 @@ class SegmentationTask(Task):
         Metric("accuracy", "pixel accuracy", percent=True),
     )
     headline: ClassVar = "IoU"
+    chance_note: ClassVar = "the most frequent class of the scored pictures everywhere"
+    long_units: ClassVar = True
+    named_parts: ClassVar = True
 
     root: Path | None = field(
         default=None, metadata=option("--segmentation", PATH, "Directory of pictures and label maps.", data=True)
@@ -99,16 +112,17 @@ class SegmentationTask(Task):
         wrong = [label for label in ignored if not label.isdigit() or int(label) > IGNORED]
         if wrong:
             raise ValueError(f"ignored label {wrong[0]!r} must be a number from 0 to {IGNORED}")
+        numbers = [int(label) for label in ignored]
         return open_segmentation(
-            self.root,
-            layout=self.layout,
-            split=self.split,
-            classes_file=self.classes_file,
-            ignored=[int(label) for label in ignored],
+            self.root, layout=self.layout, split=self.split, classes_file=self.classes_file, ignored=numbers
         )
 
     def units(self) -> list[DataSetUnit]:
         return [DataSetUnit(self.data(), self)]
+
+    def chance(self, unit: Unit, seed: int) -> list[Row]:
+        assert isinstance(unit, DataSetUnit)
+        return chance.most_frequent_class(unit.data, self.side_px)
 
     def about(self) -> Settings:
         return {"data": str(self.root)}
@@ -143,34 +157,6 @@ class DataSetUnit:
         return evaluate(self.data, self.task.learner(), self.task.side_px, sources, context)
 
 
-def _positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} {value} must be above 0")
-
-
-def _size(default: int) -> int:
-    return field(default=default, metadata=option("--segmentation-size", int, "Side of the square input, px."))
-
-
-def _iterations(default: int | None, help: str) -> int | None:
-    return field(default=default, metadata=option("--segmentation-iterations", int, help))
-
-
-def _batch(default: int) -> int:
-    return field(default=default, metadata=option("--segmentation-batch", int, "Pictures per iteration."))
-
-
-def _rate(default: float) -> float:
-    return field(default=default, metadata=option("--segmentation-rate", float, "Learning rate of the head."))
-
-
-def _memory() -> float:
-    return field(
-        default=2.0, metadata=option("--feature-memory", float, "GB for features of the train split, if all fit.")
-    )
-
-
 @dataclass(frozen=True)
 class AttentionSegmentation(SegmentationTask):
     """The paper's protocol."""
@@ -181,15 +167,20 @@ class AttentionSegmentation(SegmentationTask):
         "Sources with a decoder: the attention probe; the encoder alone: a linear layer on its tokens. Trained on the train "
         "split with frozen features, scored on another over all its pixels; per cent."
     )
+    refines: ClassVar = True
 
-    size_px: int = _size(256)
-    iterations: int | None = _iterations(2000, "Steps of training; the paper takes up to 100,000.")
-    batch: int = _batch(32)
-    learning_rate: float = _rate(1e-4)
-    memory_gb: float = _memory()
+    embedded: ClassVar = {**EMBEDDED, "iterations": 150, "batch": 8, "learning_rate": 1e-2}
+
+    size_px: int = size_option(256)
+    iterations: int | None = iterations_option(2000, "Steps of training; the paper takes up to 100,000.")
+    batch: int = batch_option(32)
+    learning_rate: float = rate_option(1e-4)
+    memory_gb: float = memory_option()
 
     def __post_init__(self) -> None:
-        _positive(size=self.size_px, iterations=self.iterations, batch=self.batch, learning_rate=self.learning_rate)
+        require_positive(
+            size=self.size_px, iterations=self.iterations, batch=self.batch, learning_rate=self.learning_rate
+        )
 
     @property
     def side_px(self) -> int:
@@ -210,7 +201,7 @@ class AttentionSegmentation(SegmentationTask):
             "COCO-Stuff 27, mIoU / pixel accuracy, 256 px, published encoders, up to 100,000 iterations; other data sets and "
             f"shorter training do not compare. This run: {settings.get('iterations')} iterations at {settings.get('size')} px."
         )
-        header = ["backbone", "encoder, linear", "+ FlowFeat (YouTube-VOS), attention"]
+        header = ["backbone", "encoder, linear", "+ FlowFeat (YouTube-VOS), attention", "FlowFeat++"]
         return Reference("The paper's figures", note, header, PAPER_ROWS)
 
 
@@ -225,15 +216,20 @@ class LinearSegmentation(SegmentationTask):
         "Trained on the train split with frozen features, scored on another over all its pixels; per cent."
     )
     epochs: ClassVar = 20
+    refines: ClassVar = True
 
-    size_px: int = _size(448)
-    iterations: int | None = _iterations(None, f"Steps of training.  [default: {epochs} epochs]")
-    batch: int = _batch(2)
-    learning_rate: float = _rate(5e-4)
-    memory_gb: float = _memory()
+    embedded: ClassVar = {**EMBEDDED, "iterations": 150, "batch": 4, "learning_rate": 5e-3}
+
+    size_px: int = size_option(448)
+    iterations: int | None = iterations_option(None, f"Steps of training.  [default: {epochs} epochs]")
+    batch: int = batch_option(2)
+    learning_rate: float = rate_option(5e-4)
+    memory_gb: float = memory_option()
 
     def __post_init__(self) -> None:
-        _positive(size=self.size_px, iterations=self.iterations, batch=self.batch, learning_rate=self.learning_rate)
+        require_positive(
+            size=self.size_px, iterations=self.iterations, batch=self.batch, learning_rate=self.learning_rate
+        )
 
     @property
     def side_px(self) -> int:
@@ -263,14 +259,16 @@ class KnnSegmentation(SegmentationTask):
         "With a decoder, cells hold tokens and the decoder's map and are finer. Scored on another split; per cent."
     )
 
-    size_px: int = _size(224)
+    embedded: ClassVar = EMBEDDED
+
+    size_px: int = size_option(224)
     cells_per_token: int = field(
         default=2, metadata=option("--cells-per-token", int, "Cells per side of a token, for sources with a decoder.")
     )
     memory_gb: float = field(default=4.0, metadata=option("--bank-memory", float, "GB of each source's bank at most."))
 
     def __post_init__(self) -> None:
-        _positive(size=self.size_px, cells_per_token=self.cells_per_token, bank_memory=self.memory_gb)
+        require_positive(size=self.size_px, cells_per_token=self.cells_per_token, bank_memory=self.memory_gb)
 
     @property
     def side_px(self) -> int:

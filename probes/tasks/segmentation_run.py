@@ -73,7 +73,7 @@ class TrainedHeads:
             for part, source, features in frozen.of(indices):
                 if source.name not in heads:
                     heads[source.name] = PixelClassifier(
-                        features, classes, self.kind, self.optimisation, seed=context.seed
+                        features, classes, self.kind, self.optimisation, seed=context.seed, refine=source.refine
                     )
                 heads[source.name].add(features, labels[part.start : part.stop], labelled)
             for head in heads.values():
@@ -167,7 +167,7 @@ class FrozenFeatures:
 def _joined(pictures: Sequence[Features]) -> Features:
     low = torch.cat([one.low_bdgf for one in pictures])
     highs = [one.high_bkhw for one in pictures if one.high_bkhw is not None]
-    return Features(low, torch.cat(highs) if highs else None)
+    return Features(low, torch.cat(highs) if highs else None, pictures[0].dense_alone)
 
 
 def evaluate(

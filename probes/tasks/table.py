@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from probes.task import Task
 from probes.tasks.depth import Depth
+from probes.tasks.efficiency import Efficiency
 from probes.tasks.homography import HomographyMatching
+from probes.tasks.motion import Motion
 from probes.tasks.segmentation import AttentionSegmentation, KnnSegmentation, LinearSegmentation
 from probes.tasks.tracking import Tracking
 from probes.tasks.vos import LinearVos
@@ -18,5 +20,7 @@ TASKS: tuple[type[Task], ...] = (
     KnnSegmentation,
     Depth,
     HomographyMatching,
+    Motion,
+    Efficiency,
     Tracking,
 )

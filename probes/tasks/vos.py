@@ -52,6 +52,9 @@ class LinearVos(VosTask):
         "The encoder alone shows its token grid."
     )
 
+    embedded: ClassVar = {"root": "davis", "height_px": 160}
+    refines: ClassVar = True
+
     height_px: int = field(default=PAPER_HEIGHT_PX, metadata=option("--height", int, "Input height, px."))
     iterations: int = field(
         default=linear.ITERATIONS, metadata=option("--iterations", int, "Steps of the linear probe.")
@@ -105,7 +108,7 @@ class LinearUnit(SequenceUnit):
                 self._draw_frame(index, images[index - indices[0]], truths[index - indices[0]], context)
             for source, features in features_of(sources, batch_of(images, size_hw, context.device)):
                 probe, basis = fitted[source.name]
-                predicted = probe.predict(features, sequence.height, sequence.width).cpu().numpy()
+                predicted = probe.predict(features, sequence.height, sequence.width, source.refine).cpu().numpy()
                 for place, index in enumerate(indices):
                     scores[source.name][:, :, index - 1] = score_frame(
                         truths[place], predicted[place], sequence.objects

@@ -67,6 +67,8 @@ class KnnVos(VosTask):
         "Propagation sees them averaged to the token grid."
     )
 
+    embedded: ClassVar = {"root": "davis", "height_px": 160}
+
     protocol: str = field(
         default=DINO480.name, metadata=option("--knn-protocol", click.Choice(list(SETTINGS)), "Published settings.")
     )
@@ -191,6 +193,7 @@ def maps_of(features: Features, times: int) -> list[Tensor]:
     """What is propagated of one picture: tokens [d, g, f], and the decoder's map on the same grid where there is one."""
     g, f = features.low_bdgf.shape[-2:]
     grid = g * times, f * times
+    features = features.for_heads()
     maps = [features.low_bdgf] if features.high_bkhw is None else [features.low_bdgf, features.high_bkhw]
     return [on_grid(one, grid)[0] for one in maps]
 

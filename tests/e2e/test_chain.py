@@ -93,7 +93,7 @@ def chain(shell: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_report_has_the_promised_table(chain: Path) -> None:
     with open(chain / "run/report/vos.csv") as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["source", "sequence", "object", "J", "F", "JF"]
+    assert list(rows[0]) == ["source", "sequence", "object", "J", "F", "JF", "protocol"]
     means = {row["source"]: float(row["JF"]) for row in rows if row["sequence"] == "mean"}
     assert set(means) == {"encoder", "random_decoder", "flowfeat"}
     assert all(0 <= value <= 100 for value in means.values())

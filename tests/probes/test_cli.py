@@ -92,10 +92,10 @@ def test_changed_data_is_measured_again(checkpoint: Path, tmp_path: Path) -> Non
 
 
 def test_results_of_an_earlier_version_are_measured_anew(checkpoint: Path, davis: Path, tmp_path: Path) -> None:
-    (tmp_path / "vos.json").write_text('{"format": 1, "probe": "vos"}')
+    (tmp_path / "records.jsonl").write_text('{"format": 1, "probe": "vos"}\n')
     result = probe(checkpoint, davis, tmp_path, "--sources", "encoder", "--sequences", "boxes")
     assert result.exit_code == 0, result.output
-    assert "starting afresh" in result.stderr and "format 1" in result.stderr
+    assert "1 lines of" in result.stderr and "another version" in result.stderr
 
 
 def test_report_rebuilds_what_was_lost(finished: tuple[Path, Result], tmp_path: Path) -> None:

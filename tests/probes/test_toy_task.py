@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from probes.cli import commands
-from probes.task import Task
+from probes.report import records
+from probes.task import Settings, Task
 from probes.tasks.vos import LinearVos
 from tests.probes.toy_task import TokenSize
 
@@ -20,6 +21,12 @@ TWO_TASKS: tuple[type[Task], ...] = (LinearVos, TokenSize)  # a table and its ne
 
 def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(commands(TWO_TASKS), [str(argument) for argument in arguments])
+
+
+def settings_of(out: Path, task: str) -> Settings:
+    run = records.read(out).last_run(task)
+    assert run is not None
+    return run.settings
 
 
 @pytest.fixture
@@ -37,7 +44,7 @@ def test_it_has_a_command_and_its_own_options(checkpoint: Path, pictures: Path, 
     assert result.exit_code == 0, result.output
     assert "level (au)" in result.stdout and "2/2 a.png: bytes" in result.stderr
     rows = list(csv.DictReader((tmp_path / "out/tokens.csv").open()))
-    assert list(rows[0]) == ["source", "picture", "third", "level", "positive"]
+    assert list(rows[0]) == ["source", "picture", "third", "level", "positive", "protocol"]
     assert len(rows) == 2 * (2 * 3 + 1)
     levels = [float(row["level"]) for row in rows if row["source"] == "encoder" and row["third"]]
     mean = next(float(row["level"]) for row in rows if row["source"] == "encoder" and row["picture"] == "mean")
@@ -70,11 +77,13 @@ def test_all_runs_both_and_the_report_shows_both(checkpoint: Path, davis: Path, 
     result = invoke("all", "--davis", davis, "--sequences", "boxes", "--pictures", pictures, *given, "--height", 64)
     assert result.exit_code == 0, result.output
     for name in ("vos", "tokens"):
-        assert json.loads((out / f"{name}.json").read_text())["settings"]["height"] == 64, "a shared flag goes to both"
+        assert settings_of(out, name)["height"] == 64, "a shared flag goes to both"
         assert (out / f"{name}.csv").is_file()
     page = (out / "index.html").read_text()
     assert page.index('href="#vos"') < page.index('id="vos"') < page.index('id="tokens"')
-    assert (out / "report.md").read_text().count("\n# ") == 1, "a second task, under its own heading"
+    assert (out / "report.md").read_text().count("\n# ") == 2, (
+        "a second task, under its own heading, and how it was made"
+    )
     before = {name: (out / name).read_bytes() for name in ("index.html", "report.md", "vos.csv", "tokens.csv")}
     for name in before:
         (out / name).unlink()
@@ -89,7 +98,7 @@ def test_all_runs_both_and_the_report_shows_both(checkpoint: Path, davis: Path, 
 def test_each_task_keeps_its_own_defaults_in_all(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
     given = ("--model", checkpoint, "--out", tmp_path / "out", "--sources", "encoder")
     assert invoke("all", "--pictures", pictures, *given).exit_code == 0
-    assert json.loads((tmp_path / "out/tokens.json").read_text())["settings"]["height"] == 48
+    assert settings_of(tmp_path / "out", "tokens")["height"] == 48
 
 
 def test_rows_that_were_not_declared_are_a_defect(

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer.encoder import FrozenViT
 from trainer.flowfeat import FlowFeat
+from trainer.model import EncoderDecoder
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 OFFICIAL = ("dino_vits16", "dino_vitb16", "dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "mae_vitb16", "mae_vitl16")
@@ -46,6 +48,12 @@ def tiny_model(arrays: Any, family: str) -> FlowFeat:
     model = FlowFeat.create(TINY[family], init="random")
     model.load_state_dict({**tensors(encoder, "encoder."), **tensors(decoder, "decoder.")})
     return model
+
+
+def vit_of(model: EncoderDecoder) -> FrozenViT:
+    """The encoder of a model that stands on one of our own ViTs."""
+    assert isinstance(model.encoder, FrozenViT)
+    return model.encoder
 
 
 def random_state(variant: str, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.trainer.model_fixtures import DATA, OFFICIAL, TINY, encoder_state, random_state
+from tests.trainer.model_fixtures import DATA, OFFICIAL, TINY, encoder_state, random_state, vit_of
 from trainer import ENCODERS, EncoderSpec, FlowFeat
 from trainer.model_file import export_model, read_model_file
 
@@ -81,7 +81,7 @@ def test_a_mae_model_may_carry_another_grid(tmp_path: Path) -> None:
     model = FlowFeat.create(spec, init="random")
     torch.save(model.state_dict(), tmp_path / "m.pth")
     loaded = FlowFeat.from_pretrained(tmp_path / "m.pth")
-    assert loaded.variant == "tiny_mae16" and loaded.spec.grid == (8, 8)
+    assert loaded.variant == "tiny_mae16" and vit_of(loaded).spec.grid == (8, 8)
     images = torch.randn(1, 3, 64, 96)
     assert torch.equal(loaded(images)[0], model(images)[0])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import Config, changed_settings, flatten, load_config, to_toml
-from trainer.encoder import spec_of
+from trainer.encoder_table import spec_of
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
-from tests.trainer.model_fixtures import TINY, encoder_state
+from tests.trainer.model_fixtures import TINY, encoder_state, vit_of
 from trainer import ENCODERS, EncoderSpec, FlowFeat
 from trainer import encoder_file as encoder_files
 from trainer.encoder_file import read_encoder_file
@@ -46,9 +46,9 @@ def test_a_family_of_ones_own_is_one_object(toy: EncoderSpec, tmp_path: Path) ->
     assert state["register_tokens"].shape == (1, 3, 48) and state["spare"].shape == (1, 48)
     low, high = model(torch.randn(2, 3, 32, 48))
     assert low.shape == (2, 48, 4, 6) and high.shape == (2, 16, 32, 48)
-    assert model.encoder(torch.randn(1, 3, 32, 48))[0].shape == (1, 1 + 3 + 24, 48)
-    native = model.encoder.pos_embed[:, 1:].unflatten(1, (6, 6))
-    assert torch.equal(model.encoder.position_for(12, 12)[:, 1:].unflatten(1, (12, 12))[:, ::2, ::2], native)
+    assert vit_of(model).tokens(torch.randn(1, 3, 32, 48))[0].shape == (1, 1 + 3 + 24, 48)
+    native = vit_of(model).pos_embed[:, 1:].unflatten(1, (6, 6))
+    assert torch.equal(vit_of(model).position_for(12, 12)[:, 1:].unflatten(1, (12, 12))[:, ::2, ::2], native)
 
     torch.save({**state, "head.weight": torch.zeros(3)}, tmp_path / "e.pth")
     loaded = FlowFeat.create("toy_vit8", init=tmp_path / "e.pth")
@@ -95,7 +95,7 @@ def test_a_mae_files_grid_is_read_off_its_table(grid: tuple[int, int], tmp_path:
     """Also where the number of tokens is a square (8 x 18) or that of the variant's own grid (2 x 8 against 4 x 4)."""
     path, model = saved(tmp_path / "m.pth", grid)
     loaded = FlowFeat.from_pretrained(path)
-    assert loaded.spec.grid == grid and loaded.variant == MAE
+    assert vit_of(loaded).spec.grid == grid and loaded.variant == MAE
     images = torch.randn(1, 3, 64, 96)
     assert torch.equal(loaded(images)[0], model(images)[0])
 
@@ -115,7 +115,7 @@ def test_a_table_that_shows_no_grid_needs_the_callers(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"144 tokens.*8x18.*12x12.*grid=\(rows, columns\)"):
         FlowFeat.from_pretrained(path)
     loaded = FlowFeat.from_pretrained(path, grid=(8, 18))
-    assert loaded.spec.grid == (8, 18) and torch.equal(loaded.encoder.pos_embed, position)
+    assert vit_of(loaded).spec.grid == (8, 18) and torch.equal(vit_of(loaded).pos_embed, position)
     with pytest.raises(ValueError, match=r"encoder\.pos_embed is \[1, 145, 48\], not \[1, 64, 48\]"):
         FlowFeat.from_pretrained(path, grid=(7, 9))
 
@@ -124,8 +124,8 @@ def test_our_own_files_record_their_grid(tmp_path: Path) -> None:
     _, model = saved(tmp_path / "m.pth", (8, 18), torch.randn(1, 145, 48))
     model.variant = MAE
     export_model(model, tmp_path / "m.safetensors")
-    assert FlowFeat.from_pretrained(tmp_path / "m.safetensors").spec.grid == (8, 18)
-    assert FlowFeat.from_pretrained(tmp_path / "m.safetensors", variant=MAE).spec.grid == (8, 18)
+    assert vit_of(FlowFeat.from_pretrained(tmp_path / "m.safetensors")).spec.grid == (8, 18)
+    assert vit_of(FlowFeat.from_pretrained(tmp_path / "m.safetensors", variant=MAE)).spec.grid == (8, 18)
 
 
 def test_an_encoder_file_of_another_grid_with_as_many_tokens_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tests.trainer.training_set import flip_image_byte, write_training_set
 from trainer import train as train_module
 from trainer.holdout import FlowSums, HeldOut, affine_flow, end_point_error_px, mean_flow, px_per_unit
 from trainer.objective import Loss
+from trainer.shard_sets import open_sets
 from trainer.training_samples import held_out_mask, held_out_order, sample_order
 from trainer.update import FlowDistillation
 from trainer.views import Pixels, Views, cut_views, draw_boxes
@@ -206,7 +207,7 @@ def test_evaluation_is_bounded_and_takes_other_samples_in_place_of_unreadable_on
     found = lines(tmp_path / "run", "holdout")[-1]
     assert found["samples"] == 4 and found["unreadable"] == 1  # two batches of half the training's size
     wide = replace(config, log=replace(config.log, holdout_batches=1000))
-    held_out = train_module._held_out(ShardSet(root), wide, train_module.objective_of(wide))
+    held_out = train_module._held_out(open_sets(wide.data), wide, train_module.objective_of(wide))
     assert isinstance(held_out, HeldOut) and held_out.batches == len(order) // 2 and held_out.slots.count == 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer.model_fixtures import encoder_state
+from tests.trainer.model_fixtures import encoder_state, vit_of
 from tests.trainer.reference_vit import reference_hooks
 from trainer import ENCODERS, EncoderSpec, FlowFeat
 from trainer.encoder import FrozenViT
@@ -90,12 +90,13 @@ def random_weights(variant: str, seed: int) -> FlowFeat:
 
 
 def check_against_reference(model: FlowFeat, height: int, width: int, atol: float) -> None:
-    spec, extra = model.spec, next(iter(model.spec.rules.extra_tokens))
+    spec = vit_of(model).spec
+    extra = next(iter(spec.rules.extra_tokens))
     images = torch.randn(2, 3, height, width)
     eps = 1e-5 if spec.family == "dinov3" else 1e-6
     hooked, normed = reference_hooks(model.encoder.state_dict(), images, spec.heads, spec.hooks, extra, eps)
     twin = model.double()
-    for ours, wanted in zip(twin.encoder(images.double()), hooked, strict=True):
+    for ours, wanted in zip(vit_of(twin).tokens(images.double()), hooked, strict=True):
         np.testing.assert_allclose(ours.numpy(), wanted, rtol=0, atol=atol * np.abs(wanted).max())
     low = twin(images.double())[0]
     wanted_low = normed[:, 5:].reshape(2, height // spec.patch, width // spec.patch, spec.dim).transpose(0, 3, 1, 2)
@@ -141,12 +142,12 @@ def test_what_the_file_says_of_periods_and_masks_holds(tmp_path: Path) -> None:
         state[f"blocks.{number}.attn.qkv.bias_mask"] = torch.zeros(144)
     torch.save(state | {"local_cls_norm.weight": torch.ones(48)}, tmp_path / "e.pth")
     model = FlowFeat.create(V3, init=tmp_path / "e.pth")
-    assert model.encoder.rope_embed.periods.dtype == torch.float32
+    assert vit_of(model).rope_embed.periods.dtype == torch.float32
     check_against_reference(model, 64, 32, atol=1e-12)
 
 
 def test_angles_stay_exact_beside_half_precision_tokens() -> None:
-    encoder = FlowFeat.create(V3, init="random").to(torch.bfloat16).encoder
+    encoder = vit_of(FlowFeat.create(V3, init="random").to(torch.bfloat16))
     rotation = encoder.rope_embed(4, 6, 5)
     assert (
         rotation.sin_nh.dtype == torch.float32

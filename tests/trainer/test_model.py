@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer.model_fixtures import OFFICIAL, TINY
+from tests.trainer.model_fixtures import OFFICIAL, TINY, vit_of
 from trainer import ENCODERS, FlowFeat
-from trainer.encoder import EncoderSpec, FrozenViT, spec_of
+from trainer.encoder import FrozenViT
+from trainer.encoder_table import EncoderSpec, spec_of
 
 
 @pytest.mark.parametrize("variant", OFFICIAL)
@@ -152,7 +153,7 @@ def test_mae_positions_are_the_fixed_table() -> None:
 
 
 def test_native_grid_is_used_as_stored_and_others_are_resized() -> None:
-    vit = FlowFeat.create("tiny_dino8", init="random").encoder
+    vit = vit_of(FlowFeat.create("tiny_dino8", init="random"))
     assert vit.position_for(6, 6) is vit.pos_embed
     resized = vit.position_for(4, 8)
     assert resized.shape == (1, 1 + 4 * 8, 48) and torch.equal(resized[:, 0], vit.pos_embed[:, 0])
@@ -169,9 +170,9 @@ def test_positions_follow_their_weights() -> None:
         twin.load_state_dict(other.state_dict())
         assert torch.equal(twin(images)[0], wanted)
     with torch.no_grad():
-        model.encoder.pos_embed.copy_(other.encoder.pos_embed)
-    torch.testing.assert_close(model.encoder.position_for(4, 8), other.encoder.position_for(4, 8), rtol=0, atol=0)
-    assert model.double().encoder.position_for(4, 8).dtype == torch.float64
+        vit_of(model).pos_embed.copy_(vit_of(other).pos_embed)
+    torch.testing.assert_close(vit_of(model).position_for(4, 8), vit_of(other).position_for(4, 8), rtol=0, atol=0)
+    assert vit_of(model.double()).position_for(4, 8).dtype == torch.float64
     with torch.inference_mode():
         inside = other(images)[0].clone()
     assert torch.equal(inside, wanted)
@@ -179,7 +180,7 @@ def test_positions_follow_their_weights() -> None:
 
 
 def test_half_precision_positions_are_resized_in_float32() -> None:
-    vit = FlowFeat.create("tiny_dino8", init="random").encoder
+    vit = vit_of(FlowFeat.create("tiny_dino8", init="random"))
     exact = vit.to(torch.bfloat16).float().position_for(4, 8)
     assert torch.equal(vit.to(torch.bfloat16).position_for(4, 8), exact.to(torch.bfloat16))
 

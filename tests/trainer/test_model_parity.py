@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer.model_fixtures import TINY, meta_of, parity_weights, tensors, tiny_model
-from trainer.encoder import spec_of
+from tests.trainer.model_fixtures import TINY, meta_of, parity_weights, tensors, tiny_model, vit_of
+from trainer.encoder_table import spec_of
 from trainer.flowfeat import FlowFeat
 
 RELATIVE = 5e-6  # of an array's largest value, 40 times float32's rounding; above atol only where values exceed 10
@@ -53,9 +53,9 @@ def test_tiny_models_agree_in_every_array(family: str, data_dir: Path) -> None:
 
     low, high = model(images)
     got = {"y_enc": low, "y_dec": high[..., ::3, ::3]}
-    got |= {f"hook{level}": tokens[0] for level, tokens in enumerate(model.encoder(images), start=1)}
+    got |= {f"hook{level}": tokens[0] for level, tokens in enumerate(vit_of(model).tokens(images), start=1)}
     faint = 0.01 * parity_weights.normals(meta["seed"] + 30 + number, 2, 1 + gh * gw, meta["dim"])
-    maps = (model.encoder.maps(torch.from_numpy(faint), gh, gw),) * 4
+    maps = (vit_of(model).maps(torch.from_numpy(faint), gh, gw),) * 4
     got["y_dec_small"] = model.decode(maps, (h, w))[..., ::3, ::3]
     got["y_prenorm_small"] = recorder.seen["prenorm"][..., ::3, ::3]
 
@@ -95,7 +95,7 @@ def test_official_variants_agree_in_every_intermediate(variant: str, shared_dir:
     np.testing.assert_allclose(parity_weights.checksum(state), arrays["weights_checksum"], rtol=1e-12)
     model = FlowFeat.blank(spec_of(variant), variant)
     model.load_state_dict(tensors(state))
-    blocks = {f"hook{k}": f"encoder.blocks.{number}" for k, number in enumerate(model.spec.hooks, start=1)}
+    blocks = {f"hook{k}": f"encoder.blocks.{number}" for k, number in enumerate(vit_of(model).spec.hooks, start=1)}
     recorder = Recorder(model, blocks | intermediate_names())
     for h, w in meta["sizes"]:
         images = torch.from_numpy(parity_weights.image(meta["weight_seed"] + h + w, meta["batch"], h, w))
@@ -108,7 +108,7 @@ def test_official_variants_agree_in_every_intermediate(variant: str, shared_dir:
             "y_dec_lastrow": high[:, ::8, -1, ::4],
             "y_dec_lastcol": high[:, ::8, ::4, -1],
             "y_dec_mean_std": torch.stack((pixels.mean(1), pixels.std(1, unbiased=False))),
-            "pos_embed": model.encoder.position_for(h // model.patch_size, w // model.patch_size)[0, :, ::24],
+            "pos_embed": vit_of(model).position_for(h // model.patch_size, w // model.patch_size)[0, :, ::24],
         }
         stored = {key.partition("/")[2] for key in arrays.files if key.startswith(f"{h}x{w}/")}
         assert stored == set(got)

@@ -12,7 +12,7 @@ import torch
 from tests.common.download_server import HASTY, Server
 from tests.trainer.model_fixtures import random_state
 from trainer import FlowFeat, official_models
-from trainer.encoder import ENCODERS
+from trainer.encoder_table import ENCODERS
 from trainer.official_models import OFFICIAL_MODELS, fetch_official, licence_of, variant_of
 from trainer.published import Published
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.trainer.runs import assert_equal, config_for, final_state, lines, run
 from tests.trainer.training_set import write_training_set
 from trainer.config import FREE_ON_RESUME, ROUNDING_ON_RESUME, changed_settings, flatten, load_config, rounding_changes
+from trainer.pictures import HEADING_PX, LEGEND_PX
 from trainer.run_log import RunLog
 from trainer.train import train
 
@@ -59,6 +62,34 @@ def test_plain_lines_tell_the_time_left(
     assert "1% waiting for data" in line and "2 unreadable" in line
 
 
+def test_between_distant_log_steps_long_steps_tell_the_time_left_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("common.progress.time.perf_counter", lambda: clock[0])
+    with RunLog(tmp_path, steps=10, first_step=0, tensorboard=False) as log:
+        for step in range(1, 8):
+            clock[0] += 50
+            log.reached(step)
+    assert capsys.readouterr().err.splitlines() == [
+        "3/10 steps, 50 s each, 5:50 left",
+        "6/10 steps, 50 s each, 3:20 left",
+    ]
+
+
+def test_a_terminal_shows_the_time_left_at_any_step_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, shown = [0.0], io.StringIO()
+    monkeypatch.setattr("common.progress.time.perf_counter", lambda: clock[0])
+    terminal = Console(file=shown, force_terminal=True, width=120)
+    monkeypatch.setattr("trainer.run_log.Console", lambda **_: terminal)
+    for seconds, left in ((0.01, "0:00 left"), (300.0, "20:00 left")):
+        with RunLog(tmp_path, steps=5, first_step=0, tensorboard=False) as log:
+            clock[0] += seconds
+            log.reached(1)
+            assert left in log._progress.line()
+    assert "20:00 left" in shown.getvalue()
+
+
 OTHER_SETTINGS: dict[str, Any] = {
     "data.workers": 2,
     "data.prefetch_batches": 2,
@@ -67,6 +98,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "data.allow_partial": "true",
     "train.steps": 8,
     "train.max_minutes": 50.0,
+    "teacher.export": "true",
     "log.every": 3,
     "log.pictures_every": 4,
     "log.checkpoint_every": 2,
@@ -112,4 +144,5 @@ def test_settings_that_change_rounding_are_announced(
 def test_the_picture_of_a_step_is_of_its_last_part(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "run", "train.steps=1", "log.pictures_every=1", "train.accumulate=2")
     picture = np.asarray(Image.open(tmp_path / "run/pictures/training-0000001.png"))
-    assert picture.shape == (2 * 34 - 2, 5 * 34 - 2, 3)
+    side = 4 * 32  # views of 32 pixels are drawn four times as large
+    assert picture.shape == (HEADING_PX + 2 * (side + 2) + LEGEND_PX, 5 * (side + 2) - 2, 3)

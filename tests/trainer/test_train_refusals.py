@@ -18,7 +18,7 @@ from trainer import checkpoint
 from trainer import train as train_module
 from trainer.checkpoint import checkpoints
 from trainer.loader import LoaderError
-from trainer.train import NonFiniteLoss
+from trainer.tally import NonFiniteLoss
 
 
 def test_rerun_without_resume_is_refused(shards: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from common.command import nearest
 from shards.reader import ShardSet
 from trainer.config import Config, changed_settings, load_config
-from trainer.encoder import spec_of
+from trainer.encoder_reference import describe
 from trainer.objectives import objective_of
 from trainer.sweep.run_state import read_state
 from trainer.sweep.sweep_file import Row, SweepFile, folder_name, override
@@ -51,15 +51,16 @@ class Run:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What is to be done. left_out: name of a row → why it is not trained."""
+    """What is to be done. left_out: name of a row → why it is not trained. outside: runs that another program trains."""
 
     file: SweepFile
     out: Path
     runs: tuple[Run, ...]
     left_out: Mapping[str, str]
+    outside: tuple[Run, ...] = ()
 
     def runs_of(self, row: Row) -> list[Run]:
-        return [run for run in self.runs if run.row == row]
+        return [run for run in (*self.runs, *self.outside) if run.row == row]
 
 
 def run_directory(out: Path, row: str, seed: int) -> Path:
@@ -107,7 +108,8 @@ def plan_sweep(file: SweepFile, out: Path, shards: Path | None, sets: Mapping[st
     if file.baseline in left_out:
         raise ValueError(f"{file.path}: the baseline {file.baseline!r} {left_out[file.baseline]}")
     _refuse_changed(runs)
-    return SweepPlan(file, out, tuple(runs), left_out)
+    own, outside = (tuple(run for run in runs if bool(run.row.trained_by) == other) for other in (False, True))
+    return SweepPlan(file, out, own, left_out, outside)
 
 
 def _check_base(file: SweepFile) -> None:
@@ -125,8 +127,8 @@ def _config(file: SweepFile, row: Row, seed: int, root: Path | None) -> Config:
 
 
 def _check(config: Config, shards: ShardSet) -> None:
-    """What a run would find out at its start, without building a network."""
-    spec, view = spec_of(config.encoder.variant), config.views.image_size
+    """What a run would find out at its start, without training anything."""
+    spec, view = describe(config.encoder.variant), config.views.image_size
     if view % (2 * spec.patch):
         raise ValueError(
             f"views.image_size = {view} does not suit {config.encoder.variant}: take a multiple of {2 * spec.patch}"

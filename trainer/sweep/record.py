@@ -14,9 +14,10 @@ from typing import Any, Literal
 from shards.files import write_atomic
 from trainer.sweep.plan import SweepPlan, run_directory
 from trainer.sweep.sweep_file import ProbeSettings, Row, override
+from trainer.sweep.toml_part import Value
 
 RECORD = "sweep.json"
-FORMAT = 1
+FORMAT = 2
 RunStatus = Literal["waiting", "finished", "failed", "interrupted"]
 
 
@@ -32,8 +33,8 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class RowRecord:
-    """A row of the table. left_out: why it was not trained, empty where it is. A row of another source has no status of its
-    own: its runs stand for the baseline's."""
+    """A row of the table. left_out: why it was not trained, empty where it is. trained_by: the program that trains it,
+    empty for the sweep. A row of another source has no status of its own: its runs stand for the baseline's."""
 
     name: str
     title: str
@@ -43,6 +44,7 @@ class RowRecord:
     shards: str
     paper: float | None
     left_out: str
+    trained_by: str
     runs: tuple[RunRecord, ...]
 
 
@@ -85,7 +87,16 @@ def _row(plan: SweepPlan, row: Row, errors: Mapping[str, str], interrupted: froz
     settings = tuple(override(key, value) for key, value in row.settings)
     left_out = plan.left_out.get(row.name, "")
     return RowRecord(
-        row.name, row.title, row.source, row.trained, settings, row.shards, row.paper, left_out, tuple(runs)
+        row.name,
+        row.title,
+        row.source,
+        row.trained,
+        settings,
+        row.shards,
+        row.paper,
+        left_out,
+        row.trained_by,
+        tuple(runs),
     )
 
 
@@ -103,10 +114,15 @@ def read_record(out: Path) -> SweepRecord:
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if stored["format"] != FORMAT:
-            raise ValueError(f"{path} has format {stored['format']!r}; this program reads {FORMAT}")
-        probe = ProbeSettings(**{**stored["probe"], "sequences": tuple(stored["probe"]["sequences"])})
+            raise ValueError(
+                f"{path} has format {stored['format']!r}, this program reads {FORMAT}: remove the file and run the sweep again, "
+                "finished runs stay"
+            )
+        probe = stored["probe"]
+        options = tuple((name, _frozen(value)) for name, value in probe["options"])
+        settings = ProbeSettings(probe["task"], probe["metric"], options)
         rows = tuple(_row_record(each) for each in stored["rows"])
-        return SweepRecord(stored["name"], stored["file"], stored["baseline"], probe, rows)
+        return SweepRecord(stored["name"], stored["file"], stored["baseline"], settings, rows)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): run the sweep again, finished runs stay") from error
 
@@ -114,3 +130,8 @@ def read_record(out: Path) -> SweepRecord:
 def _row_record(stored: dict[str, Any]) -> RowRecord:
     runs = tuple(RunRecord(**each) for each in stored["runs"])
     return RowRecord(**{**stored, "settings": tuple(stored["settings"]), "runs": runs})
+
+
+def _frozen(value: Any) -> Value:
+    """A list of JSON as the tuple that it was."""
+    return tuple(_frozen(each) for each in value) if isinstance(value, list) else value

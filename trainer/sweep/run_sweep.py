@@ -1,7 +1,8 @@
 """A plan in, trained runs out: children start as slots come free, their logs are followed, failures are named and passed by.
 
 Nothing here trains or computes: every run is `python -m trainer train` in a process of its own, which cannot reach a flow
-network. An interrupt asks the children once to save and end; the same command later goes on where each of them was.
+network. Runs that another program trains get their settings file and are otherwise left to it. An interrupt asks the children once
+to save and end; the same command later goes on where each of them was.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ def run_sweep(
         _claim(plan)
         places = slots(jobs, use_gpus=use_gpus)
         threads = threads_each(places)
+        for run in plan.outside:
+            _write_settings(run, threads)
         with Children(places, held=lock) as children:
             asked = False
             while children.running or (todo and not interrupts.asked):
@@ -116,6 +119,13 @@ def _claim(plan: SweepPlan) -> None:
 
 def _task(run: Run, threads: int, command: Callable[[Run, bool], tuple[str, ...]]) -> Task:
     """Write the run's settings file and say how it is started; a run that has begun is continued."""
+    resume = _write_settings(run, threads)
+    beside = run.directory
+    return Task(run.name, command(run, resume), beside.with_suffix(".err"), beside.with_suffix(".out"))
+
+
+def _write_settings(run: Run, threads: int) -> bool:
+    """Write what the run is to be started with; whether it has begun before."""
     held = run.directory / "config.toml"
     resume = held.is_file()
     config = run.config
@@ -123,8 +133,7 @@ def _task(run: Run, threads: int, command: Callable[[Run, bool], tuple[str, ...]
     chosen = load_config(held).train.threads if resume else min(config.train.threads or threads, threads or sys.maxsize)
     config = replace(config, train=replace(config.train, threads=chosen))
     write_atomic(run.settings_file, to_toml(config))
-    beside = run.directory
-    return Task(run.name, command(run, resume), beside.with_suffix(".err"), beside.with_suffix(".out"))
+    return resume
 
 
 def _error(run: Run, end: Ended) -> str:

@@ -17,7 +17,8 @@
     name = "loss"
     settings = { "loss.alpha" = [0.1, 1.0], "loss.sigma" = [0.05, 0.1] }
 
-Here form and names are checked; whether settings and sets suit the trainer is `plan`'s business.
+Here form and names are checked; whether settings and sets suit the trainer is `plan`'s business, whether the probe and its
+options exist that of `python -m probes check-sweep`.
 """
 
 from __future__ import annotations
@@ -43,20 +44,22 @@ OWN_KEYS = {"data.shards": "shards = NAME in the row and --set NAME=DIR", "train
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How finished runs are judged: options of `python -m probes TASK`, and which of its figures decides (`metric`)."""
+    """How finished runs are judged: `python -m probes TASK` with its options by name, and which of its figures decides.
+
+    metric: empty for the one that the probe itself ranks by. Which probes and options there are is not known here.
+    """
 
     task: str = "vos"
-    metric: str = "JF"
-    height: int = 480
-    iterations: int = 500
-    sequences: tuple[str, ...] = ()
-    year: int = 0
-    standardise: bool = False
+    metric: str = ""
+    options: Settings = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. shards: name of its set, empty for the sweep's own. paper: the paper's difference, points."""
+    """One line of the table. shards: name of its set, empty for the sweep's own. paper: the paper's difference, points.
+
+    trained_by: a program outside that trains this row's runs (a sweep itself computes no flow); empty for the sweep's own.
+    """
 
     name: str
     title: str
@@ -64,6 +67,7 @@ class Row:
     shards: str = ""
     source: str = TRAINED
     paper: float | None = None
+    trained_by: str = ""
 
     @property
     def trained(self) -> bool:
@@ -143,18 +147,18 @@ def folder_name(row: str) -> str:
 
 
 def _row(part: Part) -> Row:
-    part.only("name", "title", "settings", "shards", "source", "paper")
+    part.only("name", "title", "settings", "shards", "source", "paper", "trained_by")
     name = part.text("name")
     part.where = f"{part.where} {name!r}"
     settings, source = _settings(part), part.text("source", TRAINED)
-    shards, paper = part.text("shards", ""), part.number("paper")
+    shards, paper, trained_by = part.text("shards", ""), part.number("paper"), part.text("trained_by", "")
     if source not in (TRAINED, *OTHER_SOURCES):
         raise ValueError(f"{part.where}: no feature source is called {source!r}; {nearest(source, OTHER_SOURCES)}")
-    if source != TRAINED and (settings or shards):
+    if source != TRAINED and (settings or shards or trained_by):
         raise ValueError(
-            f"{part.where}: source = {source!r} is judged on the baseline's runs, so it takes no settings or shards"
+            f"{part.where}: source = {source!r} is judged on the baseline's runs, so it takes no settings, shards or trained_by"
         )
-    return Row(name, part.text("title", name), settings, shards, source, paper)
+    return Row(name, part.text("title", name), settings, shards, source, paper, trained_by)
 
 
 def _grid(part: Part) -> list[Row]:
@@ -186,17 +190,9 @@ def _settings(part: Part) -> Settings:
 
 def _probe(part: Part) -> ProbeSettings:
     default = ProbeSettings()
-    part.only(*default.__dict__)
-    height, iterations = part.whole("height", default.height, 1), part.whole("iterations", default.iterations, 1)
-    return ProbeSettings(
-        part.text("task", default.task),
-        part.text("metric", default.metric),
-        height,
-        iterations,
-        part.texts("sequences"),
-        part.whole("year", default.year, 0),
-        part.truth("standardise"),
-    )
+    options = {key: value for key, value in part.table.items() if key not in ("task", "metric")}
+    flat = tuple(flat_settings(options, part.where))
+    return ProbeSettings(part.text("task", default.task), part.text("metric", default.metric), flat)
 
 
 def _check(sweep: SweepFile) -> None:
@@ -209,8 +205,11 @@ def _check(sweep: SweepFile) -> None:
         raise ValueError(f"{where}: rows need names of their own (letters and digits count): {', '.join(twice)}")
     if sweep.baseline not in names:
         raise ValueError(f"{where}: baseline = {sweep.baseline!r} is no row; {nearest(sweep.baseline, names)}")
-    if not next(row for row in sweep.rows if row.name == sweep.baseline).trained:
-        raise ValueError(f"{where}: baseline = {sweep.baseline!r} is not trained; name a row without `source`")
+    baseline = next(row for row in sweep.rows if row.name == sweep.baseline)
+    if not baseline.trained or baseline.trained_by:
+        raise ValueError(
+            f"{where}: baseline = {sweep.baseline!r} is not trained here; name a row without `source` and `trained_by`"
+        )
     if not sweep.seeds or len(set(sweep.seeds)) != len(sweep.seeds) or min(sweep.seeds) < 0:
         raise ValueError(f"{where}: seeds = {list(sweep.seeds)} must be different whole numbers from 0 on")
 

@@ -43,18 +43,6 @@ class Part:
             raise self._wrong(key, "a text in quotes")
         return value
 
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.table.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise self._wrong(key, "a list of texts")
-        return tuple(value)
-
-    def whole(self, key: str, default: int, low: int) -> int:
-        value = self.table.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise self._wrong(key, f"a whole number from {low} on")
-        return value
-
     def whole_numbers(self, key: str, default: Sequence[int]) -> tuple[int, ...]:
         value = self.table.get(key, list(default))
         if not isinstance(value, list) or not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
@@ -68,12 +56,6 @@ class Part:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise self._wrong(key, "a number")
         return float(value)
-
-    def truth(self, key: str) -> bool:
-        value = self.table.get(key, False)
-        if not isinstance(value, bool):
-            raise self._wrong(key, "true or false")
-        return value
 
     def settings(self, key: str) -> Settings:
         """Settings by full name, whether written "loss.alpha" or loss.alpha."""

@@ -95,6 +95,9 @@ class SweepView:
             self._live.start()
         for row, why in self.plan.left_out.items():
             self.say(f"{row}: left out, it {why}")
+        for run in self.plan.outside:
+            if not run.finished:
+                self.say(f"{run.name}: {run.row.trained_by} trains it with --config {run.settings_file}")
         there = [name for name, one in self.progress.items() if one.status == "finished"]
         if there:
             self.say(f"{len(there)} of {len(self.progress)} runs are trained already")
@@ -167,6 +170,10 @@ class SweepView:
         return ", ".join([*parts, f"{duration(left_s)} left"] if left_s else parts)
 
     def _line(self, row: Row) -> RowLine:
+        if row.trained_by:
+            done = [run.finished for run in self.plan.runs_of(row)]
+            counted = f" ({sum(done)} of {len(done)} seeds trained)"
+            return RowLine(row.name, f"left to {row.trained_by}{counted}", 0, 0, None, None, None)
         mine = [self.progress[run.name] for run in self.plan.runs_of(row)]
         if not mine:
             status = "left out" if row.name in self.plan.left_out else f"{row.source} of the baseline"

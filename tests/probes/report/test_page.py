@@ -13,7 +13,8 @@ from PIL import Image
 
 from probes.report.page import page
 from probes.report.pictures import PictureFolder
-from probes.report.store import Picture, Results
+from probes.report.records import Picture
+from probes.report.store import Results
 from probes.report.tables import Section
 from probes.sources.features import Source
 from probes.tasks.vos import LinearVos

@@ -17,7 +17,7 @@ from tests.probes.report.sample_results import EVIL, SOURCES, sample_results, sa
 
 def test_csv_has_the_promised_rows() -> None:
     rows = list(csv.DictReader(io.StringIO(tables.csv_text(sample_section()))))
-    assert list(rows[0]) == ["source", "sequence", "object", "J", "F", "JF"]
+    assert list(rows[0]) == ["source", "sequence", "object", "J", "F", "JF", "protocol"]
     assert [r["source"] for r in rows if r["sequence"] == "mean"] == SOURCES
     assert len(rows) == 3 * (3 + 1)
     encoder = [r for r in rows if r["source"] == "encoder"]
@@ -33,7 +33,7 @@ def test_means_are_taken_over_objects() -> None:
     assert table.header == ["features", "J&F", "J mean", "J recall", "J decay", "F mean", "F recall", "F decay"]
     assert table.rows[0] == ["encoder alone", "45.0", "50.0", "25.0", "10.0", "40.0", "20.0", "-10.0"]
     assert table.best == 2
-    assert tables.scope_note(sample_section()) == "Means over 3 objects of 2 sequences."
+    assert tables.scope_note(sample_section()) == "Means over 3 objects of 2 sequences. Protocol d1ge5t."
 
 
 def test_the_table_of_units_has_their_facts() -> None:
@@ -68,7 +68,7 @@ class _Errors(Task):
 
 
 def test_units_of_measurement_gaps_and_lower_is_better() -> None:
-    results = Results("vos", {}, {}, ["a"], ["encoder", "flowfeat"])
+    results = Results("vos", {}, {}, ["a"], ["encoder", "flowfeat"], digest="d")
     results.units["a"] = sample_results().units["one"]
     results.units["a"].rows = {
         "encoder": [Row("1", {"px": 1.5}), Row("2", {"px": 2.5, "speed": 7.0})],
@@ -79,7 +79,7 @@ def test_units_of_measurement_gaps_and_lower_is_better() -> None:
     assert table.header == ["features", "error (px)", "speed"]
     assert table.rows == [["encoder alone", "2.00", "7.0"], ["encoder + FlowFeat", "1.00", "-"]]
     assert table.best == 1
-    assert tables.csv_text(section).splitlines()[-1] == "flowfeat,mean,,1.0000,"
+    assert tables.csv_text(section).splitlines()[-1] == "flowfeat,mean,,1.0000,,d"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

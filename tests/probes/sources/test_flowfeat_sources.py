@@ -7,7 +7,7 @@ import torch
 
 from probes.sources.features import Encoding, Features, Source, by_encoder, features_of
 from probes.sources.flowfeat import Checkpoint, with_fresh_decoder
-from probes.sources.table import check_names, create_sources, source_names, title_of
+from probes.sources.table import check_names, create_sources, title_of, usual_names
 from trainer import FlowFeat
 
 
@@ -17,7 +17,7 @@ def _images(seed: int = 0) -> torch.Tensor:
 
 def test_the_three_sources_share_their_encoder(tiny: FlowFeat, tiny_checkpoint: Checkpoint) -> None:
     images = _images()
-    sources = create_sources(source_names(), tiny_checkpoint)
+    sources = create_sources(usual_names(), tiny_checkpoint)
     encoder, fresh, trained = (features for _, features in features_of(sources, images))
     low, high = tiny(tiny.normalise(images))
     assert encoder.high_bkhw is None
@@ -40,9 +40,9 @@ def test_the_encoder_runs_once_per_batch(
         return encode(model, images)
 
     monkeypatch.setattr(FlowFeat, "encode", counted)
-    sources = create_sources(source_names(), tiny_checkpoint)
+    sources = create_sources(usual_names(), tiny_checkpoint)
     images, others = _images(1), _images(2)
-    assert [source.name for source, _ in features_of(sources, images)] == source_names()
+    assert [source.name for source, _ in features_of(sources, images)] == usual_names()
     assert len(calls) == 1
     for batch in (others, images, images.fill_(7)):
         (_, features), *_ = features_of(sources, batch)

@@ -7,9 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from probes.sweep.probe import SweepProbe, sweep_probe
+from probes.tasks.table import TASKS
 from trainer import SweepRecord, read_record
 
 NASTY = '<script>alert(1)</script> & "loss" | *x*'
+
+
+def probe_of(record: SweepRecord) -> SweepProbe:
+    return sweep_probe(record.probe, TASKS)
 
 
 def row(name: str, seeds: tuple[int, ...] = (0, 1), **given: Any) -> dict[str, Any]:
@@ -21,14 +27,16 @@ def row(name: str, seeds: tuple[int, ...] = (0, 1), **given: Any) -> dict[str, A
     ]
     given.pop("error", None)
     facts: dict[str, Any] = {"title": name, "source": "flowfeat", "trained": True, "settings": [], "shards": ""}
-    return {"name": name, **facts, "paper": None, "left_out": "", "runs": runs, **given}
+    return {"name": name, **facts, "paper": None, "left_out": "", "trained_by": "", "runs": runs, **given}
 
 
-def write_record(out: Path, *rows: dict[str, Any], model: Path | None = None, **probe: Any) -> SweepRecord:
-    """Write OUT/sweep.json, and into every finished run a model and a log of ten steps."""
-    settings = {"task": "vos", "metric": "JF", "height": 64, "iterations": 5, "sequences": []}
-    whole = {"format": 1, "name": "some", "file": "some.toml", "baseline": rows[0]["name"]}
-    whole |= {"probe": {**settings, "year": 0, "standardise": False, **probe}, "rows": list(rows)}
+def write_record(
+    out: Path, *rows: dict[str, Any], model: Path | None = None, task: str = "vos", metric: str = "JF", **options: Any
+) -> SweepRecord:
+    """Write OUT/sweep.json, and into every finished run a model and a log of ten steps. options: of the probe."""
+    chosen = {**({"height": 64, "iterations": 5} if task == "vos" else {}), **options}
+    whole = {"format": 2, "name": "some", "file": "some.toml", "baseline": rows[0]["name"]}
+    whole |= {"probe": {"task": task, "metric": metric, "options": list(chosen.items())}, "rows": list(rows)}
     out.mkdir(parents=True, exist_ok=True)
     (out / "sweep.json").write_text(json.dumps(whole))
     for each in rows:

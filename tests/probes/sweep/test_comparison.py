@@ -12,12 +12,12 @@ from tests.probes.sweep.small_record import row, write_record
 
 def lines_of(tmp_path: Path, baseline: list[float], other: list[float], metric: str = "JF") -> list[Line]:
     seeds = tuple(range(len(baseline)))
-    record = write_record(tmp_path, row("full", seeds), row("other", seeds), metric=metric)
+    record = write_record(tmp_path, row("full", seeds), row("other", seeds))
     figures = {
         name: {seed: {"JF": value, "J": value + 1.0} for seed, value in enumerate(values)}
         for name, values in (("full", baseline), ("other", other))
     }
-    return compare(record, figures)
+    return compare(record, metric, figures)
 
 
 def test_spread_of_figures() -> None:
@@ -65,8 +65,10 @@ def test_other_metrics_come_along_as_means(tmp_path: Path) -> None:
     assert other.figure == Spread(55.0, 54.0, 56.0, 2) and other.others == {"J": 56.0}
 
 
-def test_the_metric_must_be_one_of_the_probes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"probe\.metric = 'KF' is no figure of the probe 'vos': JF, J"):
+def test_the_metric_must_have_been_measured(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"probe\.metric = 'KF' is not among the stored figures of the probe 'vos' .JF, J"
+    ):
         lines_of(tmp_path, [1.0], [1.0], metric="KF")
 
 
@@ -76,15 +78,17 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         row("full"),
         row("broken", status="failed", error="the disk is full"),
         row("late", status="waiting"),
+        row("fresh", (0,), status="waiting", trained_by="bench/online_trainer.py"),
         row("raft", seeds=(), left_out="needs the shard set RAFT"),
         row("random", source="random_decoder", trained=False, status="waiting"),
     )
-    lines = compare(record, {"full": {0: {"JF": 1.0}}})
+    lines = compare(record, "JF", {"full": {0: {"JF": 1.0}}})
     assert [line.note for line in lines] == [
         "seed 1 not judged yet",
         "seed 0 failed: the disk is full; seed 1 failed: the disk is full",
         "seed 0, 1 not trained yet",
+        "seed 0 not trained yet (by bench/online_trainer.py)",
         "left out: it needs the shard set RAFT",
         "seed 0, 1 not judged yet",
     ]
-    assert [line.verdict for line in lines] == ["baseline", *["not judged"] * 4]
+    assert [line.verdict for line in lines] == ["baseline", *["not judged"] * 5]

@@ -17,7 +17,8 @@ from probes.cli import main
 from probes.sources.table import source_names
 from probes.sweep import judge as judging
 from probes.sweep.judge import Data, Job, figures_of, jobs_of, judge, probe_command
-from tests.probes.sweep.small_record import row, write_record
+from probes.sweep.probe import SweepProbe
+from tests.probes.sweep.small_record import probe_of, row, write_record
 from trainer import SweepRecord
 from trainer.sweep.sweep_file import OTHER_SOURCES, TRAINED
 
@@ -36,7 +37,7 @@ class Probe:
         self.fails = fails
         self.asked: list[Job] = []
 
-    def __call__(self, record: SweepRecord, job: Job, data: Data, threads: int) -> tuple[str, ...]:
+    def __call__(self, probe: SweepProbe, job: Job, data: Data, threads: int) -> tuple[str, ...]:
         self.asked.append(job)
         answer = json.dumps({"probe": "vos", "means": {job.source: FIGURES}, "report": "index.html"})
         code = "import sys; sys.exit('Error: no such data')" if job.row == self.fails else f"print({answer!r})"
@@ -45,7 +46,8 @@ class Probe:
 
 def run(record: SweepRecord, out: Path, probe: Probe, davis: Path | None = None) -> dict[str, str]:
     progress = ProgressDisplay("judging", "runs", console=Console(file=open(os.devnull, "w")))
-    return judge(record, out, Data(davis or out), [Slot(), Slot()], progress, command=probe)
+    data = Data({"--davis": davis or out})
+    return judge(record, probe_of(record), out, data, [Slot(), Slot()], progress, command=probe)
 
 
 def rows_with_a_random_decoder(out: Path) -> SweepRecord:
@@ -108,11 +110,10 @@ def test_a_failing_probe_is_named_and_the_others_go_on(tmp_path: Path) -> None:
 def test_the_probes_command_line(tmp_path: Path) -> None:
     record = write_record(tmp_path, row("full"), height=96, sequences=["a", "b"], year=2016, standardise=True)
     job = jobs_of(record, tmp_path)[1]
-    command = " ".join(probe_command(record, job, Data(Path("davis"), "cpu"), 2))
-    assert f"-m probes vos --model {job.model} --davis davis --out {job.report} --sources flowfeat --seed 1" in command
-    assert command.endswith(
-        "--device cpu --height 96 --iterations 5 --json --sequences a,b --year 2016 --standardise --threads 2"
-    )
+    command = " ".join(probe_command(probe_of(record), job, Data({"--davis": Path("davis")}, "cpu"), 2))
+    assert f"-m probes vos --model {job.model} --out {job.report} --sources flowfeat --seed 1 --device cpu" in command
+    options = "--height 96 --iterations 5 --sequences a,b --year 2016 --standardise"
+    assert command.endswith(f"--json --davis davis {options} --threads 2")
 
 
 def invoke(*arguments: object) -> Result:
@@ -130,17 +131,20 @@ def test_from_record_to_table_with_the_real_probe(tmp_path: Path, davis: Path, c
     assert again.exit_code == 0 and (tmp_path / "sweep.md").read_text() == table.replace(f", on {davis}", "")
 
 
-def test_what_cannot_be_judged_is_one_line(tmp_path: Path) -> None:
+def test_what_cannot_be_judged_is_one_line(tmp_path: Path, davis: Path) -> None:
     missing = invoke("--sweep", tmp_path)
     assert missing.exit_code == 1 and "holds no sweep" in missing.output
     write_record(tmp_path, row("full", status="waiting"))
-    waiting = invoke("--sweep", tmp_path, "--davis", tmp_path)
+    waiting = invoke("--sweep", tmp_path, "--davis", davis)
     assert waiting.exit_code == 1 and "none is trained yet" in waiting.output
     write_record(tmp_path, row("full"), task="voss")
     unknown = invoke("--sweep", tmp_path)
     assert unknown.exit_code == 1 and "'voss'; did you mean vos?" in unknown.output
     write_record(tmp_path, row("full"))
-    assert "no directory" in invoke("--sweep", tmp_path, "--davis", tmp_path / "none").output
+    assert "none" in invoke("--sweep", tmp_path, "--davis", tmp_path / "none").output
     (tmp_path / "sweep.json").write_text('{"format": 1}')
+    older = invoke("--sweep", tmp_path)
+    assert older.exit_code == 1 and "remove the file and run the sweep again" in older.output
+    (tmp_path / "sweep.json").write_text('{"format": 2}')
     damaged = invoke("--sweep", tmp_path)
     assert damaged.exit_code == 1 and "is damaged" in damaged.output

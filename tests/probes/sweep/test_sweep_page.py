@@ -12,7 +12,7 @@ from probes.sweep import tables
 from probes.sweep.charts import curve_chart, dot_chart
 from probes.sweep.command import write_tables
 from probes.sweep.comparison import Line, compare
-from tests.probes.sweep.small_record import NASTY, row, write_record
+from tests.probes.sweep.small_record import NASTY, probe_of, row, write_record
 from trainer import SweepRecord
 
 
@@ -39,12 +39,12 @@ def judged(out: Path) -> tuple[SweepRecord, list[Line]]:
         "full": {0: {"JF": 50.0, "J": 52.0}, 1: {"JF": 51.0, "J": 53.0}},
         "nasty": {0: {"JF": 44.0, "J": 46.0}, 1: {"JF": 46.5, "J": 47.0}},
     }
-    return record, compare(record, figures)
+    return record, compare(record, "JF", figures)
 
 
 def test_csv_holds_every_figure(tmp_path: Path) -> None:
-    record, lines = judged(tmp_path)
-    full, nasty, broken = csv.DictReader(tables.csv_text(record, lines).splitlines())
+    _, lines = judged(tmp_path)
+    full, nasty, broken = csv.DictReader(tables.csv_text("JF", lines).splitlines())
     assert (full["JF_mean"], full["verdict"], full["difference_mean"]) == ("50.5000", "baseline", "")
     assert nasty["title"] == NASTY and nasty["verdict"] == "below" and nasty["paper_difference"] == "-1.5"
     assert [nasty[f"difference_{which}"] for which in ("mean", "low", "high")] == ["-5.2500", "-6.0000", "-4.5000"]
@@ -54,16 +54,27 @@ def test_csv_holds_every_figure(tmp_path: Path) -> None:
 
 def test_markdown_keeps_its_columns(tmp_path: Path) -> None:
     record, lines = judged(tmp_path)
-    text = tables.markdown(record, lines, "data")
+    text = tables.markdown(record, probe_of(record), lines, "data")
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {9}
     assert "<script" not in text and "| -5.2" not in text and "▼ -5.2 (-6.0 … -4.5)" in text
-    assert "| row | seeds | J&F |" in table[0]
+    assert "| row | seeds | J&F |" in table[0] and "Probe vos (height 64, iterations 5), on data." in text
+
+
+def test_figures_have_the_decimals_and_the_direction_of_their_probe(tmp_path: Path) -> None:
+    record = write_record(tmp_path, row("full"), row("other"), task="depth", metric="rmse")
+    figures = {"full": {0: {"rmse": 0.556}, 1: {"rmse": 0.558}}, "other": {0: {"rmse": 0.527}, 1: {"rmse": 0.528}}}
+    lines = compare(record, "rmse", figures)
+    text = tables.markdown(record, probe_of(record), lines, "")
+    assert "RMSE (m), lower is better" in text and "▼ -0.030 (-0.030 … -0.029)" in text and "| 0.527 … 0.528 |" in text
+    assert "seed 1: 0.5580</title>" in dot_chart(lines, "RMSE", 3) and re.search(
+        r">0\.\d{3}</text>", dot_chart(lines, "", 3)
+    )
 
 
 def test_page_shows_names_as_text_and_fetches_nothing(tmp_path: Path) -> None:
     record, lines = judged(tmp_path)
-    write_tables(record, lines, tmp_path, "data & more")
+    write_tables(record, probe_of(record), lines, tmp_path, "data & more")
     text = (tmp_path / "index.html").read_text()
     tags = Tags(text).seen
     assert not {tag for tag, _ in tags} & {"script", "link", "img", "iframe", "object", "a", "image", "use"}

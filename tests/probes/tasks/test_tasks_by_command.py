@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from probes.cli import commands
+from probes.report import records
 from probes.tasks.table import TASKS
 from tests.probes.data.test_tracks import arrays
 from tests.probes.small_depth import write_folder
@@ -38,8 +38,8 @@ def test_all_three_at_once_and_again(checkpoint: Path, data: Path, tmp_path: Pat
     assert first.exit_code == 0, first.output
     page = (out / "index.html").read_text()
     for name, units in (("depth", 2), ("homography", 2), ("tracking", 1)):
-        stored = json.loads((out / f"{name}.json").read_text())
-        assert len(stored["units"]) == units and stored["settings"]["height"] == 32
+        stored = records.read(out).last_run(name)
+        assert stored is not None and len(stored.data) == units and stored.settings["height"] == 32
         rows = list(csv.DictReader((out / f"{name}.csv").open()))
         assert {row["source"] for row in rows} == {"encoder", "random_decoder", "flowfeat"}
         assert f'id="{name}"' in page

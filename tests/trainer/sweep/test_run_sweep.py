@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,23 @@ def test_a_failing_run_is_named_and_the_others_go_on(tmp_path: Path, shards: Pat
 def test_a_child_that_only_says_it_is_done_has_failed(tmp_path: Path, shards: Path) -> None:
     outcome, _ = sweep(planned(tmp_path, shards), lambda run, resume: (sys.executable, "-c", "pass"))
     assert set(outcome.failed.values()) == {"it ended without finishing the run"} and len(outcome.failed) == 4
+
+
+OUTSIDE = '[[rows]]\nname = "fresh"\ntrained_by = "bench/other.py"\nsettings = { "loss.sigma" = 0.2 }\n'
+
+
+def test_a_row_that_another_program_trains_gets_its_settings_and_is_left_alone(tmp_path: Path, shards: Path) -> None:
+    plan = planned(tmp_path, shards, HEAD + ROWS + OUTSIDE)
+    outcome, listener = sweep(plan, succeed)
+    assert outcome == SweepOutcome(4, 0, {}, False) and not [name for name in listener.order if "fresh" in name]
+    assert [load_config(run.settings_file).loss.sigma for run in plan.outside] == [0.2, 0.2]
+    view = SweepView(plan, 1, Console(file=open(os.devnull, "w")))
+    assert view.rows()[-1].status == "left to bench/other.py (0 of 2 seeds trained)"
+    for run in plan.outside:
+        subprocess.run(pretend(run), check=True)
+    sweep(planned(tmp_path, shards, HEAD + ROWS + OUTSIDE), succeed)
+    row = read_record(tmp_path / "out").rows[-1]
+    assert [run.status for run in row.runs] == ["finished", "finished"] and row.trained_by == "bench/other.py"
 
 
 def test_jobs_run_beside_each_other_with_their_share_of_threads(
