@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @click.option("--passes", default=16, show_default=True)
 @click.option("--workers", default=2, show_default=True)
 @click.option("--plain/--no-plain", default=True, help="Also run the plain engine.")
+@click.option("--rounds", default=2, show_default=True, help="With --against.")
 @click.option(
     "--against", type=click.Path(exists=True, path_type=Path), help="Another checkout to compare CPU times with."
 )
