@@ -35,6 +35,10 @@ BASE    ?=
 DEMO    ?= runs/demo$(if $(filter-out 0,$(SEED)),-$(SEED))
 SEED    ?= 0
 
+# Without any ...=DIR, probe-all takes the demo's run and the generator's own data.
+PROBED_DATA = $(filter-out file,$(origin DAVIS)) $(filter --davis --depth --images --tracks --segmentation --shards,$(PROBE))
+PROBED_RUN  = $(if $(strip $(PROBED_DATA)),$(RUN),$(if $(filter file,$(origin RUN)),$(DEMO),$(RUN)))
+
 # The demo's sweep is trained and judged on the demo's data unless others are named.
 DEMO_SWEEP   := $(filter configs/sweeps/demo.toml,$(SWEEP))
 SWEEP_SHARDS  = $(if $(and $(DEMO_SWEEP),$(filter file,$(origin SHARDS))),data/shards/demo-$(SEED),$(SHARDS))
@@ -44,7 +48,7 @@ SWEEP_DATA    = $(strip $(if $(SWEEP_DAVIS),--davis $(SWEEP_DAVIS)) $(PROBE))
 # SHARDS_RAFT=dir names the set that rows with shards = "RAFT" want.
 SWEEP_SETS    = $(foreach each,$(filter SHARDS_%,$(.VARIABLES)),--set $(patsubst SHARDS_%,%,$(each))=$($(each)))
 
-.PHONY: help demo demo-data test lint extract-flow train sweep probe probe-all report verify bench clean
+.PHONY: help demo demo-data test lint extract-flow train sweep probe probe-data probe-all report verify bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -53,13 +57,14 @@ help:
 	@echo "make lint            ruff and mypy"
 	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=...] [WEIGHTS=file] [PASSES=8] [SHARDS=dir] [EXTRACT='...']"
 	@echo "make verify          SHARDS=dir: check every byte of a shard set"
-	@echo "make train           SHARDS=dir RUN=dir [DATASET=kinetics|ytvos|...: configs/<it>.toml, else real.toml; or CONFIG=file]"
+	@echo "make train           SHARDS='dir ...' RUN=dir [DATASET=kinetics|ytvos|...: configs/<it>.toml, else real.toml; or CONFIG=file]"
 	@echo "                     [TRAIN='key=value ...']; continues a run that was stopped"
 	@echo "make sweep           SWEEP=file.toml [SHARDS=dir] [SHARDS_NAME=dir ...] [DAVIS=dir] [JOBS=n] [OUT=dir] [BASE=config] [TRAIN='key=value ...']:"
 	@echo "                     train every row of a sweep, judge it where DAVIS is given (or PROBE='--depth dir', ...); by default the"
 	@echo "                     demo's. See docs/sweeps.md"
 	@echo "make probe           RUN=dir DAVIS=dir [PROBE='...']: the VOS linear probe"
-	@echo "make probe-all       RUN=dir DAVIS=dir: every probe that has data"
+	@echo "make probe-all       every probe, on the demo's model and the generator's own data (minutes, CPU, no data set)"
+	@echo "make probe-all       RUN=dir DAVIS=dir [PROBE='--depth dir ...']: every probe that has data"
 	@echo "make report          RUN=dir: build the report's pages again"
 	@echo "make bench           BENCH='--videos DIR --davis DIR --shards DIR': measure, append to bench/results.csv"
 	@echo "make clean           remove caches and $(VENV); data/ and runs/ stay"
@@ -94,7 +99,7 @@ verify: $(READY)
 	$(PY) -m pipeline verify $(SHARDS)
 
 train: $(READY)
-	$(PY) -m trainer train --config $(CONFIG) --shards $(SHARDS) --out $(RUN) $(if $(wildcard $(RUN)/config.toml),--resume) $(TRAIN)
+	$(PY) -m trainer train --config $(CONFIG) $(SHARDS:%=--shards %) --out $(RUN) $(if $(wildcard $(RUN)/config.toml),--resume) $(TRAIN)
 
 # Exit status 3: all rows were tried and some failed; the others are judged all the same.
 sweep: $(READY) $(if $(and $(DEMO_SWEEP),$(filter file,$(origin SHARDS))),demo-data)
@@ -107,8 +112,14 @@ sweep: $(READY) $(if $(and $(DEMO_SWEEP),$(filter file,$(origin SHARDS))),demo-d
 probe: $(READY)
 	$(PY) -m probes vos --model $(RUN)/flowfeat.safetensors --davis $(DAVIS) --out $(RUN)/report $(PROBE)
 
-probe-all: $(READY)
-	$(PY) -m probes all --model $(RUN)/flowfeat.safetensors --davis $(DAVIS) --out $(RUN)/report $(PROBE)
+probe-data: $(READY)
+	$(PY) -m pipeline synth --out data/demo-$(SEED) --seed $(SEED) --videos 0 --davis-sequences 6 --stills 72
+	$(PY) -m pipeline synth --out data/demo-$(SEED)/unseen --seed 1000$(SEED) --videos 8 --davis-sequences 0
+	$(PY) -m pipeline extract --dataset synthetic --root data/demo-$(SEED)/unseen/videos --out data/demo-$(SEED)/shards --flow dis --passes 1 --seed $(SEED)
+
+probe-all: $(READY) $(if $(strip $(PROBED_DATA)),,probe-data)
+	$(PY) -m probes all --model $(PROBED_RUN)/flowfeat.safetensors --run $(PROBED_RUN) --out $(PROBED_RUN)/report \
+	  $(if $(strip $(PROBED_DATA)),$(if $(filter-out file,$(origin DAVIS)),--davis $(DAVIS)),--embedded data/demo-$(SEED) --seed $(SEED)) $(PROBE)
 
 report: $(READY)
 	$(PY) -m probes report --out $(RUN)/report

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from common.cores import usable_cores
 from common.parent_death import signal_with_parent
 
 KILL_AFTER_S = 10.0
@@ -70,7 +71,7 @@ def threads_each(places: list[Slot]) -> int:
     """The CPU threads of each child, so that together they have what the machine has; 0, which is no limit, on GPUs."""
     if any(place.environment for place in places):
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return max(1, cores // len(places))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ import torch
 from common.command import PlainError, Suggesting, one_line_errors
 from common.device import pick_device
 from common.progress import ProgressDisplay
+from probes import embedded
 from probes.data.images import PAPER_HEIGHT_PX
 from probes.options import CommaSeparated, Option
-from probes.report.build import rebuild
+from probes.report.build import RUN, rebuild
 from probes.report.tables import Section
 from probes.run import Request, run_tasks
 from probes.sources.flowfeat import open_checkpoint
@@ -35,7 +37,7 @@ from probes.sources.request import SourceRequest
 from probes.sources.request import options as source_options
 from probes.sources.table import usual_names
 from probes.sweep.command import sweep_commands
-from probes.task import Task
+from probes.task import Scalar, Task
 from probes.tasks.table import TASKS
 from probes.visualize import draw, find_pictures
 
@@ -85,18 +87,24 @@ def _decorated(command: Callable[..., None], options: Sequence[Callable[[Any], A
     return command
 
 
-def _given(task: type[Task], values: dict[str, Any]) -> Task:
-    """The task with what was named on the command line."""
+def _named(task: type[Task], values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a task that were named on the command line."""
     named = {name: values[option.parameter] for name, option in task.options().items()}
-    return task(**{name: value for name, value in named.items() if value is not None})
+    return {name: value for name, value in named.items() if value is not None}
 
 
-def _request(known: tuple[type[Task], ...], values: dict[str, Any]) -> Request:
+def _given(task: type[Task], values: dict[str, Any]) -> Task:
+    return task(**_named(task, values))
+
+
+def _request(known: tuple[type[Task], ...], values: dict[str, Any], **about: Scalar) -> Request:
     if values["threads"] is not None:
         torch.set_num_threads(values["threads"])
-    taken = {name: values[name] for name in ("model", "out", "seed", "teacher", "device", "run_dir")}
+    taken = {name: values[name] for name in ("model", "out", "seed", "teacher", "device")}
     sources = (*values["sources"], *values["own_sources"])
-    return Request(**taken, sources=sources, known=known, source_request=SourceRequest.of(values))
+    if values["run_dir"] is not None:
+        about[RUN] = str(values["run_dir"])
+    return Request(**taken, sources=sources, known=known, about=about, source_request=SourceRequest.of(values))
 
 
 def _show(section: Section, out: Path, *, as_json: bool) -> None:
@@ -138,11 +146,17 @@ def _all_command(known: tuple[type[Task], ...]) -> click.Command:
 
     @one_line
     def run(**values: Any) -> None:
-        ready = [task for task in (_given(kind, values) for kind in known) if task.has_data()]
+        folder, about = values["embedded"], {}
+        if folder is None:
+            ready = [task for task in (_given(kind, values) for kind in known) if task.has_data()]
+        else:
+            ready, about = embedded.tasks(known, folder, partial(_named, values=values)), {embedded.ABOUT: str(folder)}
+            click.echo(embedded.note(folder), err=True)
         if not ready:
             needed = [option.flag for task in known for option in task.options().values() if option.data]
-            raise ValueError(f"no probe has data: give {' or '.join(f'{flag} DIR' for flag in dict.fromkeys(needed))}")
-        for section in run_tasks(ready, _request(known, values)):
+            choices = " or ".join(f"{flag} DIR" for flag in dict.fromkeys(needed))
+            raise ValueError(f"no probe has data: give {choices}, or --embedded DIR for the generator's own")
+        for section in run_tasks(ready, _request(known, values, **about)):
             _show(section, values["out"], as_json=values["as_json"])
 
     flags: dict[str, Option] = {}
@@ -152,6 +166,7 @@ def _all_command(known: tuple[type[Task], ...]) -> click.Command:
             if same.default != option.default:
                 flags[option.flag] = replace(same, default=None)  # no one default is true of all tasks
     options = [_task_option(option, required=False) for option in flags.values()]
+    options.append(click.option("--embedded", type=PATH, help=embedded.HELP))
     return click.command("all", help="Run every probe whose data is given.")(_decorated(run, [*options, *RUN_OPTIONS]))
 
 

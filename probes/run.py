@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from common.device import device_name, pick_device
 from common.progress import ProgressDisplay
 from probes.report import records
-from probes.report.build import RUN, rebuild
+from probes.report.build import rebuild
 from probes.report.pictures import PictureFolder
 from probes.report.records import CHANCE, Protocol, Records, RunLine, UnitLine
 from probes.report.store import SHORT, differing, mean_of
@@ -30,14 +30,14 @@ from probes.sources.identity import identity_sha256
 from probes.sources.lattice import LatticeMeter
 from probes.sources.request import UNASKED, SourceRequest
 from probes.sources.table import check_names, create_sources
-from probes.task import Context, Row, Task, Unit
+from probes.task import Context, Row, Settings, Task, Unit
 
 Todo = list[tuple[Unit, list[Source]]]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a run needs to know besides its tasks. known: every task that the report is to show. run_dir: whose training it shows."""
+    """What a run needs to know besides its tasks. known: every task that the report is to show. about: see `Task.about`."""
 
     model: Path
     out: Path
@@ -46,7 +46,7 @@ class Request:
     teacher: bool
     device: str
     known: tuple[type[Task], ...]
-    run_dir: Path | None = None
+    about: Settings = field(default_factory=dict)
     source_request: SourceRequest = UNASKED
 
 
@@ -131,9 +131,7 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
             weights = weights_of(sources, checkpoint)
             job = Job(task, protocol, weights, records.read(request.out), request, device, display)
             _say_what_is_there(job)
-            about = {**task.about(), "device": device.type}
-            if request.run_dir is not None:
-                about[RUN] = str(request.run_dir)
+            about = {**task.about(), **request.about, "device": device.type}
             meter, before = LatticeMeter(), job.records.last_run(task.name)
             stored = before.about if before and before.weights == weights else {}
             run = RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, data, weights,
@@ -142,7 +140,7 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
             _measure(job, units, sources if task.timed else meter.watched(sources))
             if found := meter.lines({}):
                 job.note(replace(run, at=now(), about={**run.about, **found}))
-        made = rebuild(request.out, request.known, request.run_dir)
+        made = rebuild(request.out, request.known)
         sections.append(next(section for section in made if section.task is type(task)))
     return sections
 

@@ -141,9 +141,9 @@ class Slots:
 def fill_rows(source: SampleSource, plan: Plan, batch: Batch, rows: Ints | slice) -> list[Failure]:
     """Read the samples of `rows` of a batch into its arrays; returns what had to be replaced."""
     failures: list[Failure] = []
-    visits = plan.order.visits(batch.positions[rows])
-    for row, sample, neighbour in zip(np.arange(len(batch.positions))[rows].tolist(), *visits, strict=True):
-        position = int(batch.positions[row])
+    visits = plan.order.visits(batch.positions)
+    for row in np.arange(len(batch.positions))[rows].tolist():
+        position, sample, neighbour = int(batch.positions[row]), visits.sample[row], visits.neighbour[row]
         for attempt in range(1, MAX_REPLACEMENTS + 1):
             try:
                 quantum_px = source.read_into(int(sample), int(neighbour), batch.buffers(row))

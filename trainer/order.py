@@ -46,10 +46,11 @@ def uniforms(seed: int, purpose: int, positions: Ints, lanes: int) -> NDArray[np
 
 
 def permute(ranks: Ints, n: int, keys: NDArray[np.uint64]) -> Ints:
-    """Image of `ranks` in [0, n) under the permutation of [0, n) named by `keys` (one key per element)."""
+    """Image of `ranks` in [0, n) under the permutation of [0, n) named by `keys` (one key per element, or one for all)."""
     half_bits = max(_LEAST_HALF_BITS, ((n - 1).bit_length() + 1) // 2)
     shift, mask = _U64(half_bits), _U64((1 << half_bits) - 1)
     out = np.asarray(ranks, np.int64).astype(_U64)
+    keys = np.broadcast_to(keys, len(out))
     walking = np.ones(len(out), bool)
     while walking.any():  # a cycle comes back inside, on average after domain / n turns: at most 4 beyond tiny sets
         left, right = out[walking] >> shift, out[walking] & mask

@@ -2,7 +2,7 @@
 
 Flows come in as [2, h, w] in standardised units (zero mean, unit deviation per channel over the whole map), a share goes back.
 The strength of an edge is the length of the forward differences of both channels in both directions. True edges are where it
-exceeds `TRUE_JUMP`; of the readout as many pixels are taken, its strongest, so that its scale plays no part (ridge regression
+exceeds `TRUE_JUMP`; of the readout as many pixels are taken at most, its strongest, so that its scale plays no part (ridge regression
 shrinks it). They are matched as DAVIS matches boundaries (`davis.py`): F within 0.8 % of the diagonal, 3 px at 224.
 """
 
@@ -15,6 +15,8 @@ from probes.metrics.davis import Mask, edge_accuracy, tolerance_px
 
 TRUE_JUMP = 0.25
 """In standard deviations of the flow, per pixel: an object's edge of 2 deviations, spread over 8 pixels, still counts."""
+FLAT = 1e-3
+"""Below this share of the largest strength there is no edge: a readout of few values is flat between its jumps."""
 FEWEST_SHARE = 1e-3
 """Below this share of edge pixels a flow has no edges to be found."""
 
@@ -37,10 +39,10 @@ def true_edges(flow_chw: Flow) -> Mask | None:
 
 
 def strongest(strength_hw: NDArray[np.float64], count: int) -> Mask:
-    """The `count` pixels of the largest strength; of equal ones the first."""
+    """The `count` pixels of the largest strength, of equal ones the first; fewer where the rest is flat."""
     picked = np.zeros(strength_hw.size, bool)
     picked[np.argsort(-strength_hw, axis=None, kind="stable")[:count]] = True
-    return picked.reshape(strength_hw.shape)
+    return picked.reshape(strength_hw.shape) & (strength_hw > FLAT * strength_hw.max())
 
 
 def motion_edge_accuracy(truth_chw: Flow, strength_hw: NDArray[np.float64]) -> float | None:

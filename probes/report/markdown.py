@@ -73,4 +73,5 @@ def markdown_text(sections: Sequence[Section], training: Training | None = None)
     if training is not None:
         made.append(escape(f"Trained in {training.name}: {training.summary()}"))
     made.append(_set(tables.made_table(sections)))
-    return "\n".join([*map(section_text, sections), "\n\n".join(made) + "\n"])
+    top = [escape(note) + "\n" for note in tables.embedded_notes(sections)]
+    return "\n".join([*top, *map(section_text, sections), "\n\n".join(made) + "\n"])

@@ -155,6 +155,10 @@ def contents(sections: Sequence[Section]) -> str:
     return f"<nav><ul>{''.join(entries)}</ul></nav>"
 
 
+def _embedded(sections: Sequence[Section]) -> str:
+    return "".join(f'<p class="warn">{escape(note)}</p>' for note in tables.embedded_notes(sections))
+
+
 def training_html(training: Training | None) -> str:
     if training is None:
         return ""
@@ -184,7 +188,7 @@ def page(sections: Sequence[Section], out: Path, training: Training | None = Non
 </head>
 <body>
 <h1>What the features are worth</h1>
-{contents(sections)}
+{_embedded(sections)}{contents(sections)}
 {body}
 </body>
 </html>

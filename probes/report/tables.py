@@ -10,7 +10,9 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from probes import embedded
 from probes.report.records import CHANCE, FILE
 from probes.report.store import Results, differing, mean_of
 from probes.task import Task
@@ -171,6 +173,14 @@ def difference_note(section: Section, other: Section) -> str:
     data = "" if same_names else f"other {section.task.unit.many}"
     told = "; ".join(filter(None, [changes, data])) or "other data under the same names"
     return f"Differs from the table above: {told}."
+
+
+def embedded_notes(sections: Sequence[Section]) -> list[str]:
+    """A sentence per folder of the generator's that tables stand on."""
+    folders = dict.fromkeys(
+        str(one.results.about[embedded.ABOUT]) for one in sections if embedded.ABOUT in one.results.about
+    )
+    return [embedded.note(Path(folder)) for folder in folders]
 
 
 def made_notes(sections: Sequence[Section]) -> list[str]:

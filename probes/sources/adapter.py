@@ -192,6 +192,11 @@ class Adapted:
         return self.same_width(tokens)
 
 
+@dataclass(frozen=True)
+class BothMaps(Encoding):
+    """Of a network that gives tokens and a dense map of its own, which does not stand for them."""
+
+
 @dataclass(frozen=True, eq=False)
 class ModuleEncoder:
     """An encoder, or an upsampler with its backbone in it."""
@@ -224,7 +229,7 @@ class ModuleEncoder:
                 raise ValueError(f"{adapted.name} gives {_kind(result)} instead of two maps, tokens and dense")
             low, high = (adapted.checked(one, pictures) for one in result)
             adapted.same_width(high)
-            return Encoding(images, low, (adapted.dense(high, size),))
+            return BothMaps(images, low, (adapted.dense(high, size),))
         high = adapted.same_width(adapted.checked(result, pictures))
         return Encoding(images, self._tokens(images, high), (adapted.dense(high, size),))
 
@@ -245,11 +250,11 @@ def as_source(name: str, module: nn.Module, call: Call, backbone: Encoder, model
     device = next(model.parameters()).device
     adapted = Adapted(name, module.to(device).eval().requires_grad_(False), call)
     if not call.takes_features:
-        alone = call.alone and call.result != "tokens and dense"
 
         def split(encoding: Encoding) -> Features:
             high = encoding.hooked_bdgf[0] if encoding.hooked_bdgf else None
-            return Features(encoding.low_bdgf, high, alone and high is not None)
+            alone = call.alone and high is not None and not isinstance(encoding, BothMaps)
+            return Features(encoding.low_bdgf, high, alone)
 
         return Source(name, ModuleEncoder(adapted), split, modules=(module,), spec=repr(call))
     if call.backbones and model.variant not in call.backbones:

@@ -85,6 +85,10 @@ class Depth(Task):
     headline: ClassVar = "rmse"
     long_units: ClassVar = True
 
+    embedded: ClassVar = {
+        "root": "depth", "side_px": 128, "iterations": 150, "batch": 4, "learning_rate": 2e-3, "bins": 64, "farthest_m": 20.0
+    }  # fmt: skip
+
     root: Path | None = field(
         default=None,
         metadata=option(

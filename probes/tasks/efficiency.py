@@ -62,10 +62,13 @@ class Efficiency(Task):
     metrics: ClassVar = _metrics()
     headline: ClassVar = "rate_224"
     timed: ClassVar = True
-    embedded: ClassVar = {"budget_s": 5.0}
+    embedded: ClassVar = {"wanted": True, "budget_s": 5.0}
 
     budget_s: float = field(
         default=20.0, metadata=option("--efficiency-budget", float, "Seconds for a size of a source at most.")
+    )
+    wanted: bool = field(
+        default=False, metadata=option("--efficiency", bool, "Measure the cost of the features with `all` too.")
     )
 
     def __post_init__(self) -> None:
@@ -74,6 +77,10 @@ class Efficiency(Task):
 
     def settings(self) -> Settings:
         return {"batch": 1, "budget_s": self.budget_s}
+
+    def has_data(self) -> bool:
+        """It needs none, and takes its time: `all` leaves it out unless it is asked for."""
+        return self.wanted
 
     def units(self) -> list[ThisDevice]:
         return [ThisDevice(self)]
@@ -98,7 +105,10 @@ class ThisDevice:
     task: Efficiency
     name: ClassVar = "this device"
     facts: ClassVar[Mapping[str, int]] = {}
-    steps: ClassVar = len(SIZES_PX)
+
+    @property
+    def steps(self) -> int:
+        return len(SIZES_PX)
 
     def fingerprint(self) -> str:
         return "random picture"
@@ -111,15 +121,17 @@ class ThisDevice:
         weights = sum(
             one.nbytes for module in source.modules for one in {id(p): p for p in module.parameters()}.values()
         )
-        values, left_out = {"parameters": parameters / 1e6}, ""
+        values, notes = {"parameters": parameters / 1e6}, ["batch 1"]
         before: tuple[int, float] | None = None
         for size in SIZES_PX:
             side = size // source.encoder.size_multiple * source.encoder.size_multiple
             least_s = 0.0 if before is None else PASSES * before[1] * (side / before[0]) ** 2
             if side == 0 or least_s > self.task.budget_s:
-                reason = "too small for the encoder" if side == 0 else f"at least {least_s:.0f} s"
-                left_out = f"; {size} px left out, {reason}, over the budget of {self.task.budget_s:g} s"
-                log.warning("%s%s", source.name, left_out)
+                over = f"at least {least_s:.2g} s, over the budget of {self.task.budget_s:g} s"
+                reason = over if side else "too small for the encoder"
+                told = f"{size} px left out, {reason}"
+                log.warning("%s: %s", source.name, told)
+                notes.append(told)
                 context.step(1)
                 continue
             run = _pass(source, side, context)
@@ -129,7 +141,7 @@ class ThisDevice:
             values[f"rate_{size}"] = 1 / taken
             before = side, taken
             context.step(1)
-        return Row(f"batch 1{left_out}", values)
+        return Row("; ".join(notes), values)
 
 
 def _pass(source: Source, side_px: int, context: Context) -> Callable[[], Features]:

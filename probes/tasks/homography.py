@@ -66,6 +66,8 @@ class HomographyMatching(Task):
     metrics: ClassVar = _metrics()
     headline: ClassVar = "mean"
 
+    embedded: ClassVar = {"folder": "segmentation/val", "height_px": 160, "views": 2, "points": 128}
+
     folder: Path | None = field(
         default=None,
         metadata=option("--images", click.Path(path_type=Path), "Folder of pictures, without labels.", data=True),

@@ -6,9 +6,9 @@ on (NeurIPS 2025, Eq. 4), asked of any features. Per video R2, end-point error a
 constant and the best affine flow of crop 2, which need no features (`trainer/holdout.py` has the formulas).
 
 The protocol is ours. A source's dense map is read where it has one, else its tokens, resized bilinearly. Features are divided by
-their root mean square over crop 1, so that `--motion-alpha` means the same for all (a decoder's LayerNorm gives 1 already).
-Training takes 1 (the paper's), which asks features for flow in few strong directions, as FlowFeat learns to have it; here it is
-0.01, so that weaker ones of other sources count too. No future frame is seen: what can be read out is what moves together, not how fast.
+their root mean square over crop 1, so that a ridge strength means the same for all (a decoder's LayerNorm gives 1 already).
+0.1 is that of the published training on YouTube-VOS; a stronger one costs sources most that were not trained for it, a weaker
+one fits features without motion to noise. No future frame is seen: what can be read out is what moves together, not how fast.
 
 The picture of the paper's Fig. 6: the pair of each shown video whose flow is worst, by its own confidence where the set
 keeps it, else by the first source's error: its flow, what the features explain of it, and the features.
@@ -77,7 +77,7 @@ class Motion(Task):
         Metric("edges", "motion edges F", percent=True),
     )
     headline: ClassVar = "R2"
-    embedded: ClassVar = {"root": "shards", "side_px": 128, "most_videos": 12}
+    embedded: ClassVar = {"root": "shards", "side_px": 128, "most_videos": 8, "most_pairs": 2}
 
     root: Path | None = field(
         default=None,
@@ -88,7 +88,7 @@ class Motion(Task):
     most_videos: int = field(
         default=24, metadata=option("--motion-videos", int, "Videos at most, evenly over the set.")
     )
-    alpha: float = field(default=0.01, metadata=option("--motion-alpha", float, "Ridge strength of the readout."))
+    alpha: float = field(default=0.1, metadata=option("--motion-alpha", float, "Ridge strength of the readout."))
 
     def __post_init__(self) -> None:
         for name in ("side_px", "most_pairs", "most_videos"):

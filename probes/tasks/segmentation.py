@@ -7,16 +7,15 @@ pictures of a few examples. Pictures and labels are the middle square (see `data
     segmentation            FlowFeat's protocol (NeurIPS 2025, section B.3): a linear head on tokens, the attention probe with a
                             decoder; batch 32, lr 1e-4, weight decay 1e-3, 256 px. The paper trains for up to 100,000
                             iterations, here it is 2,000 unless asked otherwise. It says Adam, here it is AdamW: queries
-                            start nearly equal, so the attention's weights get gradients (1e-7) far below Adam's decay term
-                            (6e-5) and are pulled to zero before they have learnt anything.
+                            start nearly equal, and gradients of the attention's weights (1e-7) lose against Adam's decay (6e-5).
     segmentation-linear     the upsamplers' protocol (JAFAR, NAF): a linear layer on dense features at 448 px; AdamW, lr 5e-4,
                             weight decay 0.01, batch 2, 20 epochs.
     segmentation-knn        no training (Hummingbird): a bank of labelled cells, 30 neighbours by cosine, 224 px. With a decoder
                             a cell holds the tokens and the decoder's map at twice the token grid, each of unit length.
 
-Memory: pictures stream, never more than a batch; features of the train split are kept between iterations only when all of
-them fit into --feature-memory. A bank takes up to --bank-memory per source. The paper's batches go through the network in
-parts of one 480p frame's pixels on a CPU and of eight on a GPU.
+Memory: pictures stream, never more than a batch; features of the train split are kept between iterations only when all fit
+into --feature-memory. A bank takes up to --bank-memory per source. Batches go through the network in parts of one 480p frame's
+pixels on a CPU and of eight on a GPU.
 """
 
 from __future__ import annotations
@@ -102,12 +101,9 @@ class SegmentationTask(Task):
         wrong = [label for label in ignored if not label.isdigit() or int(label) > IGNORED]
         if wrong:
             raise ValueError(f"ignored label {wrong[0]!r} must be a number from 0 to {IGNORED}")
+        numbers = [int(label) for label in ignored]
         return open_segmentation(
-            self.root,
-            layout=self.layout,
-            split=self.split,
-            classes_file=self.classes_file,
-            ignored=[int(label) for label in ignored],
+            self.root, layout=self.layout, split=self.split, classes_file=self.classes_file, ignored=numbers
         )
 
     def units(self) -> list[DataSetUnit]:
@@ -186,6 +182,10 @@ class AttentionSegmentation(SegmentationTask):
     )
     refines: ClassVar = True
 
+    embedded: ClassVar = {
+        "root": "segmentation", "size_px": 128, "iterations": 150, "batch": 8, "learning_rate": 1e-2
+    }  # fmt: skip
+
     size_px: int = _size(256)
     iterations: int | None = _iterations(2000, "Steps of training; the paper takes up to 100,000.")
     batch: int = _batch(32)
@@ -231,6 +231,10 @@ class LinearSegmentation(SegmentationTask):
     epochs: ClassVar = 20
     refines: ClassVar = True
 
+    embedded: ClassVar = {
+        "root": "segmentation", "size_px": 128, "iterations": 150, "batch": 4, "learning_rate": 5e-3
+    }  # fmt: skip
+
     size_px: int = _size(448)
     iterations: int | None = _iterations(None, f"Steps of training.  [default: {epochs} epochs]")
     batch: int = _batch(2)
@@ -267,6 +271,8 @@ class KnnSegmentation(SegmentationTask):
         "No training: every cell takes the classes of its 30 nearest neighbours by cosine among the cells of the train split. "
         "With a decoder, cells hold tokens and the decoder's map and are finer. Scored on another split; per cent."
     )
+
+    embedded: ClassVar = {"root": "segmentation", "size_px": 128}
 
     size_px: int = _size(224)
     cells_per_token: int = field(

@@ -79,6 +79,8 @@ class Tracking(Task):
     headline: ClassVar = "first"
     main_metrics: ClassVar = ("first", "first_ceiling", "strided", "strided_ceiling")
 
+    embedded: ClassVar = {"root": "davis", "side_px": 160}
+
     root: Path | None = field(
         default=None,
         metadata=option(

@@ -53,6 +53,7 @@ class LinearVos(VosTask):
     )
 
     refines: ClassVar = True
+    embedded: ClassVar = {"root": "davis", "height_px": 160}
 
     height_px: int = field(default=PAPER_HEIGHT_PX, metadata=option("--height", int, "Input height, px."))
     iterations: int = field(

@@ -67,6 +67,8 @@ class KnnVos(VosTask):
         "Propagation sees them averaged to the token grid."
     )
 
+    embedded: ClassVar = {"root": "davis", "height_px": 160}
+
     protocol: str = field(
         default=DINO480.name, metadata=option("--knn-protocol", click.Choice(list(SETTINGS)), "Published settings.")
     )
