@@ -191,7 +191,8 @@ class Due(NamedTuple):
 def _plan(shards: ShardSets, order: SampleOrder, config: Config, objective: type[Objective], place: Place) -> Plan:
     """This rank's share of the run's batches."""
     sizes = (config.train.batch_size, shards.image_size, shards.flow_size)
-    return Plan(order, *sizes, rank=place.rank, ranks=place.count, members=frozenset(objective.members))
+    mine, members = {"rank": place.rank, "ranks": place.count}, frozenset(objective.members)
+    return Plan(order, *sizes, **mine, members=members, neighbours=config.data.neighbours)
 
 
 def _held_out(

@@ -29,7 +29,7 @@ class Pixels(NamedTuple):
     """A batch on the device as it is stored; None for what the objective does not ask for.
 
     images_bhwc uint8 [b, S, S, 3], flow_b2hw int16 [b, 2, s, s] in units of quantum_px float32 [b], neighbours_bhwc uint8
-    [b, S, S, 3], confidence_bhw uint8 [b, s, s].
+    [b, S, S, 3], confidence_bhw uint8 [b, s, s]; with K > 1 neighbours of each sample flow, quantum and confidence are [b, K, ...].
     """
 
     images_bhwc: Tensor
@@ -41,7 +41,8 @@ class Pixels(NamedTuple):
 
 class Views(NamedTuple):
     """Two crops per sample, all float32: normalised frames [b, 3, h, w], the standardised flow of each [b, 2, h, w], the
-    neighbour's frame there [b, 3, h, w], the flow's confidence [b, 1, h, w] in 0..1; None for what was not asked for."""
+    neighbour's frame there [b, 3, h, w], the flow's confidence [b, 1, h, w] in 0..1; None for what was not asked for. With K > 1
+    neighbours of each sample their flows lie one after the other, [b, 2 K, h, w], as do their confidences, [b, K, h, w]."""
 
     image1: Tensor
     image2: Tensor
@@ -151,11 +152,14 @@ def cut_views(pixels: Pixels, boxes: Boxes, *, view_size: int, source_size: int)
     assert image1 is not None and image2 is not None
     flow = neighbours = confidence = None
     if pixels.flow_b2hw is not None and pixels.quantum_px is not None:
-        flow = standardise_flow(pixels.flow_b2hw.float().mul_(pixels.quantum_px.view(-1, 1, 1, 1)))
+        pairs_n2hw = pixels.flow_b2hw.reshape(-1, *pixels.flow_b2hw.shape[-3:])
+        flow = standardise_flow(pairs_n2hw.float().mul_(pixels.quantum_px.reshape(-1, 1, 1, 1)))
+        flow = flow.reshape(len(pixels.flow_b2hw), -1, *flow.shape[-2:])
     if pixels.neighbours_bhwc is not None:
         neighbours = _source(pixels.neighbours_bhwc, source_size)
     if pixels.confidence_bhw is not None:
-        confidence = pixels.confidence_bhw[:, None].float() / 255
+        stored = pixels.confidence_bhw
+        confidence = (stored if stored.ndim == 4 else stored[:, None]).float() / 255
     return Views(image1, image2, *both(flow), *both(neighbours), *both(confidence))
 
 
