@@ -23,6 +23,7 @@ def main(videos: str | None, davis: str | None, shards: str | None) -> None:
     jobs: list[tuple[str, list[str], str, str | None]] = [
         ("codec.py", [], "--davis", davis),
         ("extraction.py", [], "--videos", videos),
+        ("break_even.py", [], "--videos", videos),
         ("loader.py", [], "--shards", shards),
         ("train_step.py", size, "--shards", shards),
     ]

@@ -1,11 +1,16 @@
-"""Stage 1 on a folder of real clips with DIS flow: videos, samples and pairs per second, whole process, wall clock.
+"""Stage 1 on a folder of real clips: the engine beside its estimator alone, beside a plain engine, and beside another checkout.
 
-python bench/extraction.py --videos DIR
+    python bench/extraction.py --videos DIR                       # dis, then raft-small with random weights
+    python bench/extraction.py --videos DIR --flow sea-raft-m --weights random:0 --device cuda --workers 16
+    python bench/extraction.py --videos DIR --against CHECKOUT    # CPU time of the whole command, before and after
+
+All figures of a row come from one run. On a machine that others use, wall-clock rates say little; the CPU times per pair hold.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,41 +18,148 @@ import time
 from pathlib import Path
 
 import click
+import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.extraction_engine import Case, run_alone, run_engine, run_plain, windows_in_memory
 from bench.record import record
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @click.command()
 @click.option("--videos", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--passes", default=4, show_default=True)
-def main(videos: Path, passes: int) -> None:
-    for workers in (1, 2):
-        with tempfile.TemporaryDirectory() as out:
-            command = [
-                sys.executable,
-                "-m",
-                "pipeline",
-                "extract",
-                "--dataset",
-                "folder",
-                "--root",
-                str(videos),
-                "--out",
-                out,
-            ]
-            command += ["--passes", str(passes), "--workers", str(workers), "--chunk-videos", "8", "--json"]
-            began = time.perf_counter()
-            done = subprocess.run(
-                command, check=True, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1]
-            )
-            seconds = time.perf_counter() - began
-        counts = json.loads(done.stdout.splitlines()[-1])
-        note = f"{counts['videos']} clips, {passes} passes, {workers} workers, start-up included"
-        record("extraction", f"videos_per_s_w{workers}", counts["videos"] / seconds, "1/s", note)
-        record("extraction", f"pairs_per_s_w{workers}", sum(counts["pairs"].values()) / seconds, "1/s", note)
-        record("extraction", f"kib_per_sample_w{workers}", counts["bytes"] / 1024 / counts["samples"], "KiB", note)
+@click.option("--flow", help="One estimator; default: dis, and raft-small with one pass.")
+@click.option("--weights")
+@click.option("--device", default="cpu")
+@click.option("--passes", default=16, show_default=True)
+@click.option("--workers", default=2, show_default=True)
+@click.option("--plain/--no-plain", default=True, help="Also run the plain engine.")
+@click.option(
+    "--against", type=click.Path(exists=True, path_type=Path), help="Another checkout to compare CPU times with."
+)
+def main(
+    videos: Path,
+    flow: str | None,
+    weights: str | None,
+    device: str,
+    passes: int,
+    workers: int,
+    plain: bool,
+    against: Path | None,
+) -> None:
+    if against is not None:
+        compare(videos, against, passes, workers)
+        return
+    cases = [Case(videos, flow, weights, device, passes, workers)] if flow else []
+    if not flow:
+        cases = [
+            Case(videos, "dis", passes=passes, workers=workers),
+            Case(videos, "raft-small", "random:0", passes=1, workers=workers),
+        ]
+    for case in cases:
+        measure(case, plain=plain and case.flow == "dis")
+
+
+def measure(case: Case, *, plain: bool) -> None:
+    """All rows of one case."""
+    windows = windows_in_memory(case, 512)
+    flow_processes = case.workers if case.device == "cpu" else 1
+    before = run_alone(case, windows, flow_processes, 10.0)
+    one = run_alone(case, windows, 1, 10.0) if flow_processes > 1 else before
+    engine = run_engine(case)
+    after = run_alone(case, windows, flow_processes, 10.0)  # the machine may have changed meanwhile
+    alone = (before.pairs_per_s + after.pairs_per_s) / 2
+    alone_cpu = (before.cpu_ms_per_pair + after.cpu_ms_per_pair) / 2
+    note = f"{case.flow}, {case.device}, {case.passes} passes, {case.workers} workers, {engine.all_pairs} pairs"
+
+    def row(figure: str, value: float, unit: str, more: str = "") -> None:
+        record("extraction", f"{figure}_{case.flow}", value, unit, ", ".join(filter(None, [note, more])))
+
+    row("engine_pairs_per_s", engine.pairs_per_s, "1/s")
+    row("alone_pairs_per_s", alone, "1/s", f"{flow_processes} processes, frames in memory")
+    row(
+        "engine_over_alone",
+        engine.pairs_per_s / alone,
+        "ratio",
+        f"against {flow_processes} processes that do nothing else",
+    )
+    row(
+        "engine_over_one_alone",
+        engine.pairs_per_s / one.pairs_per_s,
+        "ratio",
+        "against one process that does nothing else",
+    )
+    row("cpu_per_pair", engine.cpu_ms_per_pair, "ms", "all processes")
+    row("cpu_per_pair_alone", alone_cpu, "ms")
+    row("cpu_per_pair_beside_flow", engine.cpu_ms_per_pair - alone_cpu, "ms")
+    row(
+        "flow_share_of_cpu",
+        alone_cpu / engine.cpu_ms_per_pair,
+        "ratio",
+        "the most that engine_over_alone can be on a CPU",
+    )
+    row("flow_waits", engine.flow_waits, "ratio", f"limited by {engine.limited_by}")
+    row("decoding_waits", engine.decoding_waits, "ratio")
+    row("peak_memory", max(engine.memory) / 2**20, "MiB", "proportional set size of all processes")
+    row("memory_growth", engine.growth, "ratio", "peak of the last third over that of the middle third")
+    row("kib_per_pair", engine.bytes / 1024 / engine.all_pairs, "KiB", "image included")
+    if plain:
+        slow = run_plain(case, pairs_per_video=4, most_videos=12)
+        row("plain_pairs_per_s", slow.pairs_per_s, "1/s", "one pair at a time, two seeks, float16 files")
+        row("faster_than_plain", engine.pairs_per_s / slow.pairs_per_s, "ratio")
+        row("less_cpu_than_plain", slow.cpu_ms_per_pair / engine.cpu_ms_per_pair, "ratio")
+        smaller = slow.whole_bytes * engine.all_pairs / engine.bytes
+        row(
+            "smaller_than_plain",
+            smaller,
+            "ratio",
+            f"images included; {slow.flow_bytes / 1024:.0f} KiB of flow per pair there",
+        )
+
+
+def compare(videos: Path, other: Path, passes: int, workers: int) -> None:
+    """CPU time per pair of the whole command with dis, in turns: other, this, other, this."""
+    used: dict[Path, list[float]] = {other: [], ROOT: []}
+    for _ in range(2):
+        for checkout, times in used.items():
+            times.append(_command_ms_per_pair(checkout, videos, passes, workers))
+    case = Case(videos, passes=passes, workers=workers)
+    flow_ms = run_alone(case, windows_in_memory(case, 512), 1, 10.0).cpu_ms_per_pair
+    for name, checkout in (("before", other), ("after", ROOT)):
+        note = f"dis, {passes} passes, {workers} workers, least of two runs, whole command, start-up included"
+        record("extraction", f"cpu_per_pair_command_{name}", min(used[checkout]), "ms", note)
+        record("extraction", f"cpu_per_pair_beside_flow_{name}", min(used[checkout]) - flow_ms, "ms", note)
+
+
+def _command_ms_per_pair(checkout: Path, videos: Path, passes: int, workers: int) -> float:
+    with tempfile.TemporaryDirectory() as home:
+        command = [sys.executable, "-m", "pipeline", "extract", "--dataset", "folder", "--root", str(videos)]
+        command += ["--out", f"{home}/set", "--passes", str(passes), "--workers", str(workers), "--json"]
+        with open(f"{home}/said", "w+") as said:
+            environment = {**os.environ, "PYTHONPATH": str(checkout)}
+            process = subprocess.Popen(command, cwd=checkout, env=environment, stdout=said, stderr=subprocess.DEVNULL)
+            used_s = _cpu_of_family(process)
+            assert process.returncode == 0, command
+            said.seek(0)
+            counts = json.loads(said.read().splitlines()[-1])
+    return 1e3 * used_s / sum(counts["pairs"].values())
+
+
+def _cpu_of_family(process: subprocess.Popen[bytes]) -> float:
+    """Watch it to its end. Processes that are killed without being waited for are in nobody's books, so each is watched by itself."""
+    used: dict[int, float] = {}
+    parent = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            for member in [parent, *parent.children(recursive=True)]:
+                times = member.cpu_times()
+                used[member.pid] = times.user + times.system
+        except psutil.Error:
+            continue
+        time.sleep(0.05)
+    return sum(used.values())
 
 
 if __name__ == "__main__":

@@ -85,17 +85,17 @@ def train_online(config: Config, source: OnlineSource, run_dir: Path, *, console
             log.event(
                 "start", step=0, resumed=False, samples=len(pairs.order), device=str(device), flow=source.flow.name
             )
-            window, unread = Window(0.0), list[Update]()
+            window, updates = Window(0.0), list[Update]()
             for step, batch in enumerate(pairs.batches(), start=1):
                 boxes = draw_boxes(config.train.seed, batch.positions, config.views.crop_scale, source_size)
                 views = cut_views(batch.pixels, boxes, view_size=config.views.image_size, source_size=source_size)
-                unread.append(learner.learn(views))
+                updates.append(learner.learn(views)._replace(shown={}))
                 log.reached(step)
                 last = step == config.train.steps
                 if step % config.log.every == 0 or last:
-                    window.add([update.numbers() for update in unread], config.train.batch_size)
-                    unread.clear()
                     spent = pairs.wait_s + pairs.flow_s
+                    window.add([update.numbers() for update in updates], config.train.batch_size)
+                    updates.clear()
                     log.step(step, {**window.facts(spent), "skipped": pairs.replaced})
                     window = Window(spent)
                 if last:
@@ -112,8 +112,13 @@ def train_online(config: Config, source: OnlineSource, run_dir: Path, *, console
 def open_source(
     config: Config, dataset: str, videos: Path, list_file: Path | None, flow: str, options: EstimatorOptions
 ) -> OnlineSource:
-    """The videos of a layout with the settings of the run's shard set, whose pairs are thereby the same."""
-    settings = ShardSet(config.data.sets[0], allow_partial=config.data.allow_partial).manifest.settings
+    """The videos of a layout with the settings of the run's shard set, whose pairs are thereby the same.
+
+    ValueError where the run has none, or several.
+    """
+    if len(config.data.sets) != 1:
+        raise ValueError(f"data.shards = {config.data.shards!r}: name the one set whose videos are given")
+    settings = ShardSet(Path(config.data.sets[0]), allow_partial=config.data.allow_partial).manifest.settings
     choice = choose(flow, options, image_size=settings.image_size)
     return OnlineSource(tuple(list_videos(dataset, videos, list_file=list_file)), settings, choice)
 

@@ -8,20 +8,20 @@ get round to saving). They inherit the descriptor of a lock: nothing else starts
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from common.cores import usable_cores
+from common.parent_death import signal_with_parent
+
 KILL_AFTER_S = 10.0
 """How long children that were told to end at once may take before they are killed."""
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def threads_each(places: list[Slot]) -> int:
     """The CPU threads of each child, so that together they have what the machine has; 0, which is no limit, on GPUs."""
     if any(place.environment for place in places):
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return max(1, cores // len(places))
 
 
@@ -125,7 +125,7 @@ class Children:
                 env={**os.environ, **slot.environment},
                 start_new_session=True,
                 pass_fds=self._held,
-                preexec_fn=_end_with_parent(),
+                preexec_fn=signal_with_parent(signal.SIGTERM, os.getpid()),
             )
         self._running.append((slot, task, process))
 
@@ -162,15 +162,3 @@ class Children:
 def _send(process: subprocess.Popen[bytes], number: int) -> None:
     with suppress(ProcessLookupError):
         process.send_signal(number)
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """What a child does between fork and exec, so that a parent killed outright leaves nobody training on."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)  # loaded here: after fork only calls are safe
-
-    def arrange() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
-    return arrange

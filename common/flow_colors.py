@@ -67,3 +67,13 @@ def flow_to_color(flow_chw: NDArray[np.floating], max_px: float | None = None) -
     inside = (length <= 1)[..., None]
     rgb = np.where(inside, 1 - length[..., None] * (1 - hue), hue * 0.75)
     return np.where(known[..., None], np.floor(255 * rgb), 0).astype(np.uint8)
+
+
+def wheel_picture(side: int) -> NDArray[np.uint8]:
+    """The legend of `flow_to_color`, uint8 [side, side, 3]: at each place the colour of a motion from the middle to there, fully
+    saturated at the rim; white outside."""
+    across = (np.arange(side) + 0.5) * 2 / side - 1
+    flow = np.stack(np.meshgrid(across, across))
+    disk = flow_to_color(flow, 1.0)
+    disk[np.hypot(*flow) > 1] = 255
+    return disk

@@ -132,17 +132,23 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
             job = Job(task, protocol, weights, records.read(request.out), request, device, display)
             _say_what_is_there(job)
             about = {**task.about(), **request.about, "device": device.type}
-            meter, before = LatticeMeter(), job.records.last_run(task.name)
-            stored = before.about if before and before.weights == weights else {}
+            meter, earlier = LatticeMeter(), _about_before(job)
             run = RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, data, weights,
-                          dict(model), {**about, **meter.lines(stored)}, versions())  # fmt: skip
+                          dict(model), {**about, **meter.lines(earlier)}, versions())  # fmt: skip
             job.note(run)  # before the first minutes are spent: a directory that can't be written to is found out now
             _measure(job, units, sources if task.timed else meter.watched(sources))
-            if found := meter.lines({}):
-                job.note(replace(run, at=now(), about={**run.about, **found}))
+            if (found := {**about, **meter.lines(earlier)}) != run.about:
+                job.note(replace(run, at=now(), about=found))
         made = rebuild(request.out, request.known)
         sections.append(next(section for section in made if section.task is type(task)))
     return sections
+
+
+def _about_before(job: Job) -> Settings:
+    """What the last run of these weights under the same protocol said."""
+    runs = reversed(job.records.runs)
+    same = (run.about for run in runs if run.digest == job.protocol.digest and run.weights == job.weights)
+    return next(same, {})
 
 
 def _say_what_is_there(job: Job) -> None:

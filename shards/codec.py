@@ -232,9 +232,14 @@ def encode_flow(flow_chw: NDArray[np.float32]) -> bytes:
     Raises NonFiniteFlowError or FlowRangeError (both FlowCodecError) for what must not be stored.
     """
     flow_chw = _checked(flow_chw)
-    exponent = pair_exponent(flow_chw)
+    return encode_at(flow_chw, pair_exponent(flow_chw))
+
+
+def encode_at(flow_chw: NDArray[np.float32], exponent: int) -> bytes:
+    """`encode_flow` for whoever has checked the flow and computed its `quantum_exponent` already."""
     # Scaling by a power of two is exact in float32, so the only error is the rounding to an integer.
-    values = np.rint(flow_chw * np.float32(2.0**-exponent)).astype(np.int16)
+    scaled = flow_chw * np.float32(2.0**-exponent)
+    values = np.rint(scaled, out=scaled).astype(np.int16)
     return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(pack(values, exponent))
 
 

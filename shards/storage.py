@@ -151,7 +151,8 @@ class RemoteFolder:
 
     def _request(self, name: str, start: int | None, stop: int | None) -> bytes:
         what = inside(self.place, name) + ("" if start is None else f", bytes {start}-{stop}")
-        attempts = 1 if self.down else self.patience.attempts
+        was_down = self.down
+        attempts = 1 if was_down else self.patience.attempts
         cause: Exception | None = None
         reason = ""
         for attempt in range(attempts):
@@ -173,7 +174,7 @@ class RemoteFolder:
             if len(data) > stop - start:
                 raise StorageError(f"{what}: {reason}; the server does not give ranges of files")
         self.down = True
-        tried = f"after {attempts} attempts" if attempts > 1 else "the storage is down"
+        tried = "one attempt, for the storage is down" if was_down else f"after {attempts} attempts"
         raise StorageError(f"{what}: {reason} ({tried})") from cause
 
     def _ask(self, name: str, start: int | None, stop: int | None) -> bytes:

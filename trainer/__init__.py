@@ -82,12 +82,12 @@ _HOMES = {
     "lattice_share": "trainer.lattice",
     "loss_curve": "trainer.sweep.run_state",
     "read_record": "trainer.sweep.record",
+    "read_sweep_file": "trainer.sweep.sweep_file",
     "mean_flow": "trainer.holdout",
     "Pixels": "trainer.views",
     "predict_flow": "trainer.distill",
     "px_per_unit": "trainer.holdout",
     "training_set": "trainer.model_file",
-    "read_sweep_file": "trainer.sweep.sweep_file",
 }
 
 

@@ -55,8 +55,17 @@ class BlockOrder(SampleOrder):
         self._length = np.diff(self._first, append=len(numbers))
         self._number = numbers[self._first]
         self._epochs: dict[int, Epoch] = {}
+        self._last: tuple[bytes, Ints] | None = None
 
     def rows(self, epochs: Ints, ranks: Ints) -> Ints:
+        asked = epochs.tobytes() + ranks.tobytes()
+        if (
+            self._last is None or self._last[0] != asked
+        ):  # a reader asks for a batch twice: which are mine, and what they are
+            self._last = asked, self._found(epochs, ranks)
+        return self._last[1]
+
+    def _found(self, epochs: Ints, ranks: Ints) -> Ints:
         rows = np.empty(len(ranks), np.int64)
         for epoch, window, here in self._windows(epochs, ranks):
             table = self.epoch(epoch)
@@ -90,7 +99,7 @@ class BlockOrder(SampleOrder):
     def _table(self, epoch: int) -> Epoch:
         taken = [self._share(epoch, number, part) for number, part in enumerate(self.parts) if part.visits]
         block, first, length = (np.concatenate(column) for column in zip(*taken, strict=True))
-        order = permute(np.arange(len(block)), len(block), np.broadcast_to(hashed(self.seed, ORDER, epoch), len(block)))
+        order = permute(np.arange(len(block)), len(block), hashed(self.seed, ORDER, epoch))
         return Epoch(block[order], first[order], np.concatenate(([0], np.cumsum(length[order]))))
 
     def _share(self, epoch: int, number: int, part: Part) -> tuple[Ints, Ints, Ints]:
@@ -100,8 +109,7 @@ class BlockOrder(SampleOrder):
         begin, end = epoch * part.visits, (epoch + 1) * part.visits
         pieces: list[tuple[Ints, Ints, Ints]] = []
         for turn in range(begin // part.samples, -(-end // part.samples)):
-            keys = np.broadcast_to(hashed(self.seed, BLOCKS, number, turn), high - low)
-            blocks = low + permute(np.arange(high - low), high - low, keys)
+            blocks = low + permute(np.arange(high - low), high - low, hashed(self.seed, BLOCKS, number, turn))
             after = turn * part.samples + np.cumsum(self._length[blocks])
             skipped = np.clip(begin - (after - self._length[blocks]), 0, self._length[blocks])
             length = np.minimum(after, end) - (after - self._length[blocks]) - skipped

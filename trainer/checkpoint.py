@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,24 @@ def sole_trainer(run_dir: Path, state: Mapping[str, Any] | None, resume: bool) -
         yield
 
 
-def rounding_changes(run_dir: Path, config: Config) -> list[str]:
-    """Lines "key: old -> new" of the settings that a continued run may change although they change how sums are rounded."""
-    return changed_rounding(load_config(run_dir / CONFIG), config)
+@dataclass(frozen=True)
+class Arithmetic:
+    """What decides how sums are rounded besides the config: CPU threads of torch as they are, ranks of the run."""
+
+    threads: int
+    ranks: int
+
+
+def rounding_changes(run_dir: Path, config: Config, state: Mapping[str, Any], now: Arithmetic) -> list[str]:
+    """Lines "key: old -> new" of what a continued run may change although it changes how sums are rounded."""
+    lines = changed_rounding(load_config(run_dir / CONFIG), config)
+    if "threads" in state:  # the number that was used says more than the setting, which may be 0
+        lines = [line for line in lines if not line.startswith("train.threads:")]
+        if state["threads"] != now.threads:
+            lines.append(f"train.threads: {state['threads']} -> {now.threads}")
+    if state.get("ranks", now.ranks) != now.ranks:
+        lines.append(f"ranks: {state['ranks']} -> {now.ranks}")
+    return lines
 
 
 def record_config(run_dir: Path, config: Config) -> None:

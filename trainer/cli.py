@@ -12,7 +12,9 @@ from pathlib import Path
 import click
 
 from common.command import Suggesting, one_line_errors
+from common.cores import wait_without_spinning
 from trainer.features_command import features_command
+from trainer.onnx_command import onnx_command
 from trainer.sweep.command import sweep_command
 
 INTERRUPTED = 130
@@ -22,23 +24,30 @@ OUT_OF_MEMORY = "use a smaller train.batch_size, a larger train.accumulate or a 
 @click.group(cls=Suggesting, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """Stage 2 of FlowFeat: train a feature decoder on a shard set, export it, look at its features."""
+    wait_without_spinning()
 
 
 main.add_command(sweep_command)
 main.add_command(features_command)
+main.add_command(onnx_command)
 
 
 @main.command("train")
 @click.option(
     "--config", "config_path", type=click.Path(path_type=Path), help="TOML file; without it, the paper's settings."
 )
-@click.option("--shards", type=click.Path(path_type=Path), help="Shard set to train on; overrides data.shards.")
+@click.option(
+    "--shards",
+    multiple=True,
+    show_default=False,
+    help="Shard set to train on, a folder or an address; several to train on together. Overrides data.shards.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the run, such as runs/NAME.")
 @click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @one_line_errors(out_of_memory=OUT_OF_MEMORY)
 def train_command(
-    config_path: Path | None, shards: Path | None, out: Path, resume: bool, overrides: tuple[str, ...]
+    config_path: Path | None, shards: tuple[str, ...], out: Path, resume: bool, overrides: tuple[str, ...]
 ) -> None:
     """Train. Settings come from --config, then KEY=VALUE such as train.steps=500; an unknown key is an error."""
     from trainer.config import load_config
@@ -47,17 +56,17 @@ def train_command(
     held = out / "config.toml"
     if resume and config_path is None and held.is_file():
         config_path = held
-    named = (*overrides, f"data.shards={_quoted(shards)}") if shards else overrides
+    named = (*overrides, f"data.shards={_written(shards)}") if shards else overrides
     config = load_config(config_path, named)
-    if not config.data.shards:
+    if not config.data.sets:
         raise ValueError("no shard set given: use --shards DIR (make extract-flow creates one)")
     outcome = train(config, out, resume=resume)
     if outcome.reason == "interrupted":
         raise click.exceptions.Exit(INTERRUPTED)
 
 
-def _quoted(path: Path) -> str:
-    return json.dumps(str(path))
+def _written(places: tuple[str, ...]) -> str:
+    return json.dumps(places[0] if len(places) == 1 else places)
 
 
 @main.command("export")

@@ -64,6 +64,10 @@ class Config:
             raise ValueError(
                 f"train.warmup_steps = {self.train.warmup_steps} must be fewer than train.steps = {self.train.steps}"
             )
+        if self.data.neighbours > 1 and self.objective.name != "flowfeat":
+            raise ValueError(
+                f'data.neighbours = {self.data.neighbours} is for objective.name = "flowfeat", not {self.objective.name!r}'
+            )
         if self.loss.confidence and self.objective.name != "flowfeat":
             raise ValueError(
                 f'loss.confidence = true is for objective.name = "flowfeat", not {self.objective.name!r}: leave one out'

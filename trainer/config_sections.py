@@ -35,7 +35,9 @@ class DataConfig:
     neighbour. `passes` 0: all; n: the first n anchors of every video. `source_size` 0: twice the view size, at most what is stored
     (the paper crops 224 out of 448). `block_samples`: samples that are read in one go and shuffled with those of `window_blocks`
     such blocks (0: 64 where a set is read from an address, else none; -1: none). `allow_partial`: accept a set that is still
-    growing. `holdout`: share of the videos that are never trained on, for figures while the training runs (0: none)."""
+    growing. `holdout`: share of the videos that are never trained on, for figures while the training runs (0: none).
+    Beyond the paper (docs/ahead.md): `neighbours` of each sample that a step compares with; `motion_samples`, `motion_neighbours`:
+    samples, or a sample's neighbours, are drawn in proportion to this power of their motion (0: all alike)."""
 
     shards: str | tuple[str, ...] = ""
     weights: tuple[float, ...] = setting((), above=0)
@@ -50,6 +52,9 @@ class DataConfig:
     max_failed_share: float = setting(0.5, low=0, high=1)
     allow_partial: bool = False
     holdout: float = setting(0.0, low=0, high=0.9)
+    neighbours: int = setting(1, low=1, high=64)
+    motion_samples: float = setting(0.0, low=-4, high=4)
+    motion_neighbours: float = setting(0.0, low=-4, high=4)
 
     @property
     def sets(self) -> tuple[str, ...]:

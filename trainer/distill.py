@@ -41,6 +41,7 @@ def fit_linear_map(x_bdhw: Tensor, u_b2hw: Tensor, alpha: float, weights_b1hw: T
     regularised like the others. X with its column of ones is never built: the Gram matrix is assembled from the
     features' second moments and their mean. No gradient flows through A: the map is a constant of the step.
     alpha must be positive: a LayerNorm ties the features and the bias, so the plain system is singular.
+    u may be the flows to several neighbours, [b, 2 K, h, w]: K maps at the price of one Gram matrix, [b, d + 1, 2 K].
     weights: weighted least squares, A = (X'WX / tr W + alpha I)^-1 X'Wu / tr W with W = diag(w).
     """
     assert alpha > 0, alpha
@@ -54,7 +55,7 @@ def fit_linear_map(x_bdhw: Tensor, u_b2hw: Tensor, alpha: float, weights_b1hw: T
         gram[:, :d, d] = gram[:, d, :d] = x_bdn.mean(dim=2)
         gram[:, d, d] = 1.0
         gram.diagonal(dim1=1, dim2=2).add_(alpha)
-        right = x_bdn.new_empty(b, d + 1, 2)
+        right = x_bdn.new_empty(b, d + 1, u_b2n.shape[1])
         right[:, :d] = torch.bmm(x_bdn, u_b2n.transpose(1, 2)) / n
         right[:, d] = u_b2n.mean(dim=2)
         # The unchecked factorisation does not wait for the device; broken features turn into NaN, which the

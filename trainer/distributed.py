@@ -17,6 +17,7 @@ which the others see there.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,7 +169,10 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = re.sub(r"^\[\S+:\d+\] ", "", first).partition(". ")[
+            0
+        ]  # without the library's source line and its advice
         raise OtherRank(
             f"another rank of this run is gone or silent (its own message says why): {reason}; start it again with --resume"
         ) from error

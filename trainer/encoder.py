@@ -157,7 +157,7 @@ class FrozenViT(nn.Module):
             position = self.position_for(gh, gw)
             cls_11d, patches_bnd = cls_11d + position[:, :1], patches_bnd + position[:, 1:]
         extra = [self.get_parameter(name) for name in self.spec.rules.extra_tokens]
-        prefix = [t.expand(len(images_bchw), -1, -1) for t in (cls_11d, *extra)]
+        prefix = [t.expand(images_bchw.shape[0], -1, -1) for t in (cls_11d, *extra)]
         tokens_bnd = torch.cat((*prefix, patches_bnd), dim=1)
         hooked: list[Tensor] = []
         for number, block in enumerate(self.blocks[: self.spec.hooks[-1] + 1]):

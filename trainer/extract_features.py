@@ -1,7 +1,8 @@
 """Features of pictures as they come: PIL, numpy or torch, one or many, any size, on the model's device.
 
 A picture becomes a normalised image whose sides the network takes (`prepare`, then resized or padded), the network's plain
-call follows, and the dense map is brought back to the picture's own pixels. Where a picture needs no fitting, the result is
+call follows (or one per tile, see `trainer.tiling`), and
+the dense map is brought back to the picture's own pixels. Where a picture needs no fitting, the result is
 that of the plain call, bit for bit. `FlowFeat.extract` is this function.
 
 Shape legend: B images, D encoder width, C feature channels, p patch side, H x W the picture's pixels, N points.
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from trainer.images import normalise, normalise_unit
 from trainer.model import EncoderDecoder
+from trainer.tiling import choose_tiles, tiled
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +30,18 @@ if TYPE_CHECKING:
 Picture: TypeAlias = "Image | NDArray[Any] | Tensor"
 Points: TypeAlias = "NDArray[Any] | Tensor | Sequence[Sequence[float]]"
 Fit: TypeAlias = Literal["resize", "pad"]
+
+
+@dataclass(frozen=True)
+class Frugality:
+    """How memory is saved on large pictures; see `FlowFeat.extract`."""
+
+    tile: int | None = None
+    overlap: int | None = None
+    memory: int | str | None = None
+
+
+PLAIN = Frugality()
 
 
 @dataclass(frozen=True)
@@ -50,23 +64,35 @@ def extract(
     points: Points | None = None,
     fit: Fit = "resize",
     normalised: bool = False,
+    frugality: Frugality = PLAIN,
 ) -> Extracted | list[Extracted]:
     """See `FlowFeat.extract`."""
     if fit not in ("resize", "pad"):
         raise ValueError(f'fit is "resize" or "pad", not {fit!r}')
     if isinstance(pictures, Sequence) and not isinstance(pictures, str):
         # One after another: sizes may differ, the memory is that of one, and no picture depends on what it came with.
-        return [_extract(model, picture, points, fit, normalised) for picture in pictures]
-    return _extract(model, pictures, points, fit, normalised)
+        return [_extract(model, picture, points, fit, normalised, frugality) for picture in pictures]
+    return _extract(model, pictures, points, fit, normalised, frugality)
 
 
 @torch.no_grad()
-def _extract(model: EncoderDecoder, picture: Picture, points: Points | None, fit: Fit, normalised: bool) -> Extracted:
+def _extract(
+    model: EncoderDecoder, picture: Picture, points: Points | None, fit: Fit, normalised: bool, frugality: Frugality
+) -> Extracted:
     weight = next(model.parameters())
     images_bchw, is_batch = prepare(picture, weight.device, normalised=normalised)
     h, w = int(images_bchw.shape[-2]), int(images_bchw.shape[-1])
     xy_n2 = None if points is None else _checked_points(points, h, w, weight.device)
-    low, high = model(_fitted(images_bchw.to(weight.dtype), model.size_multiple, fit))
+    fitted_bchw = _fitted(images_bchw.to(weight.dtype), model.size_multiple, fit)
+    tiles = choose_tiles(
+        model,
+        (len(fitted_bchw), int(fitted_bchw.shape[-2]), int(fitted_bchw.shape[-1])),
+        tile=frugality.tile,
+        overlap=frugality.overlap,
+        memory=frugality.memory,
+        resized=fit == "resize" and fitted_bchw.shape[-2:] != (h, w),
+    )
+    low, high = model(fitted_bchw) if tiles is None else tiled(model, fitted_bchw, tiles)
     if fit == "pad":
         patch = model.patch_size
         low, high = low[..., : -(-h // patch), : -(-w // patch)], high[..., :h, :w]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from common.feature_colors import ColorBasis, pca_picture
 from shards.files import atomic_file, atomic_path, write_atomic
-from trainer.extract_features import Extracted
+from trainer.extract_features import PLAIN, Extracted, Frugality
 from trainer.flowfeat import FlowFeat
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
@@ -74,10 +74,12 @@ def draw_video(
     shorter_px: int,
     *,
     each: Callable[[int, int, Extracted], None],
+    frugality: Frugality = PLAIN,
 ) -> int:
     """A video's features in color, as the mp4 `out`; the number of frames.
 
-    each: called with every frame's number, how many the container claims, and its features. Raises ValueError for a video
+    each: called with every frame's number, how many the container claims, and its features. frugality: for large frames.
+    Raises ValueError for a video
     without readable frames, OSError where the result cannot be written.
     """
     capture = cv2.VideoCapture(str(source))
@@ -89,7 +91,7 @@ def draw_video(
         with atomic_path(out, keep_suffix=True) as temporary:
             for frame_hwc in _frames(capture):
                 pixels_hwc = resized(Image.fromarray(frame_hwc), shorter_px, model.size_multiple)
-                found = model.extract(pixels_hwc)
+                found = model.extract(pixels_hwc, tile=frugality.tile, memory=frugality.memory)
                 high = found.high.float()
                 if basis is None or writer is None:
                     basis, writer = ColorBasis.fit(high), _video_writer(temporary, fps, *pixels_hwc.shape[:2])

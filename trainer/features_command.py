@@ -27,10 +27,20 @@ from common.command import one_line_errors
 @click.option(
     "--keep-every", default=0, type=click.IntRange(min=0), help="Of a video, features of every nth frame too; 0: none."
 )
+@click.option("--tile", type=click.IntRange(min=1), help="Cut large pictures into tiles of that side, pixels.")
+@click.option("--memory", help="Cut pictures that need more than that, such as 4GiB, into the largest tiles that fit.")
 @click.argument("files", metavar="IMAGES_AND_VIDEOS...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@one_line_errors(out_of_memory="use a smaller --size")
+@one_line_errors(out_of_memory="use --memory, or a smaller --size")
 def features_command(
-    model_path: str, out: Path, size: int, device: str, file_format: str, keep_every: int, files: tuple[Path, ...]
+    model_path: str,
+    out: Path,
+    size: int,
+    device: str,
+    file_format: str,
+    keep_every: int,
+    tile: int | None,
+    memory: str | None,
+    files: tuple[Path, ...],
 ) -> None:
     """Features of pictures: float16 arrays [channels, height, width] and a picture of the first three components each.
 
@@ -40,14 +50,18 @@ def features_command(
     # Here, because they load torch, which --help should not wait for.
     from common.device import pick_device
     from common.progress import ProgressDisplay
-    from trainer.extract_features import Extracted
+    from trainer.extract_features import Extracted, Frugality
     from trainer.feature_files import VIDEO_SUFFIXES, draw_video, read_image, write_features, write_picture
     from trainer.flowfeat import FlowFeat
+    from trainer.tiling import check_tile, parse_bytes
 
     names = distinct_names(files)
     _keep_sources(files, names, out)
     target = pick_device(device)
+    if memory is not None:
+        parse_bytes(memory)  # what is wrong for every file is an error, not a reason to skip each
     model = FlowFeat.from_pretrained(model_path).to(target).eval()
+    check_tile(model, tile)
     out.mkdir(parents=True, exist_ok=True)
     unreadable = 0
 
@@ -62,11 +76,11 @@ def features_command(
                 display.advance()
 
             colored = out / f"{name}.mp4"
-            frames = draw_video(model, path, colored, size, each=each)
+            frames = draw_video(model, path, colored, size, each=each, frugality=Frugality(tile, memory=memory))
         click.echo(f"{path} -> {colored}, {frames} frames")
 
     def image(path: Path, name: str) -> None:
-        found = model.extract(read_image(path, size, model.size_multiple))
+        found = model.extract(read_image(path, size, model.size_multiple), tile=tile, memory=memory)
         written, colored = write_picture(out, name, found, file_format)
         click.echo(f"{path} -> {written} {list(found.high.shape)}, {colored}")
 

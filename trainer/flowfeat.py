@@ -20,7 +20,7 @@ from trainer.encoder_file import read_encoder_file
 from trainer.encoder_reference import is_reference, open_outside
 from trainer.encoder_table import EncoderSpec, spec_of
 from trainer.encoder_weights import fetch_encoder
-from trainer.extract_features import Extracted, Fit, Picture, Points, extract
+from trainer.extract_features import Extracted, Fit, Frugality, Picture, Points, extract
 from trainer.images import normalise
 from trainer.model import EncoderDecoder
 from trainer.model_file import read_model_file
@@ -111,7 +111,15 @@ class FlowFeat(EncoderDecoder):
 
     @overload
     def extract(
-        self, pictures: Picture, *, points: Points | None = None, fit: Fit = "resize", normalised: bool = False
+        self,
+        pictures: Picture,
+        *,
+        points: Points | None = None,
+        fit: Fit = "resize",
+        normalised: bool = False,
+        tile: int | None = None,
+        overlap: int | None = None,
+        memory: int | str | None = None,
     ) -> Extracted: ...
 
     @overload
@@ -122,6 +130,9 @@ class FlowFeat(EncoderDecoder):
         points: Points | None = None,
         fit: Fit = "resize",
         normalised: bool = False,
+        tile: int | None = None,
+        overlap: int | None = None,
+        memory: int | str | None = None,
     ) -> list[Extracted]: ...
 
     def extract(
@@ -131,6 +142,9 @@ class FlowFeat(EncoderDecoder):
         points: Points | None = None,
         fit: Fit = "resize",
         normalised: bool = False,
+        tile: int | None = None,
+        overlap: int | None = None,
+        memory: int | str | None = None,
     ) -> Extracted | list[Extracted]:
         """Features of one picture, or of a list of them (of any sizes, then a list comes back), without gradients.
 
@@ -141,9 +155,16 @@ class FlowFeat(EncoderDecoder):
         the bottom by their last column and row ("pad"); the dense map is brought back to the picture's pixels either way.
         points: [N, 2], (x, y) in pixels of the picture, x to the right, y down; (0, 0) is the centre of the first pixel, so
         whole numbers give `high[:, y, x]` exactly; bilinear between. The same points for every picture.
-        Everything happens, and comes back, on the model's device. Raises ValueError for what is no picture.
+        memory: bytes, or a text such as "4GiB", that the tensors of the call may take at once, weights and pictures not counted
+        (`trainer.tiling.extraction_bytes`); a picture that needs more is cut into overlapping tiles, the largest that fit. tile:
+        their side in pixels, said outright, a multiple of `size_multiple`; a tile as large as the picture is the plain call.
+        overlap: of two tiles in pixels, at least; a quarter of the tile if not said. A tile is a picture of its own to the encoder,
+        so tiled features differ from the plain ones (docs/models.md has by how much).
+        Everything happens, and comes back, on the model's device. Raises ValueError for what is no picture, and where `memory` does
+        not suffice.
         """
-        return extract(self, pictures, points=points, fit=fit, normalised=normalised)
+        frugality = Frugality(tile, overlap, memory)
+        return extract(self, pictures, points=points, fit=fit, normalised=normalised, frugality=frugality)
 
     @staticmethod
     def normalise(images_bhwc: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -28,8 +30,16 @@ def normalise_unit(images_bchw: Tensor) -> Tensor:
 
 
 def _standardise_(pixels_bchw: Tensor) -> Tensor:
-    mean, std = (pixels_bchw.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = _constants(pixels_bchw.device)
     return pixels_bchw.sub_(mean).div_(std)
+
+
+@lru_cache
+def _constants(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation as [3, 1, 1] on the device; made once, because sending them there makes the host wait for it."""
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 def denormalise(image_chw: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from common.cache import cache_dir
 from common.command import nearest
 from common.download import PATIENCE, Patience, Progress
 from trainer.families import family_of_variant
+from trainer.model import EncoderDecoder
 from trainer.published import Published, WeightsFile, fetch_published
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,14 @@ def licence_of(name: str) -> str:
     if family is not None and family.non_commercial:
         return f"{_LICENCE} (decoder) and {family.licence} (the {family.title} encoder in the same file): no commercial use"
     return _LICENCE
+
+
+def licence_of_model(model: EncoderDecoder) -> str:
+    """Of the weights of any model that was loaded: an official one's, else the encoder's, as the rest is its trainer's own."""
+    words = model.encoder_source.split()
+    if words[:2] == ["official", "model"] and words[2] in OFFICIAL_MODELS:
+        return licence_of(words[2])
+    return model.encoder_licence
 
 
 def fetch_official(name: str, *, patience: Patience = PATIENCE, progress: Progress | None = None) -> Official:

@@ -15,13 +15,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.preference import Preference, pick_column, pick_columns
+
 Ints = NDArray[np.int64]
 _U64 = np.uint64
 _GOLDEN = _U64(0x9E3779B97F4A7C15)
 _FEISTEL_ROUNDS = 8
 _LEAST_HALF_BITS = 4  # halves of fewer bits have too few round functions for all orders to be equally likely
 # Purposes keep the streams of one seed apart.
-ORDER, _NEIGHBOUR, VIEWS, SET_ROUND, BLOCKS, WINDOW = 1, 2, 3, 4, 5, 6
+ORDER, _NEIGHBOUR, VIEWS, SET_ROUND, BLOCKS, WINDOW, _SAMPLE, _NEIGHBOURS = 1, 2, 3, 4, 5, 6, 7, 8
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -46,10 +48,11 @@ def uniforms(seed: int, purpose: int, positions: Ints, lanes: int) -> NDArray[np
 
 
 def permute(ranks: Ints, n: int, keys: NDArray[np.uint64]) -> Ints:
-    """Image of `ranks` in [0, n) under the permutation of [0, n) named by `keys` (one key per element)."""
+    """Image of `ranks` in [0, n) under the permutation of [0, n) named by `keys` (one key per element, or one for all)."""
     half_bits = max(_LEAST_HALF_BITS, ((n - 1).bit_length() + 1) // 2)
     shift, mask = _U64(half_bits), _U64((1 << half_bits) - 1)
     out = np.asarray(ranks, np.int64).astype(_U64)
+    keys = np.broadcast_to(keys, len(out))
     walking = np.ones(len(out), bool)
     while walking.any():  # a cycle comes back inside, on average after domain / n turns: at most 4 beyond tiny sets
         left, right = out[walking] >> shift, out[walking] & mask
@@ -71,8 +74,11 @@ class SampleOrder:
     """The run's sequence of (sample, neighbour), from the index alone.
 
     `trainable_mask` is bool [samples, K]: which neighbours' flow may be trained on. `columns` restricts K further.
-    Samples without any are left out; `len()` is the number that remains, which is one epoch.
+    Samples without any are left out; `len()` is the number that remains, which is one epoch. `preference`, over `samples`: which
+    samples and neighbours come more often than others (None: all alike).
     """
+
+    preference: Preference | None = None
 
     def __init__(self, trainable_mask: NDArray[np.bool_], *, seed: int, columns: Sequence[int] | None = None) -> None:
         mask = np.asarray(trainable_mask, bool).copy()
@@ -99,13 +105,31 @@ class SampleOrder:
         return None
 
     def visits(self, positions: Ints) -> Visits:
-        """What is seen at these positions of the run (any int64 >= 0). Neighbours are uniform among trainable ones."""
+        """What is seen at these positions of the run (any int64 >= 0). Neighbours are uniform among trainable ones, or by the
+        preference."""
         positions = np.asarray(positions, np.int64)
-        rows = self.rows(*np.divmod(positions, len(self)))
-        allowed = self._mask[rows]
-        pick = np.floor(uniforms(self.seed, _NEIGHBOUR, positions, 1)[:, 0] * allowed.sum(axis=1)).astype(np.int64)
+        rows = self._preferred(positions)
+        allowed, draws = self._mask[rows], uniforms(self.seed, _NEIGHBOUR, positions, 1)[:, 0]
+        if self.preference is not None:
+            return Visits(self.samples[rows], pick_column(self.preference.columns(rows, allowed), draws))
+        pick = np.floor(draws * allowed.sum(axis=1)).astype(np.int64)
         neighbour = (np.cumsum(allowed, axis=1) > pick[:, None]).argmax(axis=1)
         return Visits(self.samples[rows], neighbour.astype(np.int64))
+
+    def several(self, positions: Ints, count: int) -> Visits:
+        """As `visits`, with `count` neighbours of every sample, [n, count]: different ones where it has so many, else repeated."""
+        positions = np.asarray(positions, np.int64)
+        rows = self._preferred(positions)
+        allowed = self._mask[rows]
+        weights = (self.preference or Preference()).columns(rows, allowed)
+        draws = uniforms(self.seed, _NEIGHBOURS, positions, allowed.shape[1])
+        return Visits(self.samples[rows], pick_columns(weights, draws, count))
+
+    def _preferred(self, positions: Ints) -> Ints:
+        rows = self.rows(*np.divmod(positions, len(self)))
+        if self.preference is None:
+            return rows
+        return self.preference.rows(rows, uniforms(self.seed, _SAMPLE, positions, 1)[:, 0])
 
 
 def batch_positions(step: int, batch_size: int, *, rank: int = 0, ranks: int = 1) -> Ints:

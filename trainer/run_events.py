@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.cores import usable_cores
 from trainer.batch import Failure
+from trainer.checkpoint import Arithmetic
 from trainer.config import Config, flatten
 from trainer.distributed import Ranks
 from trainer.lattice import lattice_share
@@ -28,11 +30,13 @@ LATTICE_SAMPLES = 4  # of a step's batch: full-resolution features are large, an
 
 @dataclass(frozen=True)
 class Beginning:
-    """Where a run begins: after how many steps, from which set's checkpoint (None: anew), with which other rounding."""
+    """Where a run begins: after how many steps, from which set's checkpoint (None: anew), with which other rounding, with how
+    many threads and ranks."""
 
     step: int
     earlier_set: str | None
     rounding: list[str]
+    arithmetic: Arithmetic
 
 
 def announce(
@@ -49,11 +53,16 @@ def announce(
         shards=shards.identity,
         sets=[asdict(facts) for facts in shards.facts(order.samples)],
         device=str(learner.device),
+        **asdict(beginning.arithmetic),
         encoder_source=learner.model.encoder_source,
         config=jsonable(config),
     )
+    threads, ranks = beginning.arithmetic.threads, beginning.arithmetic.ranks
+    where = (
+        str(learner.device) if learner.device.type != "cpu" else f"cpu ({threads} thread{'s' if threads > 1 else ''})"
+    )
     log.say(
-        f"{config.encoder.variant} on {learner.device}, {len(order)} samples from {shards.place}"
+        f"{config.encoder.variant} on {where}{f', {ranks} ranks' if ranks > 1 else ''}, {len(order)} samples from {shards.place}"
         + (f" ({left_out} more have no usable flow)" if left_out else "")
         + (f", continuing after step {step}" if beginning.earlier_set is not None else "")
     )
@@ -61,6 +70,14 @@ def announce(
         log.event("set_changed", step=step, before=beginning.earlier_set, now=shards.identity)
         log.say("note: the shard set is not the one of the checkpoint; the order of samples changes from here on")
 
+    if config.train.precision == "fp32" and learner.device.type == "cuda":
+        log.say(
+            "note: train.precision = fp32; bf16 is several times faster here (ridge and losses stay fp32): train.precision=bf16"
+        )
+    if learner.device.type == "cpu" and threads > usable_cores():
+        log.say(
+            f"note: this run uses {threads} threads on {usable_cores()} cores, as it began; train.threads changes that"
+        )
     if config.log.tensorboard:
         log.say(f"curves while it runs: tensorboard --logdir {shlex.quote(str(log.run_dir))}")
     if beginning.rounding:

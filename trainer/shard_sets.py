@@ -135,6 +135,16 @@ class ShardSets:
         """bool [samples, K]: which neighbours' flow may be trained on."""
         return self._spread([one.trainable_mask for one in self.sets])
 
+    @property
+    def std_px(self) -> NDArray[np.float64]:
+        """float [samples, K, 2]: deviation of each channel of the flow, pixels; 0 where a set stores no such neighbour."""
+        whole = np.zeros((len(self), len(self.offsets), 2))
+        for one, columns, start in zip(self.sets, self._columns, self._starts, strict=False):
+            for column, own in enumerate(columns):
+                if own >= 0:
+                    whole[start : start + len(one), column] = one.std_px[:, own]
+        return whole
+
     def stored_mask(self, member: OptionalMember) -> NDArray[np.bool_]:
         """bool [samples, K]: for which neighbours of which samples an optional member is stored."""
         return self._spread([one.stored_mask(member) for one in self.sets])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,9 +24,9 @@ from trainer.batch import Plan
 from trainer.config import Config
 from trainer.config_sections import LogConfig
 from trainer.curves import write_curves
-from trainer.device import keep_freed_memory, training_device
+from trainer.device import cpu_threads, keep_freed_memory, training_device
 from trainer.distributed import Place, Ranks, Stop, joined
-from trainer.feed import on_device
+from trainer.feed import DataWait, on_device
 from trainer.holdout import HeldOut
 from trainer.interrupts import Interrupts
 from trainer.learner import Learner, check_sizes
@@ -69,8 +69,6 @@ def train(
     started = time.monotonic()
     place = Place.of_environment()
     objective = objective or objective_of(config)
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
     device = training_device(config, place)
     place.check_batch(config.train.batch_size, config.train.accumulate)
     if device.type == "cpu":
@@ -80,7 +78,9 @@ def train(
     plan = _plan(shards, order, config, objective, place)
     held_out = _held_out(shards, config, objective, place)
     state = checkpoint.find(run_dir, config, resume)
-    rounding = checkpoint.rounding_changes(run_dir, config) if state else []
+    arithmetic = checkpoint.Arithmetic(cpu_threads(config, place, state.get("threads") if state else None), place.count)
+    rounding = checkpoint.rounding_changes(run_dir, config, state, arithmetic) if state else []
+    torch.set_num_threads(arithmetic.threads)
     first_step, saved = (int(state["step"]),) * 2 if state else (0, -1)
 
     # Workers are forked before anything touches the GPU; the run's directory is made once nothing speaks against the run.
@@ -105,11 +105,12 @@ def train(
         ):
             if ranks.writes:
                 checkpoint.record_config(run_dir, config)
-            beginning = Beginning(first_step, str(state["shards"]) if state else None, rounding)
+            beginning = Beginning(first_step, str(state["shards"]) if state else None, rounding, arithmetic)
             announce(log, config, shards, order, learner, beginning)
             if held_out and state is None and ranks.writes:
                 log.holdout(0, held_out.evaluate(learner.objective, device, source_size, learner.model.patch_size))
-            window, tally = Window(loader.wait_s, state and state.get("window")), Tally(shards.keys, ranks)
+            waited, tally = DataWait(loader, device), Tally(shards.keys, ranks)
+            window = Window(waited.seconds(), state and state.get("window"))
             skipped = Skipped(log, shards, ranks)
             step, state = first_step, None
 
@@ -119,7 +120,7 @@ def train(
                 late = config.train.max_minutes and time.monotonic() - started >= 60 * config.train.max_minutes
                 return "max_minutes" if late and step > first_step else None
 
-            batches = on_device(loader, device, first_step)
+            batches = on_device(loader, device, first_step, waited)
             for batch in ranks.together(batches, wish) if step < config.train.steps else ():
                 boxes = draw_boxes(config.train.seed, batch.host.positions, config.views.crop_scale, source_size)
                 views = cut_views(batch.pixels, boxes, view_size=config.views.image_size, source_size=source_size)
@@ -135,11 +136,11 @@ def train(
                     window.add(tally.read(), config.train.batch_size)
                     skipped.collect()
                 if due.log:
-                    log.step(
-                        step,
-                        step_facts(config, learner, window, loader.wait_s, order, step, skipped.count, update.shown),
+                    facts = step_facts(
+                        config, learner, window, waited.seconds(), order, step, skipped.count, update.shown
                     )
-                    window = Window(loader.wait_s)
+                    log.step(step, facts)
+                    window = Window(waited.seconds())
                 if due.picture and ranks.writes:
                     last_part = views.rows(-(len(views.image1) // config.train.accumulate), None)
                     log.picture(step, "training", learner.objective.picture(last_part, update.shown))
@@ -150,13 +151,15 @@ def train(
                 if last:
                     break
                 if due.checkpoint:
-                    saved = _save(log, run_dir, step, learner, shards, config, window)
+                    saved = _save(
+                        log, run_dir, step, learner, shards, config, asdict(arithmetic) | {"window": window.state()}
+                    )
 
             reason = ranks.stop or "steps"
             if saved != step:
                 window.add(tally.read(), config.train.batch_size)
                 skipped.collect()
-                _save(log, run_dir, step, learner, shards, config, window)
+                _save(log, run_dir, step, learner, shards, config, asdict(arithmetic) | {"window": window.state()})
             model_file = None
             if reason != "interrupted":
                 model_file = run_dir / "flowfeat.safetensors"
@@ -188,7 +191,8 @@ class Due(NamedTuple):
 def _plan(shards: ShardSets, order: SampleOrder, config: Config, objective: type[Objective], place: Place) -> Plan:
     """This rank's share of the run's batches."""
     sizes = (config.train.batch_size, shards.image_size, shards.flow_size)
-    return Plan(order, *sizes, rank=place.rank, ranks=place.count, members=frozenset(objective.members))
+    mine, members = {"rank": place.rank, "ranks": place.count}, frozenset(objective.members)
+    return Plan(order, *sizes, **mine, members=members, neighbours=config.data.neighbours)
 
 
 def _held_out(
@@ -220,12 +224,12 @@ def _open_log(run_dir: Path, config: Config, first_step: int, console: bool, ran
 
 
 def _save(
-    log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSets, config: Config, window: Window
+    log: RunLog, run_dir: Path, step: int, learner: Learner, shards: ShardSets, config: Config, more: dict[str, object]
 ) -> int:
     """Write a checkpoint; every step before it has been read, so nothing in it can be other than finite."""
     if learner.ranks.writes:
-        facts = {"shards": shards.identity, "variant": config.encoder.variant, "window": window.state()}
-        path = checkpoint.save(run_dir, step, {**facts, **learner.state_dict()}, config.log.keep_checkpoints)
+        state = {"shards": shards.identity, "variant": config.encoder.variant, **more, **learner.state_dict()}
+        path = checkpoint.save(run_dir, step, state, config.log.keep_checkpoints)
         log.event("checkpoint", step=step, file=str(path.relative_to(run_dir)))
         write_curves(run_dir)
     return step

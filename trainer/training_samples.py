@@ -19,6 +19,7 @@ from trainer.block_order import BlockOrder
 from trainer.config import Config
 from trainer.mixed_order import MixedOrder
 from trainer.order import SampleOrder
+from trainer.preference import Preference, edges_within, motion_weights, sample_weights
 from trainer.shard_sets import ShardSets
 
 KEEP_OPTION: dict[OptionalMember, str] = {"neighbour": "--keep-neighbours", "confidence": "--keep-confidence"}
@@ -59,7 +60,43 @@ def sample_order(
             offsets = f" at offsets {list(config.data.offsets)}" if config.data.offsets else ""
             apart = f" outside the share of videos held out (data.holdout = {config.data.holdout:g})"
             raise ValueError(reason + offsets + (apart if config.data.holdout else ""))
-    return _order(sets, usable, columns, config.train.seed)
+    _check_neighbours(sets, config, members, usable.shape[1] if columns is None else len(columns))
+    order = _order(sets, usable, columns, config.train.seed)
+    order.preference = _preference(sets, config, order, chosen=usable, columns=columns)
+    return order
+
+
+def _check_neighbours(sets: ShardSets, config: Config, members: frozenset[Member], most: int) -> None:
+    """ValueError where a sample cannot have data.neighbours neighbours."""
+    asked = config.data.neighbours
+    if asked > most:
+        raise ValueError(f"data.neighbours = {asked}: samples of {sets.place} have {most} neighbours to draw from")
+    if asked > 1 and "neighbour" in members:
+        raise ValueError(
+            f"data.neighbours = {asked}: the training objective reads one neighbour's frame, so it takes 1"
+        )
+
+
+def _preference(
+    sets: ShardSets, config: Config, order: SampleOrder, *, chosen: NDArray[np.bool_], columns: list[int] | None
+) -> Preference | None:
+    """By motion, as data.motion_samples and data.motion_neighbours say; None where both are 0.
+
+    Where samples are read in blocks they are preferred within their block only, so that the blocks are read as evenly as ever.
+    """
+    by_sample, by_neighbour = config.data.motion_samples, config.data.motion_neighbours
+    if not (by_sample or by_neighbour):
+        return None
+    usable = chosen.copy()
+    if columns is not None:
+        usable[:, [k for k in range(usable.shape[1]) if k not in columns]] = False
+    usable, std_px = usable[order.samples], sets.std_px[order.samples]
+    edges = None
+    if by_sample:
+        set_of_row = np.repeat(np.arange(len(sets.sizes)), sets.sizes)
+        groups = (sets.blocks if sets.window_blocks else set_of_row)[order.samples]
+        edges = edges_within(sample_weights(motion_weights(std_px, usable, by_sample)), groups)
+    return Preference(edges, motion_weights(std_px, usable, by_neighbour) if by_neighbour else None)
 
 
 def _order(sets: ShardSets, usable: NDArray[np.bool_], columns: list[int] | None, seed: int) -> SampleOrder:

@@ -93,12 +93,30 @@ def distill(
 ) -> Distilled:
     """Fit on the teacher's view, predict in the student's, compare: total = grad_weight L_grad + flow_weight L_flow.
 
-    trust: how much each pixel's flow counts in either view, 0..1; None: all alike.
+    trust: how much each pixel's flow counts in either view, 0..1; None: all alike. Where the flows to K neighbours of every
+    sample are given, [b, 2 K, h, w] (and trust [b, K, h, w]), there are K maps, and the losses are the means over them.
     """
     # ridge: the teacher's features -> flow of view 1; the same map on the student's features -> flow of view 2
-    map_bD2 = fit_linear_map(taught_bdhw, u1_b2hw, settings.alpha, trust1_b1hw)
+    map_bD2 = _maps(taught_bdhw, u1_b2hw, settings.alpha, trust1_b1hw)
     predicted = predict_flow(studied_bdhw, map_bD2)
-    return Distilled(*compare(predicted, u2_b2hw, settings, trust2_b1hw), predicted, map_bD2)
+    pairs = u1_b2hw.shape[1] // 2
+    if pairs == 1:
+        return Distilled(*compare(predicted, u2_b2hw, settings, trust2_b1hw), predicted, map_bD2)
+    trust = [None] * pairs if trust2_b1hw is None else trust2_b1hw.split(1, dim=1)
+    terms = [
+        torch.stack(compare(guess, u2, settings, trusted))
+        for guess, u2, trusted in zip(predicted.split(2, dim=1), u2_b2hw.split(2, dim=1), trust, strict=True)
+    ]
+    flow, grad, total = torch.stack(terms).mean(dim=0)
+    return Distilled(flow, grad, total, predicted, map_bD2)
+
+
+def _maps(taught_bdhw: Tensor, u_b2hw: Tensor, alpha: float, trust_b1hw: Tensor | None) -> Tensor:
+    """The maps of all neighbours, side by side; each needs a system of its own only where its pixels are trusted differently."""
+    if trust_b1hw is None:
+        return fit_linear_map(taught_bdhw, u_b2hw, alpha)
+    pairs = zip(u_b2hw.split(2, dim=1), trust_b1hw.split(1, dim=1), strict=True)
+    return torch.cat([fit_linear_map(taught_bdhw, u, alpha, trust) for u, trust in pairs], dim=2)
 
 
 def compare(

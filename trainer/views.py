@@ -10,6 +10,7 @@ Shapes: b samples, h x w pixels of a view, S side of stored frames, s side of st
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ class Pixels(NamedTuple):
     """A batch on the device as it is stored; None for what the objective does not ask for.
 
     images_bhwc uint8 [b, S, S, 3], flow_b2hw int16 [b, 2, s, s] in units of quantum_px float32 [b], neighbours_bhwc uint8
-    [b, S, S, 3], confidence_bhw uint8 [b, s, s].
+    [b, S, S, 3], confidence_bhw uint8 [b, s, s]; with K > 1 neighbours of each sample flow, quantum and confidence are [b, K, ...].
     """
 
     images_bhwc: Tensor
@@ -40,7 +41,8 @@ class Pixels(NamedTuple):
 
 class Views(NamedTuple):
     """Two crops per sample, all float32: normalised frames [b, 3, h, w], the standardised flow of each [b, 2, h, w], the
-    neighbour's frame there [b, 3, h, w], the flow's confidence [b, 1, h, w] in 0..1; None for what was not asked for."""
+    neighbour's frame there [b, 3, h, w], the flow's confidence [b, 1, h, w] in 0..1; None for what was not asked for. With K > 1
+    neighbours of each sample their flows lie one after the other, [b, 2 K, h, w], as do their confidences, [b, K, h, w]."""
 
     image1: Tensor
     image2: Tensor
@@ -103,8 +105,11 @@ def sample_view(x_bchw: Tensor, theta_b23: Tensor, size_hw: tuple[int, int]) -> 
     Used with one theta on the frame and on its flow, whose resolution may differ: theta is in relative coordinates.
     Flow values are not rescaled by the crop.
     """
-    grid = F.affine_grid(theta_b23, [len(x_bchw), 1, *size_hw], align_corners=False)
-    return F.grid_sample(x_bchw, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return _sample(x_bchw, F.affine_grid(theta_b23, [len(x_bchw), 1, *size_hw], align_corners=False))
+
+
+def _sample(x_bchw: Tensor, grid_bhw2: Tensor) -> Tensor:
+    return F.grid_sample(x_bchw, grid_bhw2, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def standardise_flow(flow_b2hw: Tensor, *, pixels: bool = True) -> Tensor:
@@ -115,10 +120,17 @@ def standardise_flow(flow_b2hw: Tensor, *, pixels: bool = True) -> Tensor:
     """
     if pixels:
         height, width = flow_b2hw.shape[-2:]
-        flow_b2hw = flow_b2hw * flow_b2hw.new_tensor([2 / width, 2 / height]).view(1, 2, 1, 1)
+        flow_b2hw = flow_b2hw * _half_extents(2 / width, 2 / height, flow_b2hw.dtype, flow_b2hw.device)
     mean = flow_b2hw.mean(dim=(-2, -1), keepdim=True)
     std = flow_b2hw.std(dim=(-2, -1), keepdim=True)
-    return (flow_b2hw - mean) / (std + STD_EPS)
+    return (flow_b2hw - mean).div_(std + STD_EPS)
+
+
+@lru_cache
+def _half_extents(dx: float, dy: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[1, 2, 1, 1] on the device; made once, because sending it there makes the host wait for it."""
+    with torch.inference_mode(False):
+        return torch.tensor([dx, dy], dtype=dtype, device=device).view(1, 2, 1, 1)
 
 
 def cut_views(pixels: Pixels, boxes: Boxes, *, view_size: int, source_size: int) -> Views:
@@ -128,22 +140,26 @@ def cut_views(pixels: Pixels, boxes: Boxes, *, view_size: int, source_size: int)
     antialiasing, so the source should be about twice their size. `boxes` are in pixels of that source.
     """
     thetas = [_theta(boxes, view, source_size, pixels.images_bhwc.device) for view in (0, 1)]
+    grids = [F.affine_grid(t, [len(t), 1, view_size, view_size], align_corners=False) for t in thetas]
 
     def both(map_bchw: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         if map_bchw is None:
             return None, None
-        first, second = (sample_view(map_bchw, theta, (view_size, view_size)) for theta in thetas)
+        first, second = (_sample(map_bchw, grid) for grid in grids)
         return first, second
 
     image1, image2 = both(_source(pixels.images_bhwc, source_size))
     assert image1 is not None and image2 is not None
     flow = neighbours = confidence = None
     if pixels.flow_b2hw is not None and pixels.quantum_px is not None:
-        flow = standardise_flow(pixels.flow_b2hw.float() * pixels.quantum_px.view(-1, 1, 1, 1))
+        pairs_n2hw = pixels.flow_b2hw.reshape(-1, *pixels.flow_b2hw.shape[-3:])
+        flow = standardise_flow(pairs_n2hw.float().mul_(pixels.quantum_px.reshape(-1, 1, 1, 1)))
+        flow = flow.reshape(len(pixels.flow_b2hw), -1, *flow.shape[-2:])
     if pixels.neighbours_bhwc is not None:
         neighbours = _source(pixels.neighbours_bhwc, source_size)
     if pixels.confidence_bhw is not None:
-        confidence = pixels.confidence_bhw[:, None].float() / 255
+        stored = pixels.confidence_bhw
+        confidence = (stored if stored.ndim == 4 else stored[:, None]).float() / 255
     return Views(image1, image2, *both(flow), *both(neighbours), *both(confidence))
 
 

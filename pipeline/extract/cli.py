@@ -20,6 +20,7 @@ from common.command import one_line_errors
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
 from pipeline.extract.contact_sheet import choose_samples, contact_sheet, sheet_path, write_png
+from pipeline.extract.devices import devices_of, first_device
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.run import ExtractionRequest, extract, stated
 from pipeline.flow.estimator import EstimatorOptions, choose
@@ -63,12 +64,18 @@ _REQUEST_OPTIONS = (
     click.option(
         "--flow-option", "flow_options", multiple=True, metavar="NAME=VALUE", help="An option of the estimator."
     ),
-    click.option("--device", default="cpu", help="Where the flow network runs: cpu, cuda, cuda:1."),
+    click.option(
+        "--device", default="cpu", help="Where the flow network runs: cpu, cuda (every visible GPU), cuda:0,cuda:1."
+    ),
     click.option("--precision", default="fp32", help="fp32, tf32, bf16 or fp16."),
     click.option(
-        "--workers", default=lambda: os.cpu_count() or 1, show_default="number of cores", type=int, help="Processes."
+        "--workers",
+        default=lambda: os.cpu_count() or 1,
+        show_default="number of cores",
+        type=int,
+        help="Decoding processes, and as many for flow on a CPU or encoding beside GPUs.",
     ),
-    click.option("--batch", default=16, help="Windows per call of the flow estimator."),
+    click.option("--batch", type=int, help="Windows per call of the estimator; default: as it likes."),
     click.option("--deadline", "deadline_s", default=120.0, help="Seconds that decoding one video may take."),
 )
 
@@ -97,11 +104,11 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         device: str,
         precision: str,
         workers: int,
-        batch: int,
+        batch: int | None,
         deadline_s: float,
         **rest: Any,
     ) -> None:
-        options = EstimatorOptions(weights, device, precision, named_values(flow_options))
+        options = EstimatorOptions(weights, first_device(device), precision, named_values(flow_options))
         estimator = choose(flow, options, image_size=image_size)
         settings = Settings(
             dataset=dataset,
@@ -116,7 +123,8 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
             keep_confidence=keep_confidence,
         )
         request = ExtractionRequest(root, out, settings, estimator, list_file, passes, batch, deadline_s)
-        command(request=request, runner=LocalRunner(workers, estimator), **rest)
+        runner = LocalRunner(workers, estimator, devices_of(estimator, device))
+        command(request=request, runner=runner, **rest)
 
     for option in reversed(_REQUEST_OPTIONS):
         wrapped = option(wrapped)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.video.decoder import DecodedAnchor
 from pipeline.window import WindowFlow
 from shards import schema
-from shards.codec import FlowRangeError, channel_std_px, encode_flow, pair_exponent
+from shards.codec import FlowRangeError, channel_std_px, encode_at, quantum_exponent
 from shards.schema import Settings
 from shards.writer import EncodedSample
 
@@ -63,17 +63,18 @@ def encode_pair(
     flow_chw: NDArray[np.float32], confidence_hw: NDArray[np.float32] | None, noise_floor_px: float
 ) -> tuple[bytes | None, PairStatistics]:
     """(member or None, its statistics) of one pair."""
-    if not np.isfinite(flow_chw).all():
+    peak_px = float(np.abs(flow_chw).max())
+    if not np.isfinite(peak_px):  # NaN and infinity reach the maximum
         return None, PairStatistics(schema.NON_FINITE)
+    std = channel_std_px(flow_chw)
     try:
-        data = encode_flow(flow_chw)
+        exponent = quantum_exponent(float(std.min()), peak_px)
     except FlowRangeError:
         return None, PairStatistics(schema.OUT_OF_RANGE)
-    std = channel_std_px(flow_chw)
     mean = flow_chw.reshape(2, -1).mean(axis=1, dtype=np.float64)
-    return data, PairStatistics(
+    return encode_at(flow_chw, exponent), PairStatistics(
         status=schema.STILL if std.min() < noise_floor_px else schema.STORED,
-        quantum_exponent=pair_exponent(flow_chw),
+        quantum_exponent=exponent,
         mean_dx_px=float(mean[0]),
         mean_dy_px=float(mean[1]),
         std_dx_px=float(std[0]),

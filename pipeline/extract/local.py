@@ -1,83 +1,58 @@
-"""Chunks → worker processes on this machine, with nothing lost when one of them dies.
+"""Chunks → this machine's cores and accelerators, all stages at once, with nothing lost when a process dies.
 
-Each worker is a spawned process with its own estimator and decoder child. The parent hands out one chunk at a
-time over a pipe and hears of every video that ends. A worker that dies (killed, out of memory) costs its chunk
-one more try in a fresh worker; a second death fails the chunk. Workers die with the parent.
+    DecodingPool    `workers` killable processes, one video at a time each
+    flow workers    one per device; on a CPU `workers` of them, one thread each, which also encode
+    encoders        `workers` processes beside devices
+    this process    hands out work (`flowing.Production`), writes shards in a thread (`writing.Writer`), tells what happens
+
+Processes talk to this one only and die with it. Pixels lie in memory that they share (`video.arena`). A batch whose worker dies
+goes to a fresh one; what a set holds does not depend on any of it (`batches`).
+CPU networks run on one thread per worker whatever the number of workers, because the number of threads shapes their rounding.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-from collections import deque
+import socket
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from functools import partial
+from multiprocessing.connection import wait
 from types import TracebackType
 
-from common.parent_death import die_with
-from pipeline.extract.runner import ChunkDone, ChunkFailed, ChunkJob, Event, ExtractionError
-from pipeline.extract.stages import run_job
-from pipeline.flow.estimator import EstimatorChoice
-from pipeline.video.decoder import Decoder
+from pipeline.extract.crew import Crew, Crews, Waiting
+from pipeline.extract.decoding import DecodingPool
+from pipeline.extract.flowing import Production
+from pipeline.extract.room import DEPTH
+from pipeline.extract.runner import ChunkDone, ChunkFailed, ChunkJob, Event, StageLoad, VideoReport
+from pipeline.extract.writing import Writer
+from pipeline.flow.estimator import EstimatorChoice, PairsTogether
+from pipeline.video.arena import Arena
 
-TRIES = 2
-
-
-@dataclass(frozen=True)
-class WorkerReady:
-    """A worker's first words. refusal: why it cannot work, in one line."""
-
-    refusal: str = ""
-
-
-def _worker(connection: Connection, parent_pid: int, threads: int) -> None:
-    die_with(parent_pid)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    try:
-        # Received here, not as an argument: unpickling it may import torch, which reads the number of threads only then.
-        choice: EstimatorChoice = connection.recv()
-        estimator = choice.build()
-    except Exception as error:
-        connection.send(WorkerReady(f"the flow estimator cannot be built: {type(error).__name__}: {error}"))
-        return
-    connection.send(WorkerReady())
-    with Decoder() as decoder:
-        while True:
-            try:
-                job: ChunkJob | None = connection.recv()
-            except EOFError:
-                return
-            if job is None:
-                return
-            connection.send(run_job(job, decoder, estimator, connection.send))
-
-
-@dataclass
-class _Slot:
-    """A worker. job: what it is at; None while it starts, and when there is nothing left."""
-
-    process: BaseProcess
-    connection: Connection
-    job: ChunkJob | None = None
-    starting: bool = True
+LOAD_EVERY_S = 2.0
 
 
 class LocalRunner:
-    """A `Runner` of `workers` processes. Raises ValueError when that is none."""
+    """A `Runner` of `workers` decoding processes and as many others. devices: accelerators to run the choice on, each in its own process;
+    none: on the CPU.
 
-    def __init__(self, workers: int, choice: EstimatorChoice) -> None:
+    Raises ValueError when workers is below 1, and for devices that the choice cannot use.
+    """
+
+    def __init__(self, workers: int, choice: EstimatorChoice, devices: Sequence[str] = ()) -> None:
         if workers < 1:
             raise ValueError(f"workers is {workers}; it must be at least 1")
         self.workers, self.choice = workers, choice
-        self._context = get_context("spawn")
-        self._slots: list[_Slot] = []
-        self._queue: deque[ChunkJob] = deque()
-        self._tries: dict[int, int] = {}
+        self._choices: list[EstimatorChoice | None] = [choice] * workers
+        if devices:
+            if not isinstance(choice, PairsTogether):
+                raise ValueError(f"{choice.name} does not run on {', '.join(devices)}; leave the device out")
+            self._choices = [choice.on_device(device) for device in devices]
+        self._on_devices = bool(devices)
+        self._arenas: tuple[Arena, Arena] | None = None
+        self._crews: Crews | None = None
 
     def __enter__(self) -> LocalRunner:
         return self
@@ -85,88 +60,128 @@ class LocalRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for slot in self._slots:
-            slot.process.kill()
-        for slot in self._slots:
-            slot.process.join()
-        self._slots.clear()
+        if self._crews is not None:
+            for crew in (self._crews.flow, self._crews.encoders):
+                if crew is not None:
+                    crew.close()
+            self._crews.decoders.close()
+            self._crews = None
+        if self._arenas is not None:
+            for arena in self._arenas:
+                arena.close()
+            self._arenas = None
 
-    def _start(self) -> _Slot:
-        ours, theirs = self._context.Pipe()
-        threads = max(1, (os.cpu_count() or 1) // self.workers)
-        process = self._context.Process(target=_worker, args=(theirs, os.getpid(), threads))
-        process.start()
-        theirs.close()
-        with suppress(OSError):  # a worker that is dead already is found when it is listened to
-            ours.send(self.choice)
-        return _Slot(process, ours)
+    @property
+    def processes(self) -> int:
+        """Workers that have been started and not ended."""
+        if self._crews is None:
+            return 0
+        encoders = self._crews.encoders.members if self._crews.encoders is not None else []
+        return len(self._crews.flow.members) + len(encoders)
 
     def prepare(self, jobs: int) -> None:
-        """Start the workers and wait until the first has built its estimator."""
-        self._slots = [self._start() for _ in range(min(self.workers, jobs))]
-        if self._slots:
-            first = wait([slot.connection for slot in self._slots])[0]
-            self._welcome(next(slot for slot in self._slots if slot.connection is first))
-
-    def _welcome(self, slot: _Slot) -> None:
-        try:
-            ready: WorkerReady = slot.connection.recv()
-        except (EOFError, OSError):
-            slot.process.join()
-            raise ExtractionError(
-                f"a worker died while building the flow estimator (exit code {slot.process.exitcode}; -9 often means out of "
-                "memory): use fewer --workers"
-            ) from None
-        if ready.refusal:
-            raise ExtractionError(ready.refusal)
-        slot.starting = False
+        """Start a decoder, a worker per device (one on a CPU), and wait until the first has built its estimator."""
+        if not jobs:
+            return
+        self._arenas = frames, flow = Arena(), Arena()
+        cores = os.cpu_count() or 1
+        threads = max(1, cores // len(self._choices)) if self._on_devices else 1
+        working = Crew(self._choices, frames, flow, threads=threads, depth=DEPTH)
+        encoders = Crew([None] * self.workers, frames, flow, threads=1, depth=DEPTH) if self._on_devices else None
+        self._crews = Crews(DecodingPool(frames, self.workers), working, encoders)
+        self._crews.decoders.warm_up()
+        working.start(len(self._choices) if self._on_devices else 1)
+        while not any(member.ready for member in working.members):
+            self._listen(600.0)
 
     def run(self, jobs: Sequence[ChunkJob], on_event: Callable[[Event], None]) -> None:
-        """Make all chunks with the workers that `prepare` has started, or with new ones where it had nothing to start them for."""
-        if jobs and not self._slots:
+        """Make all chunks with the processes that `prepare` has started, and more where there is work for them."""
+        if not jobs:
+            return
+        if self._crews is None:
             self.prepare(len(jobs))
-        self._queue, self._tries = deque(jobs), dict.fromkeys((job.chunk for job in jobs), 0)
-        for slot in self._slots:
-            if not slot.starting:
-                self._give(slot)
-        while self._queue or any(slot.job for slot in self._slots):
-            for connection in wait([slot.connection for slot in self._slots if slot.job or slot.starting]):
-                self._hear(next(slot for slot in self._slots if slot.connection is connection), on_event)
+        assert self._crews is not None and self._arenas is not None
+        videos = sum(len(job.videos) for job in jobs)
+        self._crews.flow.start(videos)
+        if self._crews.encoders is not None:
+            self._crews.encoders.start(videos)
+        bell, rung = socket.socketpair()
+        told: deque[VideoReport | ChunkDone | ChunkFailed] = deque()
 
-    def _hear(self, slot: _Slot, on_event: Callable[[Event], None]) -> None:
-        if slot.starting:
-            self._welcome(slot)
-            self._give(slot)
-            return
+        def tell(event: VideoReport | ChunkDone | ChunkFailed) -> None:
+            told.append(event)
+            with suppress(BlockingIOError):  # it has been rung often enough
+                bell.send(b"!")
+
+        bell.setblocking(False)
+
+        writer = Writer(tell)
         try:
-            event: Event = slot.connection.recv()
-        except (EOFError, OSError):
-            self._replace(slot, on_event)
-            return
-        on_event(event)
-        if isinstance(event, ChunkDone | ChunkFailed):
-            self._give(slot)
-
-    def _give(self, slot: _Slot) -> None:
-        """The next job, or the news that there is none."""
-        slot.job = self._queue.popleft() if self._queue else None
-        if slot.job:
-            self._tries[slot.job.chunk] += 1
-        with suppress(OSError):  # one that has died meanwhile is found when it is listened to
-            slot.connection.send(slot.job)
-
-    def _replace(self, slot: _Slot, on_event: Callable[[Event], None]) -> None:
-        """A fresh worker for one that died; its job goes back to the front of the queue, unless it has killed enough."""
-        slot.process.join()
-        job = slot.job
-        assert job is not None
-        if self._tries[job.chunk] < TRIES:
-            self._queue.appendleft(job)
-        else:
-            message = (
-                f"the worker for chunk {job.chunk} died {TRIES} times (exit code {slot.process.exitcode}; -9 often means out of "
-                "memory): use fewer --workers or a smaller --batch and rerun; chunks that have landed are safe"
+            flow_workers = len(self._crews.flow.members)
+            production = Production(
+                jobs, self._crews, writer, self._arenas, flow_workers=flow_workers, decoders=self.workers
             )
-            on_event(ChunkFailed(job.chunk, message))
-        fresh = self._start()
-        slot.process, slot.connection, slot.job, slot.starting = fresh.process, fresh.connection, None, True
+            self._loop(production, writer, rung, told, on_event)
+        finally:
+            writer.stop()
+            bell.close()
+            rung.close()
+
+    def _loop(
+        self,
+        production: Production,
+        writer: Writer,
+        rung: socket.socket,
+        told: deque[VideoReport | ChunkDone | ChunkFailed],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        blocks_left, failed = Counter(production.blocks_of), set[int]()
+        measured = time.monotonic()
+        while any(blocks_left.values()):
+            production.advance()
+            self._listen(LOAD_EVERY_S, rung)
+            while told:
+                event = told.popleft()
+                if isinstance(event, VideoReport):
+                    on_event(event)
+                    continue
+                blocks_left[event.chunk] -= 1
+                if isinstance(event, ChunkFailed) and event.chunk not in failed:
+                    failed.add(event.chunk)
+                    on_event(event)
+                elif isinstance(event, ChunkDone) and not blocks_left[event.chunk] and event.chunk not in failed:
+                    on_event(event)
+                writer.heard()
+            now = time.monotonic()
+            if now - measured >= LOAD_EVERY_S:
+                on_event(self._load(production, writer, now - measured))
+                measured = now
+
+    def _load(self, production: Production, writer: Writer, seconds: float) -> StageLoad:
+        assert self._crews is not None
+        waiting, self._crews.flow.waiting = self._crews.flow.waiting, Waiting()
+        return StageLoad(
+            flow_waits=waiting.waited_s / max(waiting.waited_s + waiting.busy_s, 1e-9),
+            decoding_waits=min(1.0, production.starved_s() / seconds),
+            for_flow=production.windows_waiting,
+            for_encoding=production.windows_encoding,
+            for_writing=writer.waiting_videos,
+        )
+
+    def _listen(self, seconds: float, rung: socket.socket | None = None) -> None:
+        """Hear what has arrived, or find out who is overdue."""
+        assert self._crews is not None
+        decoders = self._crews.decoders
+        ears: dict[int, Callable[[], object]] = {
+            child.fileno(): partial(decoders.heard, child) for child in decoders.children
+        }
+        for crew in (self._crews.flow, self._crews.encoders):
+            if crew is not None:
+                ears |= {member.fileno(): partial(crew.heard, member) for member in crew.members}
+        if rung is not None:
+            ears[rung.fileno()] = partial(rung.recv, 1 << 12)
+        until = min(seconds, max(0.0, decoders.next_deadline - time.monotonic()))
+        for descriptor in wait(list(ears), until):
+            assert isinstance(descriptor, int)
+            ears[descriptor]()
+        decoders.expire()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from common.progress import ProgressDisplay
 from pipeline.extract.plan import ChunkPlan
 from pipeline.extract.run import Tally
-from pipeline.extract.runner import Event, VideoReport
+from pipeline.extract.runner import Event, StageLoad, VideoReport
 from shards import schema
 
 
@@ -17,16 +17,28 @@ def planned(display: ProgressDisplay, plan: ChunkPlan, tally: Tally) -> None:
 
 
 def happened(display: ProgressDisplay, event: Event, tally: Tally) -> None:
-    """Name a rejected video; bring the totals up to date."""
+    """Name a rejected video; bring the totals, and who waits for whom, up to date."""
     if isinstance(event, VideoReport) and event.status == schema.REJECTED:
         display.say(f"rejected {event.video}: {event.reason}: {event.detail}")
     display.update(len(tally.videos), status=describe(tally))
 
 
 def describe(tally: Tally) -> str:
-    """For example "2/5 chunks, rejected 3 (corrupt 2, too_short 1)"."""
+    """For example "2/5 chunks, flow waits for frames 12 %, rejected 3 (corrupt 2, too_short 1)"."""
     text = f"{tally.chunks_done}/{tally.chunks} chunks"
+    if tally.load is not None:
+        text += f", {who_waits(tally.load)}"
     if tally.rejects:
         reasons = ", ".join(f"{reason} {count}" for reason, count in tally.rejects.most_common())
         text += f", rejected {tally.rejects.total()} ({reasons})"
     return text
+
+
+def who_waits(load: StageLoad) -> str:
+    """For example "flow waits for frames 12 %, decoding for room 40 %, 96 windows before flow, 3 videos before writing"."""
+    parts = [f"flow waits for frames {load.flow_waits:.0%}".replace("%", " %")]
+    if load.decoding_waits >= 0.005:
+        parts.append(f"decoding for room {load.decoding_waits:.0%}".replace("%", " %"))
+    queues = (("windows before flow", load.for_flow), ("before encoding", load.for_encoding))
+    parts += [f"{count} {what}" for what, count in (*queues, ("videos before writing", load.for_writing)) if count]
+    return ", ".join(parts)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from common.lock import directory_lock
+from pipeline.extract.batches import windows_per_call
 from pipeline.extract.plan import ChunkPlan, make_plan, save_plan
 from pipeline.extract.runner import (
     ChunkDone,
@@ -25,15 +26,16 @@ from pipeline.extract.runner import (
     Event,
     ExtractionError,
     Runner,
+    StageLoad,
     VideoReport,
     disk_is_full,
 )
-from pipeline.flow.estimator import EstimatorChoice
+from pipeline.flow.estimator import EstimatorChoice, PairsTogether
 from pipeline.video.datasets import list_videos
 from shards import schema
 from shards.files import full_disk
 from shards.schema import Manifest, Settings, Statement
-from shards.writer import finalize
+from shards.writer import committed, finalize
 
 PARTIAL_MANIFEST_EVERY_S = 60.0
 
@@ -42,7 +44,7 @@ PARTIAL_MANIFEST_EVERY_S = 60.0
 class ExtractionRequest:
     """What is asked for, checked. settings: all that shapes the set; its dataset says how `root` is laid out.
 
-    estimator: the one that the settings state. passes: samples per video. batch: windows per call of the estimator.
+    estimator: the one that the settings state. passes: samples per video. batch: windows per call of the estimator, None as it likes.
     deadline_s: for decoding one video.
     """
 
@@ -52,12 +54,12 @@ class ExtractionRequest:
     estimator: EstimatorChoice
     list_file: Path | None = None
     passes: int = 8
-    batch: int = 16
+    batch: int | None = None
     deadline_s: float = 120.0
 
     def __post_init__(self) -> None:
         for name, value in (("passes", self.passes), ("batch", self.batch)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if not 0 < self.deadline_s < math.inf:
             raise ValueError(f"deadline is {self.deadline_s} s; it must be a positive number of seconds")
@@ -88,6 +90,7 @@ class Tally:
     videos: set[str] = field(default_factory=set)
     rejects: Counter[str] = field(default_factory=Counter)
     chunks_done: int = 0
+    load: StageLoad | None = None
 
     def add(self, report: VideoReport) -> None:
         if report.video in self.videos:  # a chunk that was tried again
@@ -111,10 +114,13 @@ def extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_pl
     try:
         with ExitStack() as running:
             running.enter_context(runner)
-            # Planned first without a trace, so that whatever is refused is refused before the directory exists.
-            runner.prepare(len(request.plan().missing(request.out)))
+            # Planned without a trace, so that whatever is refused is refused before the directory exists.
+            plan, landed = request.plan(), committed(request.out)
+            runner.prepare(len(plan.missing(request.out)))
             with directory_lock(request.out, "an extraction"):
-                return _extract(request, runner, running, on_event, on_plan)
+                if committed(request.out) != landed:
+                    plan = request.plan()  # another run has added to the set before the lock was ours
+                return _extract(request, plan, runner, running, on_event, on_plan)
     except OSError as error:
         if full_disk(error):
             raise ExtractionError(disk_is_full(request.out)) from error
@@ -122,10 +128,14 @@ def extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_pl
 
 
 def _extract(
-    request: ExtractionRequest, runner: Runner, running: ExitStack, on_event: OnEvent, on_plan: OnPlan
+    request: ExtractionRequest,
+    plan: ChunkPlan,
+    runner: Runner,
+    running: ExitStack,
+    on_event: OnEvent,
+    on_plan: OnPlan,
 ) -> Manifest:
     """Under the lock. running: leaving it ends the runner."""
-    plan = request.plan()  # again: another run may have added to the set before the lock was ours
     shutil.rmtree(request.out / ".tmp", ignore_errors=True)  # what a killed run left; nobody else writes
     save_plan(request.out, plan)
     missing = plan.missing(request.out)
@@ -138,8 +148,9 @@ def _extract(
             chunk=chunk,
             passes=tuple(passes),
             videos=tuple(plan.chunk(chunk)),
-            batch=request.batch,
+            batch=windows_per_call(request.estimator, len(plan.settings.offsets), request.batch),
             deadline_s=request.deadline_s,
+            together=isinstance(request.estimator, PairsTogether),
         )
         for chunk, passes in missing.items()
     ]
@@ -176,6 +187,8 @@ def _run(out: Path, runner: Runner, jobs: Sequence[ChunkJob], plan: ChunkPlan, t
                 log.flush()
                 where = f" (traceback in {log_path})" if event.trace else ""
                 raise ExtractionError(f"{event.message}{where}")
+            elif isinstance(event, StageLoad):
+                tally.load = event
             elif isinstance(event, ChunkDone):
                 tally.chunks_done += 1
                 log.flush()

@@ -1,8 +1,8 @@
 """The seam between an extraction and whatever makes its chunks: jobs go in, events come out.
 
-`run.extract` plans jobs and keeps the accounts; a `Runner` decides where and when jobs run. `local.LocalRunner` uses processes of this
-machine. A job is finished by `stages.run_job`, which any runner may call wherever the set's directory and the videos can be seen:
-the bytes of a set depend on neither the runner nor the order in which chunks land.
+`run.extract` plans jobs and keeps the accounts; a `Runner` decides where and when jobs run. `local.LocalRunner` overlaps the stages of
+many jobs in processes of this machine. A job alone is finished by `stages.run_job`, which any runner may call wherever the set's
+directory and the videos can be seen: the bytes of a set depend on neither the runner nor the order in which chunks land.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def disk_is_full(root: Path) -> str:
 
 @dataclass(frozen=True)
 class ChunkJob:
-    """All that making a chunk takes; can be pickled. batch: windows per call of the estimator. deadline_s: per video, decoding only."""
+    """All that making a chunk takes; can be pickled. batch: windows per call of the estimator. deadline_s: per video, decoding only.
+
+    together: whether a call takes windows of several videos, as `batches` says; else it takes those of one video.
+    """
 
     root: Path
     settings: Settings
@@ -40,6 +43,7 @@ class ChunkJob:
     videos: Sequence[PlannedVideo]
     batch: int
     deadline_s: float
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,23 @@ class ChunkFailed:
     trace: str = ""
 
 
-Event = VideoReport | ChunkDone | ChunkFailed
+@dataclass(frozen=True)
+class StageLoad:
+    """How the stages keep up with each other; told every few seconds by a runner whose stages overlap.
+
+    flow_waits: share of the time since the last report in which estimators had no frames. decoding_waits: share in which decoders
+    had videos to decode and no room for their frames. Windows that are decoded and wait for flow; that wait to be encoded.
+    Videos that are encoded and wait to be written.
+    """
+
+    flow_waits: float
+    decoding_waits: float
+    for_flow: int
+    for_encoding: int
+    for_writing: int
+
+
+Event = VideoReport | ChunkDone | ChunkFailed | StageLoad
 
 
 class Runner(Protocol):

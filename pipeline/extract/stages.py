@@ -1,25 +1,27 @@
-"""One chunk of videos → its shards, in three stages that know nothing of each other.
+"""One chunk of videos → its shards, in four stages that know nothing of each other.
 
 Where data comes from: a list of planned videos. Where it goes: one shard per pass, through ChunkWriter.
 
     decode     videos, one at a time, all passes ─▶ Decoded (or Refused)      owns a decoding process
-    estimate   windows of several videos, up to `batch` ─▶ Estimated          owns an estimator and its device
-    write      encode ─▶ ChunkWriter.add ─▶ commit                            owns the chunk on disk
+    estimate   batches of windows, as `batches` puts them together ─▶ Estimated (or Refused)      owns an estimator
+    encode     samples of one video ─▶ Encoded
+    write      ChunkWriter.add ─▶ commit                                      owns the chunk on disk
 
-Each stage is an iterator over the one before, so one chunk at a time runs in one process; what passes between them can be
-pickled, and keeps the plan's order. A video is added whole or not at all, so what a set holds never depends on where a broken
-file broke.
+Here each stage is an iterator over the one before, so one chunk at a time runs in one process. `local` runs the same stages beside each
+other. A video is added whole or not at all, so what a set holds never depends on where a broken file broke.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from common.memory import is_out_of_memory
+from pipeline.extract.batches import Place, batches, blocks, groups
+from pipeline.extract.blame import CarefulEstimator, FlowFailure
 from pipeline.extract.encode import encode_sample
 from pipeline.extract.plan import PlannedVideo
 from pipeline.extract.runner import ChunkDone, ChunkFailed, ChunkJob, VideoReport, disk_is_full
@@ -30,7 +32,15 @@ from pipeline.video.rejects import Reject
 from pipeline.window import WindowFlow
 from shards import schema
 from shards.files import full_disk
-from shards.writer import ChunkWriter
+from shards.writer import ChunkWriter, EncodedSample
+
+TRIED_AGAIN = ("timeout", "decoder_crashed")
+"""Reasons that may be the machine's fault and not the file's: such a video gets a second try, in a fresh process."""
+
+MEMORY_HINT = "; use a smaller --batch or fewer --workers"
+
+FLOW_FAILED = "flow_failed"
+"""The reason of a video that the estimator raises an exception for."""
 
 
 @dataclass(frozen=True)
@@ -61,31 +71,48 @@ class Estimated:
     flows: Sequence[WindowFlow]
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A video's samples, one per pass of its job, in that order."""
+
+    planned: PlannedVideo
+    began: float
+    facts: VideoFacts
+    samples: Sequence[EncodedSample]
+
+
 def run_job(
     job: ChunkJob, decoder: Decoder, estimator: FlowEstimator, report: Callable[[VideoReport], None]
 ) -> ChunkDone | ChunkFailed:
     """Make one chunk and say how that ended. No exception of a job gets out: the process that runs it must live on."""
     try:
-        extract_chunk(job, decoder, estimator, report)
-    except OSError as error:
-        if full_disk(error):
-            return ChunkFailed(job.chunk, disk_is_full(job.root))
-        return _failed(job, error)
+        for block in blocks(job):
+            extract_chunk(block, decoder, estimator, report)
     except Exception as error:
-        return _failed(job, error)
+        return failure(job, error)
     return ChunkDone(job.chunk)
 
 
-def _failed(job: ChunkJob, error: Exception) -> ChunkFailed:
-    hint = "; use a smaller --batch or fewer --workers" if is_out_of_memory(error) else ""
-    return ChunkFailed(job.chunk, f"chunk {job.chunk}: {type(error).__name__}: {error}{hint}", traceback.format_exc())
+def failure(job: ChunkJob, error: Exception) -> ChunkFailed:
+    """What stopped a chunk, for the user."""
+    if isinstance(error, OSError) and full_disk(error):
+        return ChunkFailed(job.chunk, disk_is_full(job.root))
+    trace = "".join(traceback.format_exception(error))
+    return ChunkFailed(job.chunk, failure_message(job.chunk, error), trace)
+
+
+def failure_message(chunk: int, error: Exception) -> str:
+    """One line."""
+    hint = MEMORY_HINT if is_out_of_memory(error) else ""
+    return f"chunk {chunk}: {type(error).__name__}: {error}{hint}"
 
 
 def extract_chunk(
     job: ChunkJob, decoder: Decoder, estimator: FlowEstimator, report: Callable[[VideoReport], None]
 ) -> None:
     """Make and commit the shards of one chunk. On any exception nothing of the chunk remains."""
-    write(job, estimate(decode(job, decoder), estimator, job.batch), report)
+    estimated = estimate(job, decode(job, decoder), estimator)
+    write(job, (video if isinstance(video, Refused) else encode(job, video) for video in estimated), report)
 
 
 def decode(job: ChunkJob, decoder: Decoder) -> Iterator[Decoded | Refused]:
@@ -93,47 +120,58 @@ def decode(job: ChunkJob, decoder: Decoder) -> Iterator[Decoded | Refused]:
     for planned in job.videos:
         began = time.perf_counter()
         try:
-            video = decoder.windows(planned.video, job.passes, job.settings, deadline_s=job.deadline_s)
-            anchors = list(video.anchors)
-        except Reject as reject:
-            yield Refused(planned, began, reject.reason, reject.detail)
-        else:
-            yield Decoded(planned, began, video.facts, anchors)
+            yield _decode_one(job, planned, decoder, began)
+        except Reject as first:
+            if first.reason not in TRIED_AGAIN:
+                yield Refused(planned, began, first.reason, first.detail)
+                continue
+            try:
+                yield _decode_one(job, planned, decoder, began)  # the decoder has ended the process that failed
+            except Reject as again:
+                yield Refused(planned, began, again.reason, again.detail)
+
+
+def _decode_one(job: ChunkJob, planned: PlannedVideo, decoder: Decoder, began: float) -> Decoded:
+    video = decoder.windows(planned.video, job.passes, job.settings, deadline_s=job.deadline_s)
+    return Decoded(planned, began, video.facts, list(video.anchors))
 
 
 def estimate(
-    videos: Iterable[Decoded | Refused], estimator: FlowEstimator, batch: int
+    job: ChunkJob, videos: Iterable[Decoded | Refused], estimator: FlowEstimator
 ) -> Iterator[Estimated | Refused]:
-    """Flow of every window, `batch` windows per call, of several videos where one has fewer passes than that. Order is kept."""
-    waiting: list[Decoded] = []
-    for video in videos:
-        if isinstance(video, Refused):
-            # Earlier videos first: rows and members follow the plan's order whatever the batch size is.
-            yield from _with_flow(waiting, estimator, batch)
-            waiting = []
-            yield video
-            continue
-        waiting.append(video)
-        if sum(len(decoded.anchors) for decoded in waiting) >= batch:
-            yield from _with_flow(waiting, estimator, batch)
-            waiting = []
-    yield from _with_flow(waiting, estimator, batch)
+    """Flow of every window, in the batches of the job. Order is kept."""
+    stream, careful = iter(videos), CarefulEstimator(estimator)
+    for group in groups(job):
+        arrived = {video: next(stream) for video in group}
+        decoded = {video: found for video, found in arrived.items() if isinstance(found, Decoded)}
+        flows: dict[Place, WindowFlow] = {}
+        faults: dict[int, str] = {}
+        for batch in batches(job, group, tuple(decoded)):
+            answers = careful.estimate([decoded[place.video].anchors[place.turn].window for place in batch])
+            for place, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, FlowFailure):
+                    faults.setdefault(place.video, answer.detail)
+                else:
+                    flows[place] = answer
+        for video, found in arrived.items():
+            if isinstance(found, Refused):
+                yield found
+            elif video in faults:
+                yield Refused(found.planned, found.began, FLOW_FAILED, faults[video])
+            else:
+                yield Estimated(found, [flows.pop(Place(video, turn)) for turn in range(len(job.passes))])
 
 
-def _with_flow(videos: Sequence[Decoded], estimator: FlowEstimator, batch: int) -> Iterator[Estimated]:
-    windows = [anchor.window for video in videos for anchor in video.anchors]
-    flows: list[WindowFlow] = []
-    for start in range(0, len(windows), batch):
-        flows += estimator.estimate(windows[start : start + batch])
-    assert len(flows) == len(windows), (len(flows), len(windows))
-    first = 0
-    for video in videos:
-        yield Estimated(video, flows[first : first + len(video.anchors)])
-        first += len(video.anchors)
+def encode(job: ChunkJob, video: Estimated) -> Encoded:
+    """Every window of a video."""
+    decoded = video.decoded
+    pairs = zip(decoded.anchors, video.flows, strict=True)
+    samples = [encode_sample(anchor, flow, job.settings) for anchor, flow in pairs]
+    return Encoded(decoded.planned, decoded.began, decoded.facts, samples)
 
 
-def write(job: ChunkJob, videos: Iterable[Estimated | Refused], report: Callable[[VideoReport], None]) -> None:
-    """Encode every sample into the chunk's shards and commit them; tells of every video as it ends.
+def write(job: ChunkJob, videos: Iterable[Encoded | Refused], report: Callable[[VideoReport], None]) -> None:
+    """Put every sample into the chunk's shards and commit them; tells of every video as it ends.
 
     On any exception, also one of an earlier stage, nothing of the chunk remains.
     """
@@ -141,36 +179,30 @@ def write(job: ChunkJob, videos: Iterable[Estimated | Refused], report: Callable
     rows: list[dict[str, Any]] = []  # of videos.parquet, in its own names
     try:
         for video in videos:
-            if isinstance(video, Estimated):
+            if isinstance(video, Encoded):
                 rows.append(_store(job, video, writer, report))
-                continue
-            planned, seconds = video.planned, time.perf_counter() - video.began
-            rows.append(_rejected_row(planned, video.reason, _portable(planned, video.detail)))
-            report(VideoReport(planned.video.id, schema.REJECTED, video.reason, video.detail, seconds, {}))
+            else:
+                rows.append(_refuse(video.planned, video.began, video.reason, video.detail, {}, report))
         writer.commit(rows)
     except BaseException:
         writer.abort()
         raise
 
 
-def _store(
-    job: ChunkJob, video: Estimated, writer: ChunkWriter, report: Callable[[VideoReport], None]
-) -> dict[str, Any]:
-    planned, anchors, facts = video.decoded.planned, video.decoded.anchors, video.decoded.facts
+def _store(job: ChunkJob, video: Encoded, writer: ChunkWriter, report: Callable[[VideoReport], None]) -> dict[str, Any]:
+    planned, facts = video.planned, video.facts
     pairs = dict.fromkeys(schema.PAIR_STATUS, 0)
     stored = 0
-    for anchor, flow in zip(anchors, video.flows, strict=True):
-        sample = encode_sample(anchor, flow, job.settings)
+    for pass_index, sample in zip(job.passes, video.samples, strict=True):
         for status in sample.pair_columns["status"]:
             pairs[status] += 1
         if any(data is not None for data in sample.flows):
-            writer.add(anchor.pass_index, planned.position, sample)
+            writer.add(pass_index, planned.position, sample)
             stored += 1
-    seconds = time.perf_counter() - video.decoded.began
     if not stored:
-        detail = f"no usable flow in any of {len(anchors)} windows: {pairs}"
-        report(VideoReport(planned.video.id, schema.REJECTED, "no_flow", detail, seconds, pairs))
-        return _rejected_row(planned, "no_flow", detail)
+        detail = f"no usable flow in any of {len(video.samples)} windows: {pairs}"
+        return _refuse(planned, video.began, "no_flow", detail, pairs, report)
+    seconds = time.perf_counter() - video.began
     report(VideoReport(planned.video.id, schema.OK, "", "", seconds, pairs))
     row = {"video": planned.video.id, "status": schema.OK, "reason": "", "detail": ""}
     return {
@@ -183,10 +215,15 @@ def _store(
     }
 
 
-def _portable(planned: PlannedVideo, detail: str) -> str:
-    """The detail as the set keeps it: a set must not depend on where the videos were mounted."""
-    return detail.replace(str(planned.video.path), planned.path)
-
-
-def _rejected_row(planned: PlannedVideo, reason: str, detail: str) -> dict[str, Any]:
-    return {"video": planned.video.id, "status": schema.REJECTED, "reason": reason, "detail": detail}
+def _refuse(
+    planned: PlannedVideo,
+    began: float,
+    reason: str,
+    detail: str,
+    pairs: Mapping[str, int],
+    report: Callable[[VideoReport], None],
+) -> dict[str, Any]:
+    """Tell of a video that yields nothing; its row. The set keeps the detail without the place where the videos were mounted."""
+    report(VideoReport(planned.video.id, schema.REJECTED, reason, detail, time.perf_counter() - began, pairs))
+    portable = detail.replace(str(planned.video.path), planned.path)
+    return {"video": planned.video.id, "status": schema.REJECTED, "reason": reason, "detail": portable}

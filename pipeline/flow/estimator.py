@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from common.command import nearest
 from pipeline.flow.networks.table import NETWORKS
@@ -51,6 +51,25 @@ class EstimatorChoice(Protocol):
 
     def build(self) -> FlowEstimator:
         """Make it ready to run, on its device. Raises ValueError where a weights file has changed since the choice."""
+        ...
+
+
+@runtime_checkable
+class PairsTogether(EstimatorChoice, Protocol):
+    """The choice of a network that runs many pairs at once, and whose rounding depends on how many."""
+
+    @property
+    def batch_pairs(self) -> int:
+        """Pairs per run that it wants."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        ...
+
+    def on_device(self, device: str) -> EstimatorChoice:
+        """The same network elsewhere; the statement stays."""
         ...
 
 

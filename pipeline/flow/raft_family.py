@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -99,8 +99,16 @@ class NetworkChoice:
 
     def build(self) -> PairEstimator:
         """Allocate the network on its device. Raises ValueError if the weights file is no longer the one that was chosen."""
-        on_cpu = torch.device(self.device).type == "cpu"
-        return PairEstimator(self.name, RaftFamilyNetwork(self), self.options.batch_pairs or (8 if on_cpu else 256))
+        return PairEstimator(self.name, RaftFamilyNetwork(self), self.batch_pairs)
+
+    @property
+    def batch_pairs(self) -> int:
+        """Pairs per run: what was asked for, or 8 on a CPU and 256 elsewhere."""
+        return self.options.batch_pairs or (8 if torch.device(self.device).type == "cpu" else 256)
+
+    def on_device(self, device: str) -> NetworkChoice:
+        """The same network elsewhere. Raises ValueError for a device that is not here."""
+        return replace(self, device=str(pick_device(device)))
 
 
 def choose(name: str, options: EstimatorOptions, image_size: int) -> NetworkChoice:

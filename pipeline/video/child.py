@@ -1,4 +1,6 @@
-"""The decoding process: requests come in over a socket, windows go out. Started and killed by `decoder.Decoder`.
+"""The decoding process: requests come in over a socket; pixels go into the arena, then facts over the socket.
+
+Started and killed through `child_process.ChildProcess`.
 
 A Reject becomes a refusal. Any other exception is a mistake of ours: it ends the process with its traceback on stderr, which the
 parent reports as a crash of the decoder.
@@ -12,16 +14,16 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import decord
-import numpy as np
 
 from common.parent_death import die_with
+from pipeline.video.arena import write_at
 from pipeline.video.messages import DecodeHeader, DecodeRefusal, DecodeRequest, answer_to_bytes
 from pipeline.video.rejects import Reject
 from pipeline.video.windows import decode
 
 
-def serve(connection: Connection) -> None:
-    """Answer requests until the other side closes."""
+def serve(connection: Connection, arena: int) -> None:
+    """Answer requests until the other side closes. arena: descriptor."""
     connection.send_bytes(b"ready")
     while True:
         try:
@@ -31,21 +33,22 @@ def serve(connection: Connection) -> None:
         began = time.perf_counter()
         answer: DecodeHeader | DecodeRefusal
         try:
-            answer, messages = decode(request)
+            answer, passes = decode(request)
+            for place, arrays in zip(request.places, passes, strict=True):
+                end = write_at(arena, place, arrays)
+                assert end == place + request.layout.size, (end, place, request.layout)
         except Reject as reject:
-            answer, messages = DecodeRefusal(reject.reason, reject.detail), []
+            answer = DecodeRefusal(reject.reason, reject.detail)
         answer = replace(answer, decode_s=time.perf_counter() - began)
         connection.send_bytes(answer_to_bytes(answer))
-        for arrays in messages:
-            connection.send_bytes(b"".join(np.ascontiguousarray(array).data for array in arrays))
 
 
 def main() -> None:
-    """python -m pipeline.video.child FD PARENT_PID."""
-    descriptor, parent_pid = int(sys.argv[1]), int(sys.argv[2])
+    """python -m pipeline.video.child SOCKET PARENT_PID ARENA."""
+    descriptor, parent_pid, arena = (int(argument) for argument in sys.argv[1:])
     die_with(parent_pid)
     decord.logging.set_level(decord.logging.ERROR)
-    serve(Connection(descriptor))
+    serve(Connection(descriptor), arena)
 
 
 if __name__ == "__main__":

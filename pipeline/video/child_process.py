@@ -8,54 +8,106 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
-from multiprocessing import Pipe
 from pathlib import Path
+from select import select
+
+from pipeline.video.messages import MessageBuffer, framed
 
 STARTUP_DEADLINE_S = 120.0
+SEND_DEADLINE_S = 10.0
+READY = b"ready"
 KILL_WAIT_S = 5.0
 STDERR_TAIL_BYTES = 2000
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class ChildProcess:
-    """A running `pipeline.video.child`. videos: requests sent so far. pending: messages that it still has to send."""
+    """A running `pipeline.video.child`. videos: requests sent so far. ready: whether it has said that it listens.
 
-    def __init__(self) -> None:
+    Nothing here blocks for longer than it is told to, whatever the child does.
+    """
+
+    def __init__(self, arena: int) -> None:
+        """arena: descriptor of the arena that it shall write pixels to."""
         self.owner_pid = os.getpid()
         self.videos = 0
-        self.pending = 0
+        self.ready = False
+        self.started = time.monotonic()
+        self._messages = MessageBuffer()
+        self._heard: list[bytes] = []
         self._stderr = tempfile.TemporaryFile(buffering=0)
-        self.connection, theirs = Pipe(duplex=True)
+        self.socket, theirs = socket.socketpair()
+        self.socket.setblocking(False)
         package_root = str(Path(__file__).resolve().parents[2])
         search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-P", "-m", "pipeline.video.child", str(theirs.fileno()), str(os.getpid())]
+        numbers = [str(number) for number in (theirs.fileno(), os.getpid(), arena)]
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, "-P", "-m", "pipeline.video.child", *numbers],
             stdin=subprocess.DEVNULL,
             stdout=self._stderr,
             stderr=self._stderr,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), arena],
             env={**os.environ, **ONE_THREAD, "PYTHONPATH": search_path},
             start_new_session=True,  # an interrupt from the keyboard is the parent's to handle
         )
         theirs.close()
-        self._wait_until_ready()
 
-    def _wait_until_ready(self) -> None:
-        try:
-            ready = self.connection.poll(STARTUP_DEADLINE_S) and self.connection.recv_bytes() == b"ready"
-        except (EOFError, OSError):
-            ready = False
-        if not ready:
-            last_words = self.last_stderr_line()
-            self.kill()
-            raise ChildProcessError(
-                f"the decoding process does not start{last_words or ' and says nothing'}; is decord installed?"
-            )
+    def fileno(self) -> int:
+        """To wait on."""
+        return self.socket.fileno()
+
+    def send(self, message: bytes) -> None:
+        """Raises OSError when it is gone, or does not take a few kilobytes."""
+        rest = memoryview(framed(message))
+        while rest:
+            if not select([], [self], [], SEND_DEADLINE_S)[1]:
+                raise BrokenPipeError("the decoding process takes no requests")
+            rest = rest[self.socket.send(rest) :]
+        self.videos += 1
+
+    def hear(self) -> list[bytes]:
+        """The messages that have arrived in whole. Raises EOFError or OSError when it is gone."""
+        piece = self.socket.recv(1 << 16)
+        if not piece:
+            raise EOFError
+        messages = self._messages.feed(piece)
+        if messages and not self.ready:
+            self.ready = messages.pop(0) == READY
+            if not self.ready:
+                raise EOFError("something else was started")
+        return messages
+
+    def wait(self, seconds: float) -> bytes | None:
+        """Its next message, or None when it has not arrived in whole by then."""
+        deadline = time.monotonic() + seconds
+        while not self._heard:
+            if not select([self], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return None
+            self._heard += self.hear()
+        return self._heard.pop(0)
+
+    def wait_until_ready(self) -> None:
+        """Raises ChildProcessError when it does not start."""
+        deadline = self.started + STARTUP_DEADLINE_S
+        with suppress(EOFError, OSError):
+            while not self.ready and select([self], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                self._heard += self.hear()
+        if not self.ready:
+            raise self.not_started()
+
+    def not_started(self) -> ChildProcessError:
+        """The error to raise when it does not start; ends it."""
+        last_words = self.last_stderr_line()
+        self.kill()
+        return ChildProcessError(
+            f"the decoding process does not start{last_words or ' and says nothing'}; is decord installed?"
+        )
 
     def alive(self) -> bool:
         """Whether the process is running."""
@@ -63,7 +115,7 @@ class ChildProcess:
 
     def kill(self) -> None:
         """SIGKILL and wait; a process stuck in the kernel (a dead network file system) is left behind."""
-        self.connection.close()
+        self.socket.close()
         self.process.kill()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(KILL_WAIT_S)

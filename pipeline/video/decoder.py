@@ -3,14 +3,16 @@
 Comes in: a `Video`, the passes wanted of it, the settings of the set, a deadline. Goes out: a `DecodedVideo` whose anchors stream
 from the child one at a time, or a `Reject` that says why there are none.
 
-    parent (worker)                         child (pipeline.video.child)
+    parent                                  child (pipeline.video.child)
     Decoder.windows ── DecodeRequest ─────▶ stamps → anchors → one sweep of decoding → squares
+                                            squares ─▶ arena, at the places that the request names
                     ◀── DecodeHeader ─────  (or DecodeRefusal)
-    DecodedAnchor   ◀── raw bytes ────────  one message per pass; the socket's buffer holds the child back
+    DecodedAnchor   ◀── arena
 
 Video libraries hang and crash on damaged files, and neither can be caught in-process. So decoding runs in a process of its
-own, started at the first video: past the deadline it is killed, if it dies by itself that is noticed, and the next video gets a
-fresh one. It dies with its parent. It is replaced after MAX_VIDEOS_PER_CHILD videos, so that a slow leak in a library cannot add up.
+own, started at the first video: past the deadline it is killed, also in the middle of a message, if it dies by itself that is noticed,
+and the next video gets a fresh one. It dies with its parent. It is replaced after MAX_VIDEOS_PER_CHILD videos, so that a slow leak in
+a library cannot add up.
 """
 
 from __future__ import annotations
@@ -18,21 +20,23 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.video.arena import Arena
 from pipeline.video.child_process import ChildProcess
 from pipeline.video.datasets import LISTED_FRAMES_FPS, Video
 from pipeline.video.messages import (
+    DecodeHeader,
     DecodeRefusal,
     DecodeRequest,
+    PixelLayout,
     VideoFacts,
     WindowFrames,
     answer_from_bytes,
-    message_layout,
 )
 from pipeline.video.rejects import Reject
 from pipeline.window import Window
@@ -40,7 +44,6 @@ from shards.schema import Settings
 
 MAX_VIDEOS_PER_CHILD = 200
 DEADLINE_S = 120.0
-TRANSFER_DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,14 @@ class DecodedAnchor:
     window: Window
     image_hwc: NDArray[np.uint8]
     neighbour_images_khwc: NDArray[np.uint8] | None = None
+
+    def copy(self) -> DecodedAnchor:
+        """With arrays of its own."""
+        window = replace(
+            self.window, anchor_hwc=self.window.anchor_hwc.copy(), neighbours_khwc=self.window.neighbours_khwc.copy()
+        )
+        kept = None if self.neighbour_images_khwc is None else self.neighbour_images_khwc.copy()
+        return DecodedAnchor(self.pass_index, window, self.image_hwc.copy(), kept)
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,8 @@ class Decoder:
     def __init__(self, *, max_videos_per_child: int = MAX_VIDEOS_PER_CHILD) -> None:
         self._max_videos = max_videos_per_child
         self._child: ChildProcess | None = None
+        self._arena = Arena()
+        self._asked = 0
         self.children_started = 0
 
     def __enter__(self) -> Decoder:
@@ -103,13 +116,15 @@ class Decoder:
             raise ValueError(f"passes must be a non-empty list of numbers from 0, got {list(passes)}")
         if not deadline_s > 0:
             raise ValueError(f"deadline_s must be positive, got {deadline_s}")
-        request = _request(video, passes, settings)
+        request = request_of(video, passes, settings)
+        self._arena.grow(request.layout.size * len(request.passes))
         child = self._ready_child()
-        answer = answer_from_bytes(self._ask(child, request.to_bytes(), video, deadline_s))
+        answer = self._ask(child, request, video, deadline_s)
         if isinstance(answer, DecodeRefusal):
             raise Reject(answer.reason, answer.detail, seconds=answer.decode_s)
-        child.pending = len(request.passes)
-        return DecodedVideo(video, answer.facts, answer.decode_s, self._receive(child, video, request, answer.windows))
+        return DecodedVideo(
+            video, answer.facts, answer.decode_s, self._anchors(video, request, answer.windows, self._asked)
+        )
 
     def close(self) -> None:
         """End the decoding process. The Decoder may be used again afterwards."""
@@ -118,77 +133,95 @@ class Decoder:
             self._child = None
 
     def _ready_child(self) -> ChildProcess:
-        """The running child if it is idle, ours, alive and not yet due for replacement; else a new one."""
+        """The running child if it is ours, alive and not yet due for replacement; else a new one."""
         child = self._child
         if child is not None and child.owner_pid != os.getpid():
-            # A fork of the process that started it: leave the child to its owner.
+            # A fork of the process that started it: leave the child and its arena to their owner.
             child = self._child = None
-        if child is None or child.pending or child.videos >= self._max_videos or not child.alive():
+            size = os.fstat(self._arena.descriptor).st_size
+            self._arena = Arena()
+            self._arena.grow(size)
+        if child is None or child.videos >= self._max_videos or not child.alive():
             self.close()
-            child = self._child = ChildProcess()
+            child = self._child = ChildProcess(self._arena.descriptor)
+            child.wait_until_ready()
             self.children_started += 1
-        child.videos += 1
         child.forget_stderr()
         return child
 
-    def _ask(self, child: ChildProcess, request: bytes, video: Video, deadline_s: float) -> bytes:
+    def _ask(
+        self, child: ChildProcess, request: DecodeRequest, video: Video, deadline_s: float
+    ) -> DecodeHeader | DecodeRefusal:
         began = time.perf_counter()
+        self._asked += 1
         try:
-            child.connection.send_bytes(request)
-            if child.connection.poll(deadline_s):
-                return child.connection.recv_bytes()
-        except (EOFError, OSError) as error:
-            raise self._crashed(child, video, time.perf_counter() - began) from error
-        noise = child.last_stderr_line()
+            child.send(request.to_bytes())
+            message = child.wait(deadline_s)
+            if message is not None:
+                return answer_from_bytes(message)
+        except (EOFError, OSError, ValueError) as error:
+            refusal = crashed(child, video, time.perf_counter() - began)
+            self.close()
+            raise Reject(refusal.reason, refusal.detail, seconds=refusal.decode_s) from error
+        refusal = timed_out(child, video, deadline_s, time.perf_counter() - began)
         self.close()
-        detail = f"{video.path} was not decoded within {deadline_s:g} s{noise}"
-        raise Reject("timeout", detail, seconds=time.perf_counter() - began)
+        raise Reject(refusal.reason, refusal.detail, seconds=refusal.decode_s)
 
-    def _crashed(self, child: ChildProcess, video: Video, seconds: float) -> Reject:
-        ended = child.how_it_ended()
-        noise = child.last_stderr_line()
-        self.close()
-        return Reject("decoder_crashed", f"decoding {video.path} ended its process {ended}{noise}", seconds=seconds)
-
-    def _receive(
-        self, child: ChildProcess, video: Video, request: DecodeRequest, windows: Sequence[WindowFrames]
+    def _anchors(
+        self, video: Video, request: DecodeRequest, windows: Sequence[WindowFrames], asked: int
     ) -> Iterator[DecodedAnchor]:
-        shapes = message_layout(request.image_size, request.flow_size, len(request.offsets), request.keep_neighbours)
-        sizes = [int(np.prod(shape)) for shape in shapes]
-        for pass_index, frames in zip(request.passes, windows, strict=True):
-            buffer = np.empty(sum(sizes), np.uint8)
-            if self._child is not child:
+        for pass_index, place, frames in zip(request.passes, request.places, windows, strict=True):
+            if self._asked != asked:
                 raise RuntimeError("the anchors of a video must be read before the decoder's next call")
-            try:
-                if not child.connection.poll(TRANSFER_DEADLINE_S):
-                    raise EOFError("the decoding process stopped sending")
-                received = child.connection.recv_bytes_into(buffer.data)
-            except (EOFError, OSError) as error:
-                raise self._crashed(child, video, 0.0) from error
-            assert received == buffer.nbytes, (received, buffer.nbytes)
-            child.pending -= 1
-            flat = np.split(buffer, np.cumsum(sizes)[:-1])
-            parts = [part.reshape(shape) for part, shape in zip(flat, shapes, strict=True)]
-            yield DecodedAnchor(
-                pass_index=pass_index,
-                window=Window(
-                    video_id=video.id,
-                    path=video.path,
-                    offsets=request.offsets,
-                    anchor_index=frames.anchor_index,
-                    neighbour_indices=frames.neighbour_indices,
-                    anchor_time_s=frames.anchor_time_s,
-                    neighbour_times_s=frames.neighbour_times_s,
-                    anchor_hwc=parts[1],
-                    neighbours_khwc=parts[2],
-                ),
-                image_hwc=parts[0],
-                neighbour_images_khwc=parts[3] if len(parts) > 3 else None,
-            )
+            found = stored_anchor(self._arena, place, request.layout, video, request.offsets, pass_index, frames)
+            yield found.copy()
 
 
-def _request(video: Video, passes: Sequence[int], settings: Settings) -> DecodeRequest:
-    """The part of the settings that decoding depends on."""
+def stored_anchor(
+    arena: Arena,
+    place: int,
+    layout: PixelLayout,
+    video: Video,
+    offsets: tuple[int, ...],
+    pass_index: int,
+    frames: WindowFrames,
+) -> DecodedAnchor:
+    """The window that a decoding process has put at `place`; its arrays are views of the arena."""
+    arrays = []
+    for shape in layout.shapes:
+        arrays.append(arena.read(place, shape).view(np.uint8))
+        place += arrays[-1].nbytes
+    window = Window(
+        video_id=video.id,
+        path=video.path,
+        offsets=offsets,
+        anchor_index=frames.anchor_index,
+        neighbour_indices=frames.neighbour_indices,
+        anchor_time_s=frames.anchor_time_s,
+        neighbour_times_s=frames.neighbour_times_s,
+        anchor_hwc=arrays[1],
+        neighbours_khwc=arrays[2],
+    )
+    return DecodedAnchor(pass_index, window, arrays[0], arrays[3] if layout.keep_neighbours else None)
+
+
+def crashed(child: ChildProcess, video: Video, seconds: float) -> DecodeRefusal:
+    """What is said of a video whose decoding process ended."""
+    ended, noise = child.how_it_ended(), child.last_stderr_line()
+    return DecodeRefusal("decoder_crashed", f"decoding {video.path} ended its process {ended}{noise}", seconds)
+
+
+def timed_out(child: ChildProcess, video: Video, deadline_s: float, seconds: float) -> DecodeRefusal:
+    """What is said of a video that was not decoded in time."""
+    detail = f"{video.path} was not decoded within {deadline_s:g} s{child.last_stderr_line()}"
+    return DecodeRefusal("timeout", detail, seconds)
+
+
+def request_of(
+    video: Video, passes: Sequence[int], settings: Settings, places: Sequence[int] | None = None
+) -> DecodeRequest:
+    """The part of the settings that decoding depends on. places: offsets in the arena, by default one behind the other."""
+    layout = layout_of(settings)
     return DecodeRequest(
         video_id=video.id,
         path=str(video.path),
@@ -200,4 +233,10 @@ def _request(video: Video, passes: Sequence[int], settings: Settings) -> DecodeR
         image_size=settings.image_size,
         flow_size=settings.flow_size,
         keep_neighbours=settings.keep_neighbours,
+        places=tuple(places if places is not None else range(0, layout.size * len(passes), layout.size)),
     )
+
+
+def layout_of(settings: Settings) -> PixelLayout:
+    """How the pixels of one pass lie in the arena."""
+    return PixelLayout(settings.image_size, settings.flow_size, len(settings.offsets), settings.keep_neighbours)

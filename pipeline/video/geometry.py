@@ -4,9 +4,11 @@ Comes in: a decoded RGB frame [H, W, 3] uint8. Goes out: its centre square at `i
 at `flow_size` (224) that the flow network sees. Both resizes are Pillow's bilinear filter, which is antialiased when it shrinks;
 the official code does the same through torchvision. Resizing twice is therefore part of the definition: 224 is made from 448.
 
-Pillow can resize a sub-rectangle (`resize(box=...)`), which would skip the columns that the crop throws away. It takes the
-box in float32 and its weights then differ in the last bits: 0.01 to 24 % of the values came out one grey level off, depending
-on the frame's size. So the whole frame is resized and then cropped.
+Pillow resizes rows first and columns after, with whole grey levels in between. So the frame is cropped between the two: what the crop
+throws away sideways is never resized upwards (18 % less time at 340x256). Halving, which is what 448 → 224 is, is in `halving`, to the
+bit and 3 times as fast. Pillow can resize a sub-rectangle (`resize(box=...)`), which would skip the columns in both steps. It takes
+the box in float32 and its weights then differ in the last bits: 0.01 to 24 % of the values came out one grey level off. torch's
+antialiased resize differs from Pillow's in up to 7 % of the values where it enlarges.
 
 Shape legend: H, W side of the frame, S side of a square, C = 3 channels RGB.
 """
@@ -16,6 +18,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from pipeline.video.halving import SMALLEST_PX, halved
 
 MIN_SIDE_PX = 16
 """Frames with a shorter side than this are refused: enlarged 28 times they hold no texture that flow could follow."""
@@ -58,15 +62,25 @@ def centre_square(frame_hwc: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """
     height, width = frame_hwc.shape[:2]
     check_size(width, height)
-    target = resized_size(width, height, size)
+    wide, high = resized_size(width, height, size)
+    left, top, right, bottom = crop_box(wide, high, size)
     image = Image.fromarray(frame_hwc)
-    if target != (width, height):
-        image = image.resize(target, Image.Resampling.BILINEAR)
-    return np.asarray(image.crop(crop_box(*target, size)))
+    if wide != width:
+        image = image.resize((wide, height), Image.Resampling.BILINEAR)
+    if wide != size:
+        image = image.crop((left, 0, right, height))
+    if high != height:
+        image = image.resize((size, high), Image.Resampling.BILINEAR)
+    if high != size:
+        image = image.crop((0, top, size, bottom))
+    return np.asarray(image)
 
 
 def shrink_square(square_hwc: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """[S, S, 3] uint8 -> [size, size, 3] uint8, bilinear and antialiased; the same array when it has that size already."""
-    if square_hwc.shape[0] == size:
+    side = square_hwc.shape[0]
+    if side == size:
         return square_hwc
+    if side == 2 * size and size >= SMALLEST_PX:
+        return halved(square_hwc)
     return np.asarray(Image.fromarray(square_hwc).resize((size, size), Image.Resampling.BILINEAR))

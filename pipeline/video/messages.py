@@ -1,22 +1,32 @@
 """What the decoder's two processes say to each other. Light on purpose: both import this, and the parent needs no video library.
 
-    parent ── DecodeRequest ──────────────────▶ child
+    parent ── DecodeRequest ──────────────────▶ child, which writes the pixels of pass i into the arena at places[i]
            ◀── DecodeHeader or DecodeRefusal ──
-           ◀── raw bytes, one message per pass ── as `message_layout` says, only after a header
 
-All but the raw bytes is JSON: a child that was crashed by a hostile file must not be able to make its parent run anything.
+All that is said is JSON: a child that was crashed by a hostile file must not be able to make its parent run anything. Nor to make it
+wait: a message is put together from whatever pieces arrive, so whoever listens can give up on half of one.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
+
+LONGEST_MESSAGE = 1 << 26
+_LENGTH = struct.Struct("!i")
+"""How `multiprocessing.connection.Connection`, which the child uses, marks the length of a message."""
 
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """What is asked of one video. path as text; fps only for frame folders; sizes in px."""
+    """What is asked of one video. path as text; fps only for frame folders; sizes in px.
+
+    places: for each pass the offset in the arena, from which `PixelLayout.size` bytes are its own.
+    """
 
     video_id: str
     path: str
@@ -28,6 +38,11 @@ class DecodeRequest:
     image_size: int
     flow_size: int
     keep_neighbours: bool
+    places: tuple[int, ...] = ()
+
+    @property
+    def layout(self) -> PixelLayout:
+        return PixelLayout(self.image_size, self.flow_size, len(self.offsets), self.keep_neighbours)
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -35,7 +50,8 @@ class DecodeRequest:
     @staticmethod
     def from_bytes(message: bytes) -> DecodeRequest:
         body: dict[str, Any] = json.loads(message)
-        return DecodeRequest(**{**body, "passes": tuple(body["passes"]), "offsets": tuple(body["offsets"])})
+        lists = {name: tuple(body[name]) for name in ("passes", "offsets", "places")}
+        return DecodeRequest(**{**body, **lists})
 
 
 @dataclass(frozen=True)
@@ -106,7 +122,50 @@ def answer_from_bytes(message: bytes) -> DecodeHeader | DecodeRefusal:
     return DecodeHeader(VideoFacts(**body["facts"]), windows, body["decode_s"])
 
 
-def message_layout(image_size: int, flow_size: int, n_offsets: int, keep_neighbours: bool) -> list[tuple[int, ...]]:
-    """Shapes of the uint8 arrays in one message, in order: image, anchor's flow square, neighbours' flow squares, neighbours' images."""
-    image, flow = (image_size, image_size, 3), (flow_size, flow_size, 3)
-    return [image, flow, (n_offsets, *flow)] + ([(n_offsets, *image)] if keep_neighbours else [])
+@dataclass(frozen=True)
+class PixelLayout:
+    """Where the uint8 arrays of one pass lie behind each other in the arena."""
+
+    image_size: int
+    flow_size: int
+    n_offsets: int
+    keep_neighbours: bool
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """In order: image, anchor's flow square, neighbours' flow squares, neighbours' images."""
+        image, flow = (self.image_size, self.image_size, 3), (self.flow_size, self.flow_size, 3)
+        kept = [(self.n_offsets, *image)] if self.keep_neighbours else []
+        return [image, flow, (self.n_offsets, *flow), *kept]
+
+    @property
+    def size(self) -> int:
+        """Bytes of one pass."""
+        return sum(int(np.prod(shape)) for shape in self.shapes)
+
+
+class MessageBuffer:
+    """Messages put together from the pieces in which they arrive."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The messages that this piece completes. Raises EOFError for a length that no message has: the sender has lost its mind."""
+        self._bytes += piece
+        whole = []
+        while len(self._bytes) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._bytes)
+            if not 0 <= length <= LONGEST_MESSAGE:
+                raise EOFError(f"a message of {length} bytes was announced")
+            end = _LENGTH.size + length
+            if len(self._bytes) < end:
+                break
+            whole.append(bytes(self._bytes[_LENGTH.size : end]))
+            del self._bytes[:end]
+        return whole
+
+
+def framed(message: bytes) -> bytes:
+    """A message as it goes over the socket."""
+    return _LENGTH.pack(len(message)) + message

@@ -153,7 +153,8 @@ def scope_note(section: Section) -> str:
     """Over how much the means were taken."""
     task, results = section.task, section.results
     parts, units = len(results.rows(results.sources[0])), len(results.complete())
-    return f"Means over {_count(parts, task.part)} of {_count(units, task.unit)}. Protocol {results.digest}."
+    chance = f" Chance: {task.chance_note}." if task.chance_note and results.has_chance else ""
+    return f"Means over {_count(parts, task.part)} of {_count(units, task.unit)}. Protocol {results.digest}.{chance}"
 
 
 def coverage_note(section: Section) -> str:

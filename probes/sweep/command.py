@@ -55,7 +55,8 @@ def sweep_commands(known: Sequence[type[Task]]) -> list[click.Command]:
         probe, data = sweep_probe(record.probe, known), named(values)
         if data:
             probe.check_data(data)
-        failed = _judge(record, probe, out, Data(data, device), jobs) if data else {}
+        judged = data or not probe.needs_data
+        failed = _judge(record, probe, out, Data(data, device), jobs) if judged else {}
         lines = compare(record, probe.metric.name, figures_of(record, out))
         if not any(line.by_seed for line in lines):
             raise ValueError(f"no run of the sweep in {out} has been judged: " + _why(record, failed, probe, data))

@@ -29,6 +29,10 @@ class SweepProbe:
     metric: Metric
     values: Mapping[str, Any]  # of any type that an option of a task may have
 
+    @property
+    def needs_data(self) -> bool:
+        return any(option.data for option in self.task.options().values())
+
     def arguments(self) -> list[str]:
         """The options for the command line of `python -m probes TASK`, without data."""
         options, words = self.task.options(), []
@@ -44,7 +48,8 @@ class SweepProbe:
         needed = {option.flag for option in self.task.options().values() if option.data}
         for flag in data:
             if flag not in needed:
-                raise ValueError(f"the sweep's probe {self.task.name} takes {' '.join(sorted(needed))}, not {flag}")
+                wanted = " ".join(sorted(needed)) or "no data"
+                raise ValueError(f"the sweep's probe {self.task.name} takes {wanted}, not {flag}")
         return [word for flag, path in data.items() for word in (flag, str(path))]
 
     def check_data(self, data: DataFlags) -> None:

@@ -40,7 +40,8 @@ from probes.metrics.depth import absolute_relative_error, score_depth, score_nor
 from probes.options import option
 from probes.paper import NYU_DELTA1, NYU_RMSE
 from probes.sources.features import Source, by_encoder, features_of
-from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task
+from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task, Unit
+from probes.tasks import chance
 from probes.tasks.depth_pictures import LARGEST_JUMP, Drawing, Floats, normal_step_px
 
 PICTURES = 3
@@ -83,6 +84,7 @@ class Depth(Task):
         Metric("normal_30", "normals < 30°", percent=True),
     )
     headline: ClassVar = "rmse"
+    chance_note: ClassVar = "the mean depth of the training pictures everywhere"
     long_units: ClassVar = True
 
     embedded: ClassVar = {
@@ -132,6 +134,19 @@ class Depth(Task):
             "farthest_m": self.farthest_m,
             "steps_per_metre": self.scale,
         }
+
+    def chance(self, unit: Unit, seed: int) -> list[Row]:
+        assert isinstance(unit, Training)
+        mean_depth = RunningMean()
+        for pair in chance.evenly(unit.train):
+            depth = self.measured(pair)
+            mean_depth.add(torch.from_numpy(depth[depth > 0]))
+        return chance.constant_depth(unit.test, self.measured, mean_depth.value, scores)
+
+    def measured(self, pair: rgbd.Pair) -> Floats:
+        """The sensor's square, 0 beyond the last bin."""
+        depth = pair.depth_m()
+        return np.where(depth <= self.farthest_m, depth, 0)
 
     def about(self) -> Settings:
         return {"data": str(self.root)}
@@ -206,7 +221,7 @@ class Training:
             raise ValueError(f"the sensor measured nothing in {len(self.train)} training pictures: {self._way_out()}")
         shown = {round(i * (len(self.test) - 1) / max(PICTURES - 1, 1)) for i in range(PICTURES)}
         for index, pair in enumerate(self.test):
-            truth = self._measured(pair)
+            truth = self.task.measured(pair)
             drawing = Drawing(pair, truth, context) if index in shown and (truth > 0).any() else None
             for source, features in features_of(group, batch_of([pair.image()], size_hw, context.device)):
                 depth = probes[source.name].predict(features, size_hw)
@@ -218,11 +233,6 @@ class Training:
                 if drawing is not None:
                     drawing.draw(predicted, source)
             context.step(len(group))
-
-    def _measured(self, pair: rgbd.Pair) -> Floats:
-        """The sensor's square, 0 beyond the last bin."""
-        depth = pair.depth_m()
-        return np.where(depth <= self.task.farthest_m, depth, 0)
 
     def _batches(
         self, size_hw: tuple[int, int], seed: int, device: torch.device, mean_depth: RunningMean
@@ -237,7 +247,7 @@ class Training:
 
     def _training_pair(self, pair: rgbd.Pair, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """uint8 picture [1, h, w, 3] and depth [1, 1, h, w], both at the input's size."""
-        depth = torch.from_numpy(self._measured(pair))[None, None]
+        depth = torch.from_numpy(self.task.measured(pair))[None, None]
         # The depth at each cell's centre: a mean would invent depths between an object and what is behind it.
         return batch_of([pair.image()], size_hw, CPU), F.interpolate(depth, size=size_hw, mode="nearest-exact")
 

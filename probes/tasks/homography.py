@@ -31,7 +31,7 @@ from probes.heads.matching import best_cells, features_at
 from probes.metrics.tracking import SIDE_PX, nearest_cell_centers, to_benchmark_size
 from probes.options import option
 from probes.sources.features import Source, by_encoder, features_of
-from probes.task import Context, Metric, Noun, Row, Settings, Task
+from probes.task import Context, Metric, Noun, Row, Settings, Task, Unit
 
 THRESHOLDS_PX = (1, 2, 4, 8)
 DRAWN_UNITS, DRAWN_POINTS = 6, 24
@@ -65,6 +65,7 @@ class HomographyMatching(Task):
     step: ClassVar = Noun("view", "views")
     metrics: ClassVar = _metrics()
     headline: ClassVar = "mean"
+    chance_note: ClassVar = "the same place in the other view"
 
     embedded: ClassVar = {"folder": "segmentation/val", "height_px": 160, "views": 2, "points": 128}
 
@@ -99,6 +100,17 @@ class HomographyMatching(Task):
             "points": self.points,
             "matched": self.matched,
         }
+
+    def chance(self, unit: Unit, seed: int) -> list[Row]:
+        assert isinstance(unit, Picture)
+        image = open_rgb(unit.path)
+        rows = []
+        for number in range(self.views):
+            size, homography, asked = unit.question(image, number, seed)
+            shares = _shares(homography.to_first(asked), asked, size, size)
+            found = {name: value for name, value in shares.items() if not name.startswith("ceiling")}
+            rows.append(Row(f"view {number + 1}", found))
+        return rows
 
     def about(self) -> Settings:
         return {"data": str(self.folder)}
@@ -140,18 +152,25 @@ class Picture:
     def fingerprint(self) -> str:
         return str(self.path.stat().st_size)
 
+    def _view_size(self, image: Image.Image) -> tuple[int, int]:
+        return self.task.height_px, max(1, round(self.task.height_px * image.width / image.height))
+
+    def question(self, image: Image.Image, number: int, seed: int) -> tuple[tuple[int, int], Homography, Floats]:
+        """Size (height, width) of the views, how the second came to be, and the points [n, 2] of it to be found."""
+        size = self._view_size(image)
+        # The name, not its place: a picture has the same homographies in any selection.
+        rng = np.random.default_rng([seed, number, zlib.crc32(self.name.encode())])
+        homography = random_homography(rng, size, self.task.warp)
+        return size, homography, rng.uniform(0, 1, (self.task.points, 2)) * (size[1], size[0])
+
     def evaluate(self, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
         """A row per homography."""
         image = open_rgb(self.path)
-        size = self.task.height_px, max(1, round(self.task.height_px * image.width / image.height))
-        fine = fine_picture(image, size)
+        fine = fine_picture(image, self._view_size(image))
         rows: dict[str, list[Row]] = {source.name: [] for source in sources}
         for number in range(self.task.views):
-            # The name, not its place: a picture has the same homographies in any selection.
-            rng = np.random.default_rng([context.seed, number, zlib.crc32(self.name.encode())])
-            homography = random_homography(rng, size, self.task.warp)
+            size, homography, asked = self.question(image, number, context.seed)
             pair = Views(size, first_view(fine), second_view(fine, homography), homography)
-            asked = rng.uniform(0, 1, (self.task.points, 2)) * (size[1], size[0])
             for group in by_encoder(sources):
                 for source, found, grid in pair.answers(group, asked, self.task.matched, context.device):
                     rows[source.name].append(Row(f"view {number + 1}", _shares(found, asked, size, grid)))

@@ -35,11 +35,21 @@ from probes.heads.pixel_classifier import Optimisation
 from probes.options import option
 from probes.paper import COCO_STUFF_ACCURACY, COCO_STUFF_IOU
 from probes.sources.features import Source
-from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task
+from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task, Unit
+from probes.tasks import chance
+from probes.tasks.segmentation_options import (
+    batch_option,
+    iterations_option,
+    memory_option,
+    rate_option,
+    require_positive,
+    size_option,
+)
 from probes.tasks.segmentation_run import Banks, Learner, TrainedHeads, evaluate
 
 PATH = click.Path(path_type=Path)
 GIB = 2**30
+EMBEDDED: Settings = {"root": "segmentation", "size_px": 128}
 PAPER_ROWS = [
     (backbone, *(f"{iou} / {accuracy}" for iou, accuracy in zip(ious, COCO_STUFF_ACCURACY[backbone], strict=True)))
     for backbone, ious in COCO_STUFF_IOU.items()
@@ -63,6 +73,7 @@ class SegmentationTask(Task):
         Metric("accuracy", "pixel accuracy", percent=True),
     )
     headline: ClassVar = "IoU"
+    chance_note: ClassVar = "the most frequent class of the scored pictures everywhere"
     long_units: ClassVar = True
     named_parts: ClassVar = True
 
@@ -109,6 +120,10 @@ class SegmentationTask(Task):
     def units(self) -> list[DataSetUnit]:
         return [DataSetUnit(self.data(), self)]
 
+    def chance(self, unit: Unit, seed: int) -> list[Row]:
+        assert isinstance(unit, DataSetUnit)
+        return chance.most_frequent_class(unit.data, self.side_px)
+
     def about(self) -> Settings:
         return {"data": str(self.root)}
 
@@ -142,34 +157,6 @@ class DataSetUnit:
         return evaluate(self.data, self.task.learner(), self.task.side_px, sources, context)
 
 
-def _positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} {value} must be above 0")
-
-
-def _size(default: int) -> int:
-    return field(default=default, metadata=option("--segmentation-size", int, "Side of the square input, px."))
-
-
-def _iterations(default: int | None, help: str) -> int | None:
-    return field(default=default, metadata=option("--segmentation-iterations", int, help))
-
-
-def _batch(default: int) -> int:
-    return field(default=default, metadata=option("--segmentation-batch", int, "Pictures per iteration."))
-
-
-def _rate(default: float) -> float:
-    return field(default=default, metadata=option("--segmentation-rate", float, "Learning rate of the head."))
-
-
-def _memory() -> float:
-    return field(
-        default=2.0, metadata=option("--feature-memory", float, "GB for features of the train split, if all fit.")
-    )
-
-
 @dataclass(frozen=True)
 class AttentionSegmentation(SegmentationTask):
     """The paper's protocol."""
@@ -182,18 +169,18 @@ class AttentionSegmentation(SegmentationTask):
     )
     refines: ClassVar = True
 
-    embedded: ClassVar = {
-        "root": "segmentation", "size_px": 128, "iterations": 150, "batch": 8, "learning_rate": 1e-2
-    }  # fmt: skip
+    embedded: ClassVar = {**EMBEDDED, "iterations": 150, "batch": 8, "learning_rate": 1e-2}
 
-    size_px: int = _size(256)
-    iterations: int | None = _iterations(2000, "Steps of training; the paper takes up to 100,000.")
-    batch: int = _batch(32)
-    learning_rate: float = _rate(1e-4)
-    memory_gb: float = _memory()
+    size_px: int = size_option(256)
+    iterations: int | None = iterations_option(2000, "Steps of training; the paper takes up to 100,000.")
+    batch: int = batch_option(32)
+    learning_rate: float = rate_option(1e-4)
+    memory_gb: float = memory_option()
 
     def __post_init__(self) -> None:
-        _positive(size=self.size_px, iterations=self.iterations, batch=self.batch, learning_rate=self.learning_rate)
+        require_positive(
+            size=self.size_px, iterations=self.iterations, batch=self.batch, learning_rate=self.learning_rate
+        )
 
     @property
     def side_px(self) -> int:
@@ -231,18 +218,18 @@ class LinearSegmentation(SegmentationTask):
     epochs: ClassVar = 20
     refines: ClassVar = True
 
-    embedded: ClassVar = {
-        "root": "segmentation", "size_px": 128, "iterations": 150, "batch": 4, "learning_rate": 5e-3
-    }  # fmt: skip
+    embedded: ClassVar = {**EMBEDDED, "iterations": 150, "batch": 4, "learning_rate": 5e-3}
 
-    size_px: int = _size(448)
-    iterations: int | None = _iterations(None, f"Steps of training.  [default: {epochs} epochs]")
-    batch: int = _batch(2)
-    learning_rate: float = _rate(5e-4)
-    memory_gb: float = _memory()
+    size_px: int = size_option(448)
+    iterations: int | None = iterations_option(None, f"Steps of training.  [default: {epochs} epochs]")
+    batch: int = batch_option(2)
+    learning_rate: float = rate_option(5e-4)
+    memory_gb: float = memory_option()
 
     def __post_init__(self) -> None:
-        _positive(size=self.size_px, iterations=self.iterations, batch=self.batch, learning_rate=self.learning_rate)
+        require_positive(
+            size=self.size_px, iterations=self.iterations, batch=self.batch, learning_rate=self.learning_rate
+        )
 
     @property
     def side_px(self) -> int:
@@ -272,16 +259,16 @@ class KnnSegmentation(SegmentationTask):
         "With a decoder, cells hold tokens and the decoder's map and are finer. Scored on another split; per cent."
     )
 
-    embedded: ClassVar = {"root": "segmentation", "size_px": 128}
+    embedded: ClassVar = EMBEDDED
 
-    size_px: int = _size(224)
+    size_px: int = size_option(224)
     cells_per_token: int = field(
         default=2, metadata=option("--cells-per-token", int, "Cells per side of a token, for sources with a decoder.")
     )
     memory_gb: float = field(default=4.0, metadata=option("--bank-memory", float, "GB of each source's bank at most."))
 
     def __post_init__(self) -> None:
-        _positive(size=self.size_px, cells_per_token=self.cells_per_token, bank_memory=self.memory_gb)
+        require_positive(size=self.size_px, cells_per_token=self.cells_per_token, bank_memory=self.memory_gb)
 
     @property
     def side_px(self) -> int:

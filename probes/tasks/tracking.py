@@ -35,7 +35,7 @@ from probes.heads.matching import best_cells, features_at
 from probes.metrics.tracking import SIDE_PX, THRESHOLDS_PX, Mode, Queries, ceiling, queries, score_tracks
 from probes.options import option
 from probes.sources.features import Source, by_encoder, features_of
-from probes.task import Context, Metric, Noun, Row, Settings, Task
+from probes.task import Context, Metric, Noun, Row, Settings, Task, Unit
 
 Floats = NDArray[np.float64]
 MODES: tuple[Mode, ...] = ("first", "strided")
@@ -77,6 +77,7 @@ class Tracking(Task):
     step: ClassVar = Noun("map", "maps")
     metrics: ClassVar = _metrics()
     headline: ClassVar = "first"
+    chance_note: ClassVar = "the place of the query in every frame"
     main_metrics: ClassVar = ("first", "first_ceiling", "strided", "strided_ceiling")
 
     embedded: ClassVar = {"root": "davis", "side_px": 160}
@@ -99,6 +100,17 @@ class Tracking(Task):
 
     def settings(self) -> Settings:
         return {"height": self.side_px, "matched": self.matched}
+
+    def chance(self, unit: Unit, seed: int) -> list[Row]:
+        assert isinstance(unit, Video)
+        values: dict[str, float] = {}
+        for mode, asked in unit.asked.items():
+            still = np.repeat(asked.positions(unit.places_nt2)[:, None], unit.video.frames, axis=1)
+            score = score_tracks(still, unit.places_nt2, asked)
+            if score is not None:
+                shares = {f"{mode}_{px:g}": share for px, share in zip(THRESHOLDS_PX, score.delta, strict=True)}
+                values |= {mode: score.average, **shares}
+        return [Row("all points", values)] if values else []
 
     def about(self) -> Settings:
         return {"data": str(self.root)}

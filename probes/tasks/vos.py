@@ -52,8 +52,8 @@ class LinearVos(VosTask):
         "The encoder alone shows its token grid."
     )
 
-    refines: ClassVar = True
     embedded: ClassVar = {"root": "davis", "height_px": 160}
+    refines: ClassVar = True
 
     height_px: int = field(default=PAPER_HEIGHT_PX, metadata=option("--height", int, "Input height, px."))
     iterations: int = field(

@@ -19,10 +19,10 @@ from PIL import Image
 from common.feature_colors import ColorBasis
 from probes.data import davis
 from probes.drawing import display_size, feature_picture, overlay, shown_map
-from probes.metrics.davis import summarise
+from probes.metrics.davis import score_frame, summarise
 from probes.options import CommaSeparated, option
 from probes.sources.features import Features, Source, by_encoder
-from probes.task import Context, Metric, Noun, Row, Settings, Task
+from probes.task import Context, Metric, Noun, Row, Settings, Task, Unit
 
 PATH = click.Path(path_type=Path)
 
@@ -45,6 +45,7 @@ class VosTask(Task):
     )
     headline: ClassVar = "JF"
     main_metrics: ClassVar = ("J", "F", "JF")
+    chance_note: ClassVar = "the first annotation, kept for the whole video"
 
     root: Path | None = field(
         default=None, metadata=option("--davis", PATH, "Directory with JPEGImages/ and Annotations/.", data=True)
@@ -62,6 +63,12 @@ class VosTask(Task):
         default=None,
         metadata=option("--year", click.Choice(["2016", "2017"]), "ImageSets list; 2016 makes one object of all."),
     )
+
+    def chance(self, unit: Unit, seed: int) -> list[Row]:
+        assert isinstance(unit, SequenceUnit)
+        first, frames = unit.sequence.labels(0), range(1, len(unit.sequence) - 1)
+        objects = unit.sequence.objects
+        return object_rows(np.stack([score_frame(unit.sequence.labels(i), first, objects) for i in frames], axis=-1))
 
     def about(self) -> Settings:
         return {"data": str(self.root)}

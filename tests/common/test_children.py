@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +15,7 @@ from common import children
 from common.children import Children, Ended, Slot, Task, slots, threads_each
 from common.command import PlainError
 from common.lock import directory_lock
+from common.parent_death import signal_with_parent
 
 
 def task(tmp_path: Path, code: str, name: str = "one") -> Task:
@@ -102,3 +106,13 @@ def test_a_directory_is_locked_while_a_child_lives(tmp_path: Path) -> None:
     some.__exit__(None, None, None)
     with directory_lock(tmp_path, "a sweep"):
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children learn of their parent's death on Linux only")
+def test_a_parent_that_ends_before_its_child_has_asked_to_be_told(tmp_path: Path) -> None:
+    """Between fork and the request nobody is told: the child finds that its parent is another one now."""
+    told = signal_with_parent(signal.SIGTERM, parent_pid=os.getpid() + 1)
+    other = subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"], preexec_fn=told, timeout=30)
+    assert other.returncode == -signal.SIGTERM
+    ours = signal_with_parent(signal.SIGTERM, parent_pid=os.getpid())
+    assert subprocess.run([sys.executable, "-c", "pass"], preexec_fn=ours).returncode == 0

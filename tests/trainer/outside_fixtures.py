@@ -111,7 +111,11 @@ class FakeViT(nn.Module):
         assert output_fmt == "NCHW" and not norm
         grid = (x.shape[-2] // 8, x.shape[-1] // 8)
         tokens = torch.cat(
-            (self.prefix.expand(len(x), -1, -1), self.patch_embed.get_submodule("proj")(x).flatten(2).mT), dim=1
+            (
+                self.prefix.expand(x.shape[0], -1, -1),
+                self.patch_embed.get_submodule("proj")(x).flatten(2).transpose(1, 2),
+            ),
+            dim=1,
         )
         found = []
         for number, block in enumerate(self.blocks):

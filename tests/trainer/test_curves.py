@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tests.trainer.runs import run
+from trainer.checkpoint import checkpoints
 from trainer.curves import HEIGHT, WIDTH, read_curves, write_curves
 
 
@@ -40,3 +41,19 @@ def test_later_lines_count_and_what_is_no_number_is_left_out(tmp_path: Path) -> 
     log.write_text("")
     write_curves(tmp_path)
     assert not (tmp_path / "curves.png").exists()
+
+
+def test_a_line_whose_steps_a_kill_divides_is_the_mean_over_all_of_them(shards: Path, tmp_path: Path) -> None:
+    """Killed after the checkpoint of step 6, between the log lines of steps 4 and 8."""
+    settings = ("log.every=4", "log.checkpoint_every=3", "train.steps=8")
+    for name in ("whole", "parts"):
+        run(shards, tmp_path / name, *settings)
+    for file in checkpoints(tmp_path / "parts")[-1:]:
+        file.unlink()
+    log = tmp_path / "parts" / "log.jsonl"
+    log.write_text("\n".join(line for line in log.read_text().splitlines() if '"step": 8' not in line) + "\n")
+    run(shards, tmp_path / "parts", *settings, resume=True)
+    whole, parts = (read_curves(tmp_path / name / "log.jsonl") for name in ("whole", "parts"))
+    assert [step for step, _ in parts["step", "loss"]] == [4, 8]
+    assert parts["step", "loss"] == whole["step", "loss"]
+    assert parts["step", "lattice"] == whole["step", "lattice"]

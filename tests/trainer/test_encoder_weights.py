@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 
+from common import download
+from shards.files import sha256_of
 from tests.common.download_server import HASTY, Server
 from tests.trainer.model_fixtures import OFFICIAL, encoder_state, vit_of
-from trainer import FlowFeat
+from trainer import FlowFeat, flowfeat
 from trainer import encoder_weights as weights
 from trainer.encoder_weights import fetch_encoder
 from trainer.published import Published
@@ -34,6 +37,43 @@ def test_a_name_becomes_a_model_and_its_hash_is_kept(cache: Path, server: Server
     assert model.encoder_source == f"weights.pth sha256:{sha256}"
     fetch_encoder("tiny_mae16")
     assert len(server.ranges) == 1
+
+
+def test_a_file_is_hashed_once_to_be_checked_and_recorded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch_encoder("tiny_mae16")
+    hashed: list[Path] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(download, "sha256_of", counted)
+    monkeypatch.setattr(flowfeat, "sha256_of", counted)
+    model = FlowFeat.create("tiny_mae16", init="pretrained")
+    assert hashed == [cache / "weights.pth"] and sha256_of(cache / "weights.pth") in model.encoder_source
+    FlowFeat.create("tiny_mae16", init=cache / "weights.pth")
+    assert len(hashed) == 2
+
+
+@pytest.mark.parametrize(
+    ("variant", "told"),
+    [("dinov2_vits14", "dinov2_vits14: licence Apache-2.0"), ("mae_vitb16", "licence CC-BY-NC-4.0: no commercial use")],
+)
+def test_the_licence_is_told_when_weights_are_fetched(
+    variant: str,
+    told: str,
+    cache: Path,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setitem(weights.PUBLISHED, variant, Published(server.url))
+    with caplog.at_level(logging.WARNING):
+        fetch_encoder(variant)
+        assert caplog.text.count(told) == 1
+        server.always = "503"  # offline from now on
+        fetch_encoder(variant)
+    assert caplog.text.count("licence") == 1
 
 
 def test_a_file_that_changed_is_refused(cache: Path) -> None:

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.trainer.runs import assert_equal, config_for, final_state, lines, run
 from tests.trainer.training_set import write_training_set
 from trainer.config import FREE_ON_RESUME, ROUNDING_ON_RESUME, changed_settings, flatten, load_config, rounding_changes
+from trainer.pictures import HEADING_PX, LEGEND_PX
 from trainer.run_log import RunLog
 from trainer.train import train
 
@@ -143,4 +144,5 @@ def test_settings_that_change_rounding_are_announced(
 def test_the_picture_of_a_step_is_of_its_last_part(shards: Path, tmp_path: Path) -> None:
     run(shards, tmp_path / "run", "train.steps=1", "log.pictures_every=1", "train.accumulate=2")
     picture = np.asarray(Image.open(tmp_path / "run/pictures/training-0000001.png"))
-    assert picture.shape == (2 * 34 - 2, 5 * 34 - 2, 3)
+    side = 4 * 32  # views of 32 pixels are drawn four times as large
+    assert picture.shape == (HEADING_PX + 2 * (side + 2) + LEGEND_PX, 5 * (side + 2) - 2, 3)

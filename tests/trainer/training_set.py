@@ -23,8 +23,9 @@ SETTINGS = Settings(
 )
 
 
-def sample(number: int) -> EncodedSample:
-    """A bright square moves over a dark background; flow to three neighbours, of which some samples lack one."""
+def sample(number: int, settings: Settings = SETTINGS) -> EncodedSample:
+    """A bright square moves over a dark background; flow to all neighbours, of which some samples lack the first."""
+    every, count = IMAGE // settings.flow_size, len(settings.offsets)
     draw = np.random.default_rng(number)
     y, x = np.mgrid[0:IMAGE, 0:IMAGE]
     top, left = draw.integers(8, 28, size=2)
@@ -33,18 +34,18 @@ def sample(number: int) -> EncodedSample:
     picture = (picture + draw.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8)
     motion, camera = draw.normal(0, 3, 2), draw.normal(0, 1, 2)
     flows = []
-    for offset in SETTINGS.offsets:
-        flow = np.where(inside[::2, ::2], motion[:, None, None], camera[:, None, None]) * offset / 2
+    for offset in settings.offsets:
+        flow = np.where(inside[::every, ::every], motion[:, None, None], camera[:, None, None]) * offset / 2
         flows.append((flow + draw.normal(0, 0.02, flow.shape)).astype(np.float32))
     data: list[bytes | None] = [encode_flow(flow) for flow in flows]
     std = np.stack([channel_std_px(flow) for flow in flows])
     mean = np.stack([flow.reshape(2, -1).mean(axis=1) for flow in flows])
-    status = [schema.STORED] * 3
+    status = [schema.STORED] * count
     if number % 3 == 0:
         status[0], data[0] = schema.NON_FINITE, None
     columns = {
-        "neighbour_frame": [9, 11, 12],
-        "neighbour_time_s": [0.9, 1.1, 1.2],
+        "neighbour_frame": [10 + offset for offset in settings.offsets],
+        "neighbour_time_s": [1 + offset / 10 for offset in settings.offsets],
         "status": status,
         "quantum_exponent": [pair_exponent(flow) for flow in flows],
         "mean_dx_px": mean[:, 0].tolist(),
@@ -52,7 +53,7 @@ def sample(number: int) -> EncodedSample:
         "std_dx_px": std[:, 0].tolist(),
         "std_dy_px": std[:, 1].tolist(),
         "max_px": [float(np.hypot(*flow).max()) for flow in flows],
-        "confidence": [None] * 3,
+        "confidence": [None] * count,
     }
     jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(picture), quality=90, colorspace="RGB")
     return EncodedSample(f"v{number}", 10, 1.0, jpeg, data, columns, {})
@@ -75,22 +76,30 @@ def optional_members(number: int) -> dict[str, bytes]:
 
 
 def write_training_set(
-    root: Path, samples: int = 10, complete: bool = True, optional: bool = False, passes: int = 1
+    root: Path,
+    samples: int = 10,
+    complete: bool = True,
+    optional: bool = False,
+    passes: int = 1,
+    first: int = 0,
+    settings: Settings = SETTINGS,
 ) -> Path:
-    """Passes of chunks of six videos; `complete` false leaves the last chunk out, `optional` keeps neighbours and confidence."""
-    settings = replace(SETTINGS, keep_neighbours=optional, keep_confidence=optional)
+    """Passes of chunks of six videos from number `first` on; `complete` false leaves the last chunk out, `optional` keeps
+    neighbours and confidence."""
+    settings = replace(settings, keep_neighbours=optional, keep_confidence=optional)
     ok = {"status": "ok", "reason": "", "detail": "", "frames": 20, "fps": 10.0, "width": 64, "height": 64}
-    chunks = -(-samples // SETTINGS.chunk_videos)
+    every = settings.chunk_videos
+    chunks = -(-samples // every)
     plan = []
     for chunk in range(chunks):
-        numbers = range(chunk * SETTINGS.chunk_videos, min(samples, (chunk + 1) * SETTINGS.chunk_videos))
+        numbers = range(first + chunk * every, first + min(samples, (chunk + 1) * every))
         plan += [{"video": f"v{n}", "path": f"v{n}.mp4", "chunk": chunk, "position": i} for i, n in enumerate(numbers)]
         if chunk == chunks - 1 and not complete:
             continue
         writer = ChunkWriter(root, settings, chunk, list(range(passes)))
         for position, number in enumerate(numbers):
             for taken in range(passes):
-                encoded = sample(number + 100 * taken)
+                encoded = sample(number + 100 * taken, settings)
                 kept = replace(encoded, optional=optional_members(number)) if optional else encoded
                 writer.add(taken, position, kept)
         writer.commit([{"video": f"v{n}", "engine": "test", **ok} for n in numbers])

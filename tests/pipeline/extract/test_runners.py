@@ -184,7 +184,7 @@ def test_the_runner_has_ended_before_the_set_is_finalized(
     finalize = run_module.finalize
 
     def look(*args: object) -> object:
-        alive.append(len(runner._slots))
+        alive.append(runner.processes)
         return finalize(*args)  # type: ignore[arg-type]
 
     def stop(event: Event, tally: object) -> None:

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# A user's way through the README, timed: extract, train, interrupt, resume, a sweep of six rows, its table, features of a picture of odd size.
+#
+#   bash bench/user_way.sh DIR                       # everything is written under DIR, which must not exist yet
+#   VENV=path/to/.venv bash bench/user_way.sh DIR    # an environment that is ready already, instead of .venv here
+#
+# Synthetic clips stand in for a user's own. Wall-clock time depends on what else runs, so CPU time and the load are printed beside it.
+# STEPS, SWEEP: settings of the training and the sweep (TRAIN='...' of make).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+work=${1:?usage: bash bench/user_way.sh DIR}
+[ ! -e "$work" ] || { echo "Error: $work exists: name another directory" >&2; exit 1; }
+mkdir -p "$work" && work=$(cd "$work" && pwd)
+venv=${VENV:-.venv}
+make=(make --no-print-directory "VENV=$venv")
+[ -z "${VENV:-}" ] || make+=(-o "$venv/.ready")
+"${make[@]}" "$venv/.ready" > "$work/install.txt" 2>&1
+py=$venv/bin/python
+train=(SHARDS="$work/shards" RUN="$work/run" CONFIG=configs/demo.toml TRAIN="train.steps=${STEPS:-120} log.checkpoint_every=40")
+
+load() { cut -d' ' -f1-3 /proc/loadavg 2> /dev/null || echo unknown; }
+cpu_s() { awk 'NR == 2 { for (i = 1; i <= 2; i++) { split($i, t, /[ms]/); s += 60 * t[1] + t[2] } printf "%.0f", s }' <(times); }
+step() { # step NAME COMMAND...: run it with its output in a file, print what it took
+    local name=$1 began=$SECONDS
+    shift
+    if ! "$@" > "$work/$name.txt" 2>&1; then
+        echo "Error: $name failed, the last lines of $work/$name.txt:" >&2
+        tail -5 "$work/$name.txt" >&2
+        exit 1
+    fi
+    printf '%-12s %5d s\n' "$name" $((SECONDS - began))
+}
+interrupted_training() { # as Ctrl-C after a while; the run must say that it was interrupted, and with what it can go on
+    timeout -s INT "${INTERRUPT_AFTER_S:-40}" "${make[@]}" train "${train[@]}" || true
+    tail -1 "$work/run/log.jsonl" | grep -q '"reason": "interrupted"'
+}
+resumed_training() {
+    "${make[@]}" train "${train[@]}"
+    grep -q '"resumed": true' "$work/run/log.jsonl" && [ -s "$work/run/flowfeat.safetensors" ]
+}
+
+SECONDS=0
+echo "$(nproc) cores, load $(load)"
+step clips "$py" -m pipeline synth --out "$work/clips" --videos 48 --davis-sequences 4
+step extract "${make[@]}" extract-flow DATASET=synthetic ROOT="$work/clips/videos" SHARDS="$work/shards" PASSES=4
+step verify "${make[@]}" verify SHARDS="$work/shards"
+step interrupt interrupted_training
+step resume resumed_training
+step sweep "${make[@]}" sweep SWEEP=configs/sweeps/demo.toml SHARDS="$work/shards" DAVIS="$work/clips/davis" \
+    OUT="$work/sweep" JOBS="$(nproc)" TRAIN="${SWEEP:-train.steps=60}"
+step probe "${make[@]}" probe RUN="$work/run" DAVIS="$work/clips/davis" PROBE='--height 160'
+picture=$(find "$work/clips/davis/JPEGImages" -name '*.jpg' | sort | head -1)
+"$py" -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).resize((333, 211)).save(sys.argv[2])' "$picture" "$work/odd.jpg"
+step features "$py" -m trainer features --model "$work/run/flowfeat.safetensors" --out "$work/features" --size 211 "$work/odd.jpg"
+"$py" -c 'import sys, numpy; a = numpy.load(sys.argv[1]); assert a.shape[1:] == (211, 333), a.shape; print("features of 333x211:", a.shape)' \
+    "$work/features/odd.npy"
+sed -n '/^|/p' "$work/sweep/sweep.md"
+echo "all: $SECONDS s, $(cpu_s) s of CPU time, load now $(load)"

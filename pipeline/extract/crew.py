@@ -1,0 +1,184 @@
+"""The worker processes of one machine, from their parent's side: started, given tasks, listened to, replaced when they die.
+
+A `Crew` is a number of equal workers: with an estimator (one per accelerator, or one per core on a CPU) or without (they encode). A task
+of a worker that dies goes to a fresh one; what happens to a task that has cost several workers their life is for the owner to say.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import send_handle
+
+from pipeline.extract.decoding import DecodingPool
+from pipeline.extract.runner import ExtractionError
+from pipeline.extract.worker import Broken, EncodeTask, FlowTask, TaskDone, WorkerReady, work
+from pipeline.flow.estimator import EstimatorChoice
+from pipeline.video.arena import Arena
+
+
+@dataclass
+class Order:
+    """A task on its way. done: called with the answers. deaths: workers that it has cost."""
+
+    task: FlowTask | EncodeTask
+    done: Callable[[TaskDone], None]
+    lost: Callable[[Order, str, Broken | None], None]
+    deaths: int = 0
+
+
+@dataclass(eq=False)
+class Member:
+    """A worker. orders: what it has been given and not answered, oldest first."""
+
+    process: BaseProcess
+    connection: Connection
+    choice: EstimatorChoice | None
+    orders: deque[Order] = field(default_factory=deque)
+    ready: bool = False
+    broken: Broken | None = None
+
+    def fileno(self) -> int:
+        """To wait on."""
+        return self.connection.fileno()
+
+
+@dataclass
+class Waiting:
+    """Seconds that workers spent without and with a task since this was last read."""
+
+    waited_s: float = 0.0
+    busy_s: float = 0.0
+
+
+class Crew:
+    """Workers, one for each of `choices` (None: without an estimator). depth: tasks that each may have at once.
+
+    Workers are started by `start` and when one has died; they are bound to the thread that does it.
+    """
+
+    def __init__(
+        self, choices: list[EstimatorChoice | None], frames: Arena, flow: Arena, *, threads: int, depth: int
+    ) -> None:
+        self._choices, self._frames, self._flow = choices, frames, flow
+        self._threads, self._depth = threads, depth
+        self._context = get_context("spawn")
+        self._queue: deque[Order] = deque()
+        self.members: list[Member] = []
+        self.waiting = Waiting()
+        self.successes = 0
+
+    def start(self, most: int) -> None:
+        """Start up to so many workers."""
+        while len(self.members) < min(most, len(self._choices)):
+            self.members.append(self._start(self._choices[len(self.members)]))
+
+    def _start(self, choice: EstimatorChoice | None) -> Member:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=work, args=(theirs, os.getpid(), self._threads))
+        process.start()
+        theirs.close()
+        with suppress(OSError):  # a worker that is dead already is found when it is listened to
+            assert process.pid is not None
+            send_handle(ours, self._frames.descriptor, process.pid)
+            send_handle(ours, self._flow.descriptor, process.pid)
+            ours.send(choice)
+        return Member(process, ours, choice)
+
+    @property
+    def queued(self) -> int:
+        """Windows whose task has not been given to a worker yet."""
+        return sum(len(order.task.windows) for order in self._queue)
+
+    @property
+    def room(self) -> int:
+        """Tasks that workers would take at once."""
+        return max(0, self._depth * max(1, len(self.members)) - len(self._queue) - self.at_work)
+
+    @property
+    def at_work(self) -> int:
+        """Tasks that workers have."""
+        return sum(len(member.orders) for member in self.members)
+
+    def submit(self, order: Order, *, first: bool = False) -> None:
+        """Have it done, in the order of the calls."""
+        (self._queue.appendleft if first else self._queue.append)(order)
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        """Give what waits to whoever has the least to do."""
+        while self._queue:
+            able = [m for m in self.members if m.ready and len(m.orders) < self._depth and m.broken is None]
+            if not able:
+                return
+            member = min(able, key=lambda m: len(m.orders))
+            order = self._queue.popleft()
+            member.orders.append(order)
+            with suppress(OSError):  # found when it is listened to
+                member.connection.send(order.task)
+
+    def heard(self, member: Member) -> None:
+        """Something has arrived from a worker, or it is gone. Raises ExtractionError when none can be built."""
+        try:
+            message: WorkerReady | TaskDone | Broken = member.connection.recv()
+        except (EOFError, OSError):
+            self._replace(member)
+            return
+        if isinstance(message, WorkerReady):
+            if message.refusal:
+                raise ExtractionError(message.refusal)
+            member.ready = True
+        elif isinstance(message, Broken):
+            member.broken = message  # it ends now, which is heard next
+        else:
+            self.waiting.waited_s += message.waited_s
+            self.waiting.busy_s += message.busy_s
+            self.successes += 1
+            member.orders.popleft().done(message)
+        self.dispatch()
+
+    def _replace(self, member: Member) -> None:
+        """A fresh worker for one that died; its tasks go back to the front of the queue, the one that it was at to its owner."""
+        member.process.join()
+        member.connection.close()
+        code = member.process.exitcode
+        if not member.ready:
+            raise ExtractionError(
+                f"a worker died while building the flow estimator (exit code {code}; -9 often means out of memory): use fewer "
+                "--workers"
+            )
+        self.members[self.members.index(member)] = self._start(member.choice)
+        orders = list(member.orders)
+        self._queue.extendleft(reversed(orders[1:]))
+        if orders:
+            orders[0].deaths += 1
+            orders[0].lost(orders[0], f"exit code {code}; -9 often means out of memory", member.broken)
+
+    def drop(self, unwanted: Callable[[Order], bool]) -> None:
+        """Forget orders that no worker has yet."""
+        self._queue = deque(order for order in self._queue if not unwanted(order))
+
+    def close(self) -> None:
+        """End all workers, tasks at hand included."""
+        for member in self.members:
+            member.process.kill()
+        for member in self.members:
+            member.process.join()
+            member.connection.close()
+        self.members.clear()
+        self._queue.clear()
+
+
+@dataclass(frozen=True)
+class Crews:
+    """All who work on a run. encoders is None where flow workers encode."""
+
+    decoders: DecodingPool
+    flow: Crew
+    encoders: Crew | None

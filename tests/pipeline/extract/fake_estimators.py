@@ -1,0 +1,104 @@
+"""Estimators that misbehave in ways that real ones only do on bad days; they can be pickled, so that real workers meet them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.extract.run import ExtractionRequest, stated
+from pipeline.flow.dis import DisFlow
+from pipeline.flow.estimator import FlowEstimator, choose
+from pipeline.window import Window, WindowFlow
+from shards.schema import Settings, Statement
+from tests.pipeline.extract.small_extraction import SMALL
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What happens, and where. marks: a folder in which each process leaves its device and number once it has worked.
+
+    raises, kills: videos for which the estimator raises, or its process ends. falls: after the first such exception every call raises,
+    as on a GPU whose context is lost. dies_once_on: a device whose first process ends at its first batch.
+    """
+
+    marks: Path
+    raises: tuple[str, ...] = ()
+    kills: tuple[str, ...] = ()
+    falls: bool = False
+    dies_once_on: str = ""
+
+
+class Troubled:
+    """DIS with trouble. In a batch together it adds a little noise that depends on the batch's size, as kernels do."""
+
+    name = "dis"
+
+    def __init__(self, trouble: Trouble, device: str) -> None:
+        self.trouble, self.device, self.dis, self.fallen = trouble, device, DisFlow(), False
+
+    def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
+        names = {window.video_id for window in windows}
+        if self.fallen:
+            raise RuntimeError("unspecified launch failure")
+        if names & set(self.trouble.kills):
+            os._exit(9)
+        if self.device == self.trouble.dies_once_on and not (self.trouble.marks / "died").exists():
+            (self.trouble.marks / "died").touch()
+            os._exit(9)
+        if names & set(self.trouble.raises):
+            self.fallen = self.trouble.falls
+            raise IndexError("no such pixel")
+        (self.trouble.marks / f"{self.device}-{os.getpid()}").touch()
+        time.sleep(0.02 * (self.device != ""))  # so that both devices get something to do
+        flows = self.dis.estimate(windows)
+        rounding = np.float32(len(windows) / 16) if self.device else np.float32(0)
+        return [WindowFlow(flow.flow_kchw + rounding, np.full_like(flow.flow_kchw[:, 0], 0.5)) for flow in flows]
+
+
+@dataclass(frozen=True)
+class TroubledChoice:
+    """Looks at each window alone."""
+
+    trouble: Trouble
+    name = "dis"
+    smallest_side_px = 1
+
+    def statement(self) -> Statement:
+        return choose("dis").statement()
+
+    def build(self) -> FlowEstimator:
+        return Troubled(self.trouble, "")
+
+
+@dataclass(frozen=True)
+class TogetherChoice:
+    """Runs pairs together, on a device that is none."""
+
+    trouble: Trouble
+    device: str = "fake:0"
+    batch_pairs: int = 12
+    name = "dis"
+    smallest_side_px = 1
+
+    def statement(self) -> Statement:
+        return choose("dis").statement()
+
+    def on_device(self, device: str) -> TogetherChoice:
+        return replace(self, device=device)
+
+    def build(self) -> FlowEstimator:
+        return Troubled(self.trouble, self.device)
+
+
+def asked(
+    videos: Path, out: Path, choice: TroubledChoice | TogetherChoice, *, passes: int = 2, chunk_videos: int = 2
+) -> ExtractionRequest:
+    """An extraction of small squares with it."""
+    content = {**SMALL, "chunk_videos": chunk_videos, "keep_confidence": True}
+    settings = Settings(dataset="folder", estimator=stated(choice), **content)
+    return ExtractionRequest(videos, out, settings, choice, passes=passes, deadline_s=60.0)
