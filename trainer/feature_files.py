@@ -19,11 +19,12 @@ from PIL import Image, ImageOps
 from safetensors.torch import save
 from torch import Tensor
 
-from common.feature_colors import ColorBasis, pca_picture
+from common.feature_colors import ColorBasis
 from shards.files import atomic_file, atomic_path, write_atomic
 from trainer.extract_features import PLAIN, Extracted, Frugality
 from trainer.flowfeat import FlowFeat
 
+BAND_PIXELS = 1 << 20
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 Pixels = NDArray[np.uint8]
 
@@ -49,7 +50,8 @@ def write_picture(out: Path, name: str, found: Extracted, file_format: str) -> t
     """The features of one picture and their first three components in color: the two files."""
     colored = out / f"{name}.png"
     with atomic_file(colored) as stream:
-        Image.fromarray(pca_picture(found.high)).save(stream, format="PNG")
+        high = found.high.float()
+        Image.fromarray(colored_in_bands(ColorBasis.fit(high), high)).save(stream, format="PNG")
     return write_features(out, name, found, file_format), colored
 
 
@@ -65,6 +67,12 @@ def write_features(out: Path, name: str, found: Extracted, file_format: str) -> 
         else:
             np.save(stream, _half(found.high).numpy())
     return path
+
+
+def colored_in_bands(basis: ColorBasis, high_chw: Tensor) -> Pixels:
+    """uint8 [h, w, 3]. Band by band, because coloring copies what it is given, and a large map may be most of the memory."""
+    rows = max(1, BAND_PIXELS // high_chw.shape[2])
+    return np.concatenate([basis.colors(band) for band in high_chw.split(rows, dim=1)])
 
 
 def draw_video(
@@ -95,7 +103,7 @@ def draw_video(
                 high = found.high.float()
                 if basis is None or writer is None:
                     basis, writer = ColorBasis.fit(high), _video_writer(temporary, fps, *pixels_hwc.shape[:2])
-                writer.write(np.ascontiguousarray(basis.colors(high)[..., ::-1]))
+                writer.write(np.ascontiguousarray(colored_in_bands(basis, high)[..., ::-1]))
                 each(done, claimed, found)
                 done += 1
             if writer is None:

@@ -99,6 +99,24 @@ def test_what_cannot_be_read_leaves_nothing(model_file: Path, tmp_path: Path) ->
     assert sorted(p.name for p in out.iterdir()) == ["good.npy", "good.png"]
 
 
+def test_coloring_a_large_map_copies_a_band_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    high = torch.randn(16, 48, 64, generator=torch.Generator().manual_seed(0))
+    basis, bands = ColorBasis.fit(high), []
+    colors = ColorBasis.colors
+
+    def noted(self: ColorBasis, map_chw: torch.Tensor) -> Any:
+        bands.append(map_chw.shape[1])
+        return colors(self, map_chw)
+
+    monkeypatch.setattr(ColorBasis, "colors", noted)
+    whole = files.colored_in_bands(basis, high)
+    assert bands == [48] and np.array_equal(whole, colors(basis, high))
+    monkeypatch.setattr(files, "BAND_PIXELS", 10 * 64)
+    banded = files.colored_in_bands(basis, high)
+    assert bands[1:] == [10, 10, 10, 10, 8] and banded.shape == (48, 64, 3)
+    assert np.abs(banded.astype(int) - whole).max() <= 1  # the product may be rounded otherwise
+
+
 def test_a_source_is_never_written_over(model_file: Path, tmp_path: Path) -> None:
     photo, clip = tmp_path / "photo.png", tmp_path / "clip.mp4"
     Image.new("RGB", (50, 50)).save(photo)
