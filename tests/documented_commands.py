@@ -13,7 +13,7 @@ import click
 
 from tests.module_graph import ROOT
 
-STARTS = ("make", "python", "pip", "FLOWFEAT_KILLS=40")
+STARTS = ("make", "python", ".venv/bin/python", "pip", "FLOWFEAT_KILLS=40")
 GROUPS = ("pipeline", "trainer", "probes")
 SEPARATORS = ("&&", ";", "|")
 _FENCE = re.compile(r"^```(\w*)")
@@ -55,6 +55,7 @@ def check(words: list[str]) -> None:
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words = words[1:]
     program, *rest = words
+    program = program.removeprefix(".venv/bin/")
     if program == "make":
         check_make(rest)
     elif program == "pip":

@@ -40,7 +40,7 @@ def test_pages_have_commands() -> None:
     [
         ("make dmeo", "no target dmeo"),
         ("make train SHARD=a", "no variable SHARD"),
-        ("python -m probes vos --model m --davis d", "--out"),
+        ("python -m probes vos --model m --davis d", "Missing parameter: out"),
         ("python -m probes visualise x", "did you mean visualize"),
         ("python -m trainer train --out a --shard b", "--shard"),
         ("python -m pipeline extract --dataset cinema --root a --out b", "cinema"),

@@ -21,7 +21,8 @@ that are left out have the default, which is the paper's, and any of them can be
 
     make train SHARDS=data/shards/clips RUN=runs/clips CONFIG=configs/real.toml TRAIN='train.steps=2000 views.image_size=224'
 
-An unknown key, another type or a value out of range is an error that names the key, the value and the nearest keys. `RUN/config.toml` holds all settings of a run.
+An unknown key, another type or a value out of range is an error that names the key, the value and the nearest keys. `RUN/config.toml`
+holds all settings of a run.
 """
 
 
