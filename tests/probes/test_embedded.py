@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from common.clip import frames_in
 from pipeline.synth import generate, write_stills
 from probes import embedded
 from probes.cli import commands
@@ -76,7 +77,9 @@ def test_the_page_of_all_probes_opens_on_a_phone(ran: tuple[Path, Result]) -> No
     found = looked_at(ran[0] / "index.html")
     assert found["width"] <= PHONE_PX and found["right"] <= PHONE_PX and found["narrowest"] >= 100
     assert found["seen"] == found["pictures"] > 50
-    assert found["played"] == found["clips"] >= 2 * 2
+    clips = list(ran[0].rglob("*.mp4"))
+    assert found["clips"] == len(clips) >= 2 * 2 * 2 and found["plays"] == 1
+    assert all(frames_in(clip) == 3 for clip in clips), "all frames but the first and the last"
     assert found["outside"] == 0
 
 

@@ -108,5 +108,5 @@ def test_every_picture_is_in_sight_on_a_phone(tmp_path: Path) -> None:
     assert found["left"] >= 0 and found["right"] <= PHONE_PX
     assert found["narrowest"] >= 120
     assert found["seen"] == found["pictures"] == 2 + 2 * len(SOURCES)
-    assert found["played"] == found["clips"] == 1
+    assert found["clips"] == found["plays"] == 1
     assert found["outside"] == 0
