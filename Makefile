@@ -23,6 +23,8 @@ EXTRACT ?=
 CONFIG  ?= $(firstword $(wildcard configs/$(DATASET).toml) configs/real.toml)
 RUN     ?= runs/$(DATASET)
 TRAIN   ?=
+GPUS    ?= 1
+RANKS    = $(if $(filter-out 1,$(GPUS)),-m torch.distributed.run --standalone --nproc-per-node=$(GPUS))
 DAVIS   ?= data/davis
 PROBE   ?=
 BENCH   ?=
@@ -58,7 +60,7 @@ help:
 	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=...] [WEIGHTS=file] [PASSES=8] [SHARDS=dir] [EXTRACT='...']"
 	@echo "make verify          SHARDS=dir: check every byte of a shard set"
 	@echo "make train           SHARDS='dir ...' RUN=dir [DATASET=kinetics|ytvos|...: configs/<it>.toml, else real.toml; or CONFIG=file]"
-	@echo "                     [TRAIN='key=value ...']; continues a run that was stopped"
+	@echo "                     [GPUS=n] [TRAIN='key=value ...']; continues a run that was stopped. See docs/training.md"
 	@echo "make sweep           SWEEP=file.toml [SHARDS=dir] [SHARDS_NAME=dir ...] [DAVIS=dir] [JOBS=n] [OUT=dir] [BASE=config] [TRAIN='key=value ...']:"
 	@echo "                     train every row of a sweep, judge it where DAVIS is given (or PROBE='--depth dir', ...); by default the"
 	@echo "                     demo's. See docs/sweeps.md"
@@ -99,7 +101,7 @@ verify: $(READY)
 	$(PY) -m pipeline verify $(SHARDS)
 
 train: $(READY)
-	$(PY) -m trainer train --config $(CONFIG) $(SHARDS:%=--shards %) --out $(RUN) $(if $(wildcard $(RUN)/config.toml),--resume) $(TRAIN)
+	$(PY) $(RANKS) -m trainer train --config $(CONFIG) $(SHARDS:%=--shards %) --out $(RUN) $(if $(wildcard $(RUN)/config.toml),--resume) $(TRAIN)
 
 # Exit status 3: all rows were tried and some failed; the others are judged all the same.
 sweep: $(READY) $(if $(and $(DEMO_SWEEP),$(filter file,$(origin SHARDS))),demo-data)

@@ -32,6 +32,13 @@ def test_train_takes_the_settings_of_its_data_set(arguments: tuple[str, ...], co
     assert f"--config {config} " in commands("train", *arguments)
 
 
+def test_train_on_several_gpus_goes_through_torchrun() -> None:
+    started = "python -m torch.distributed.run --standalone --nproc-per-node=4 -m trainer train --config "
+    assert started in commands("train", "GPUS=4")
+    for one in ((), ("GPUS=1",)):
+        assert "torch.distributed" not in commands("train", *one)
+
+
 def test_extraction_takes_the_papers_network_for_the_papers_data_sets() -> None:
     assert "--flow sea-raft-m " in commands("extract-flow", "DATASET=kinetics")
     assert "--flow dis " in commands("extract-flow", "DATASET=folder")

@@ -89,8 +89,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`precision`: "fp32"; "tf32" lets convolutions use TF32; "bf16" runs both networks in bfloat16 autocast (CUDA).
-    `accumulate` splits a batch into equal parts (same gradient, less memory). `schedule`, `warmup_steps`: how `lr` rises and
+    """`precision`: "fp32"; "tf32" lets convolutions use TF32 (CUDA); "bf16" runs both networks in bfloat16 autocast (CUDA, or a
+    processor with bf16 instructions). `batch_size` is that of all ranks together; `accumulate` splits each rank's share into equal
+    parts (same gradient, less memory). `threads` of torch on the CPU, 0: what the run began with, at first all cores that are there
+    for it (docs/training.md). `schedule`, `warmup_steps`: how `lr` rises and
     falls over the run (`trainer.schedule`). `max_minutes` 0: no limit."""
 
     seed: int = setting(0, low=0, high=2**31 - 1)

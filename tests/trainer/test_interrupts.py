@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from common.command import PlainError
 from tests.trainer.runs import TINY, assert_equal, final_state, lines, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +52,8 @@ def test_interrupt_saves_and_resume_continues_exactly(shards: Path, tmp_path: Pa
     arguments = ("train", "--shards", str(shards), "--out", str(out), *TINY, "data.workers=2", "train.steps=1000000")
     with started(*arguments) as process:
         wait_for_step(out, 3)
+        with pytest.raises(PlainError, match="a training is already at work"):
+            run(shards, out, "train.steps=1000000", resume=True)
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 130 and "Traceback" not in errors and "--resume" in errors

@@ -64,7 +64,7 @@ def test_the_host_waits_at_log_steps_only(shards: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(train_module, "_save", saving)
     with waits:
         run(shards, tmp_path / "run", "train.steps=6", "log.every=3", "train.accumulate=2", "log.checkpoint_every=100")
-    assert [entry for entry in seen if entry[1]] == [("tolist", 3), ("tolist", 6)]
+    assert {step for _, step in seen if step} == {3, 6}, seen
 
 
 @pytest.mark.skipif(

@@ -107,13 +107,15 @@ def test_offsets_not_in_the_set_are_named(shards: Path, tmp_path: Path) -> None:
         ("views.image_size=40", r"views\.image_size = 40 .*multiple of 16.*such as 32 or 48"),
         ("data.source_size=65", r"data\.source_size = 65 is larger than the frames in the set \(64"),
         ("train.device=tpu9", "train.device = 'tpu9'"),
-        ("train.precision=bf16", "needs CUDA"),
+        ("train.precision=bf16", "train.precision = 'bf16' needs CUDA or a processor with bf16 instructions"),
+        ("train.precision=tf32", "train.precision = 'tf32' needs CUDA; on this cpu use fp32"),
         ("encoder.variant=dino_vits17", "dino_vits16"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_and_leave_no_run(
-    shards: Path, tmp_path: Path, override: str, message: str
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
 ) -> None:
+    monkeypatch.setattr("trainer.device.has_bf16", lambda: False)
     with pytest.raises(ValueError, match=message):
         run(shards, tmp_path / "run", override)
     assert not (tmp_path / "run").exists()

@@ -79,3 +79,18 @@ def test_the_optimiser_gets_every_setting_of_the_config(shards: Path) -> None:
             learner.learn(views_of(seed=seed))
         reached.append(learner.model.decoder.state_dict()["scratch.output_conv0.weight"].clone())
     assert not any(torch.equal(reached[0], other) for other in reached[1:])
+
+
+def test_the_decoder_keeps_channels_last(shards: Path) -> None:
+    """Whatever a convolution gets and gives has its channels side by side in memory, so that no map is ever rearranged."""
+    learner = Learner(config_for(shards, "train.batch_size=2"), torch.device("cpu"))
+    seen: list[bool] = []
+
+    def look(module: torch.nn.Module, given: tuple[torch.Tensor, ...], got: torch.Tensor) -> None:
+        seen.extend(tensor.stride(1) == 1 for tensor in (*given[:1], got))
+
+    for module in learner.model.decoder.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            module.register_forward_hook(look)
+    learner.learn(views_of())
+    assert len(seen) > 40 and all(seen)
