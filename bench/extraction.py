@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @click.option("--passes", default=16, show_default=True)
 @click.option("--workers", default=2, show_default=True)
 @click.option("--plain/--no-plain", default=True, help="Also run the plain engine.")
+@click.option("--rounds", default=2, show_default=True, help="With --against.")
 @click.option(
     "--against", type=click.Path(exists=True, path_type=Path), help="Another checkout to compare CPU times with."
 )
@@ -48,9 +49,10 @@ def main(
     workers: int,
     plain: bool,
     against: Path | None,
+    rounds: int,
 ) -> None:
     if against is not None:
-        compare(videos, against, passes, workers)
+        compare(videos, against, passes, workers, rounds)
         return
     cases = [Case(videos, flow, weights, device, passes, workers)] if flow else []
     if not flow:
@@ -119,21 +121,34 @@ def measure(case: Case, *, plain: bool) -> None:
         )
 
 
-def compare(videos: Path, other: Path, passes: int, workers: int) -> None:
-    """CPU time per pair of the whole command with dis, in turns: other, this, other, this."""
+def compare(videos: Path, other: Path, passes: int, workers: int, rounds: int) -> None:
+    """CPU time per pair of the whole command with dis: other, this, other, this. Start-up is in none of it: each run is made with every
+    clip once and with every clip three times, and only the difference counts."""
     used: dict[Path, list[float]] = {other: [], ROOT: []}
-    for _ in range(2):
-        for checkout, times in used.items():
-            times.append(_command_ms_per_pair(checkout, videos, passes, workers))
+    with tempfile.TemporaryDirectory() as home:
+        once, thrice = _copies(videos, Path(home) / "once", 1), _copies(videos, Path(home) / "thrice", 3)
+        for _ in range(rounds):
+            for checkout, times in used.items():
+                (few_s, few), (many_s, many) = (_command(checkout, clips, passes, workers) for clips in (once, thrice))
+                times.append(1e3 * (many_s - few_s) / (many - few))
     case = Case(videos, passes=passes, workers=workers)
     flow_ms = run_alone(case, windows_in_memory(case, 512), 1, 10.0).cpu_ms_per_pair
+    note = f"dis, {passes} passes, {workers} workers, least of {rounds} rounds, without start-up"
     for name, checkout in (("before", other), ("after", ROOT)):
-        note = f"dis, {passes} passes, {workers} workers, least of two runs, whole command, start-up included"
         record("extraction", f"cpu_per_pair_command_{name}", min(used[checkout]), "ms", note)
         record("extraction", f"cpu_per_pair_beside_flow_{name}", min(used[checkout]) - flow_ms, "ms", note)
 
 
-def _command_ms_per_pair(checkout: Path, videos: Path, passes: int, workers: int) -> float:
+def _copies(videos: Path, folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for clip in videos.iterdir():
+        for number in range(count):
+            (folder / f"{clip.stem}-{number}{clip.suffix}").symlink_to(clip.resolve())
+    return folder
+
+
+def _command(checkout: Path, videos: Path, passes: int, workers: int) -> tuple[float, int]:
+    """(CPU s, pairs)."""
     with tempfile.TemporaryDirectory() as home:
         command = [sys.executable, "-m", "pipeline", "extract", "--dataset", "folder", "--root", str(videos)]
         command += ["--out", f"{home}/set", "--passes", str(passes), "--workers", str(workers), "--json"]
@@ -144,7 +159,7 @@ def _command_ms_per_pair(checkout: Path, videos: Path, passes: int, workers: int
             assert process.returncode == 0, command
             said.seek(0)
             counts = json.loads(said.read().splitlines()[-1])
-    return 1e3 * used_s / sum(counts["pairs"].values())
+    return used_s, sum(counts["pairs"].values())
 
 
 def _cpu_of_family(process: subprocess.Popen[bytes]) -> float:

@@ -6,7 +6,9 @@ of a worker that dies goes to a fresh one; what happens to a task that has cost 
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,26 +24,50 @@ from pipeline.extract.worker import Broken, EncodeTask, FlowTask, TaskDone, Work
 from pipeline.flow.estimator import EstimatorChoice
 from pipeline.video.arena import Arena
 
+log = logging.getLogger(__name__)
+
+DEATHS = 2
+"""Workers that a batch may cost before it is taken apart, and a window before its video is rejected."""
+DEATHS_WHEN_KILLED = 5
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a worker ended. broken: its last words, where it had any."""
+
+    exit_code: int | None
+    broken: Broken | None
+
+    @property
+    def said(self) -> str:
+        return f"exit code {self.exit_code}; -9 often means out of memory"
+
+    @property
+    def allowed(self) -> int:
+        """How many such deaths a batch may cost. Being killed from outside says little about the batch."""
+        return DEATHS_WHEN_KILLED if self.exit_code == -signal.SIGKILL else DEATHS
+
 
 @dataclass
 class Order:
-    """A task on its way. done: called with the answers. deaths: workers that it has cost."""
+    """A task on its way. done: called with the answers. lost: called with the death of the worker that had it. deaths: so far."""
 
     task: FlowTask | EncodeTask
     done: Callable[[TaskDone], None]
-    lost: Callable[[Order, str, Broken | None], None]
+    lost: Callable[[Order, Death], None]
     deaths: int = 0
 
 
 @dataclass(eq=False)
 class Member:
-    """A worker. orders: what it has been given and not answered, oldest first."""
+    """A worker. orders: what it has been given and not answered, oldest first. replaces: whether it was started for one that died."""
 
     process: BaseProcess
     connection: Connection
     choice: EstimatorChoice | None
     orders: deque[Order] = field(default_factory=deque)
     ready: bool = False
+    replaces: bool = False
     broken: Broken | None = None
 
     def fileno(self) -> int:
@@ -132,8 +158,8 @@ class Crew:
             return
         if isinstance(message, WorkerReady):
             if message.refusal:
-                raise ExtractionError(message.refusal)
-            member.ready = True
+                self._go_on_without(member, message.refusal)
+            member.ready = not message.refusal
         elif isinstance(message, Broken):
             member.broken = message  # it ends now, which is heard next
         else:
@@ -149,16 +175,32 @@ class Crew:
         member.connection.close()
         code = member.process.exitcode
         if not member.ready:
-            raise ExtractionError(
+            self._go_on_without(
+                member,
                 f"a worker died while building the flow estimator (exit code {code}; -9 often means out of memory): use fewer "
-                "--workers"
+                "--workers",
             )
-        self.members[self.members.index(member)] = self._start(member.choice)
+            return
+        fresh = self._start(member.choice)
+        fresh.replaces = True
+        self.members[self.members.index(member)] = fresh
         orders = list(member.orders)
         self._queue.extendleft(reversed(orders[1:]))
         if orders:
             orders[0].deaths += 1
-            orders[0].lost(orders[0], f"exit code {code}; -9 often means out of memory", member.broken)
+            orders[0].lost(orders[0], Death(code, member.broken))
+
+    def _go_on_without(self, member: Member, why: str) -> None:
+        """A worker cannot be built. Where it would have replaced one that died (a device that has fallen over), the others go on."""
+        if member not in self.members:
+            return
+        if not member.replaces or len(self.members) == 1:
+            raise ExtractionError(why)
+        log.warning(
+            "going on with %d workers for flow instead of %d: %s", len(self.members) - 1, len(self.members), why
+        )
+        self.members.remove(member)
+        member.process.kill()
 
     def drop(self, unwanted: Callable[[Order], bool]) -> None:
         """Forget orders that no worker has yet."""

@@ -7,6 +7,7 @@ replaced, so that a slow leak in a library cannot add up.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from pipeline.video.messages import DecodeHeader, DecodeRefusal, answer_from_byt
 from shards.schema import Settings
 
 TRIES = 2
+TRIES_WHEN_KILLED = 5
+"""For a video whose process was killed from outside (out of memory, an operator): that says little about the video."""
 
 
 @dataclass
@@ -148,13 +151,15 @@ class DecodingPool:
             seat.child.kill()
             self._dispatch()
             return
+        killed = seat.child.process.poll() == -signal.SIGKILL
         refusal = explain(seat.child, task.video, seconds=time.monotonic() - seat.began)
         seat.child.kill()
         assert refusal.reason in TRIED_AGAIN
-        if task.tries < TRIES:
+        again = task.tries < (TRIES_WHEN_KILLED if killed else TRIES)
+        if again:
             self._queue.appendleft(task)
         self._dispatch()
-        if task.tries >= TRIES:
+        if not again:
             task.tell(refusal)
 
     def close(self) -> None:

@@ -19,14 +19,13 @@ from dataclasses import dataclass, field, replace
 from pipeline.extract.assembly import Assembly, sample_bytes
 from pipeline.extract.batches import Place, blocks
 from pipeline.extract.blame import FlowFailure
-from pipeline.extract.crew import Crew, Crews, Order
+from pipeline.extract.crew import Crew, Crews, Death, Order
 from pipeline.extract.decoding import DecodeTask
 from pipeline.extract.room import Places, Room
 from pipeline.extract.runner import ChunkFailed, ChunkJob
 from pipeline.extract.stages import MEMORY_HINT, Encoded
 from pipeline.extract.worker import (
     Answer,
-    Broken,
     EncodeTask,
     FlowStored,
     FlowTask,
@@ -41,8 +40,6 @@ from shards.writer import EncodedSample
 
 ENCODED_MOST_BYTES = 256 << 20
 """Encoded samples that wait for their turn or for the disk, beyond which no further video is begun."""
-DEATHS = 2
-"""Workers that a batch may cost before it is taken apart, and a window before its video is rejected."""
 
 
 @dataclass(eq=False)
@@ -202,8 +199,8 @@ class Production:
         def done(answered: TaskDone) -> None:
             self._answered(block, batch, task, answered.answers)
 
-        def lost(order: Order, ended: str, broken: Broken | None) -> None:
-            self._lost(crew, block, batch, order, ended, broken)
+        def lost(order: Order, death: Death) -> None:
+            self._lost(crew, block, batch, order, death)
 
         crew.submit(Order(task, done, lost, deaths), first=deaths > 0)
 
@@ -234,30 +231,21 @@ class Production:
             self._order(self._crews.encoders, block, [place], encode)
         self._hand_over()
 
-    def _lost(
-        self,
-        crew: Crew,
-        block: _Block,
-        batch: Sequence[Place],
-        order: Order,
-        ended: str,
-        broken: Broken | None,
-    ) -> None:
+    def _lost(self, crew: Crew, block: _Block, batch: Sequence[Place], order: Order, death: Death) -> None:
         """A worker has died over a batch: again, then in halves, then without the video that it dies of."""
-        task = order.task
-        hopeless = broken is not None and (broken.out_of_memory or not crew.successes)
-        if hopeless or (order.deaths >= DEATHS and not crew.successes):
-            self._fail(block, _why(block.job.chunk, ended, broken))
-            self._answered(block, batch, task, [FlowFailure("its chunk has failed")] * len(batch))
-        elif order.deaths < DEATHS:
+        task, broken = order.task, death.broken
+        if order.deaths < death.allowed and (broken is None or (crew.successes and not broken.out_of_memory)):
             self._order(crew, block, batch, task, order.deaths)
+        elif not crew.successes or (broken is not None and broken.out_of_memory):
+            self._fail(block, _why(block.job.chunk, order.deaths, death))
+            self._answered(block, batch, task, [FlowFailure("its chunk has failed")] * len(batch))
         elif len(batch) > 1:
             half = len(batch) // 2
             for start, stop in ((half, len(batch)), (0, half)):  # the first half goes to the front last
                 part = replace(task, windows=task.windows[start:stop], flow_places=task.flow_places[start:stop])
-                self._order(crew, block, batch[start:stop], part, deaths=1)
+                self._order(crew, block, batch[start:stop], part, deaths=death.allowed - 1)
         else:
-            said = broken.error if broken is not None else f"it has ended {DEATHS} workers ({ended})"
+            said = broken.error if broken is not None else f"it has ended {order.deaths} workers ({death.said})"
             self._answered(block, batch, task, [FlowFailure(said)])
 
     def _fail(self, block: _Block, ended: ChunkFailed) -> None:
@@ -287,12 +275,12 @@ class Production:
             self._open.popleft()
 
 
-def _why(chunk: int, ended: str, broken: Broken | None) -> ChunkFailed:
-    if broken is None:
+def _why(chunk: int, deaths: int, death: Death) -> ChunkFailed:
+    if death.broken is None:
         return ChunkFailed(
             chunk,
-            f"the worker for chunk {chunk} died {DEATHS} times ({ended}): use fewer --workers or a smaller --batch and rerun; "
+            f"the worker for chunk {chunk} died {deaths} times ({death.said}): use fewer --workers or a smaller --batch and rerun; "
             "chunks that have landed are safe",
         )
-    hint = MEMORY_HINT if broken.out_of_memory else ""
-    return ChunkFailed(chunk, f"chunk {chunk}: {broken.error}{hint}", broken.trace)
+    hint = MEMORY_HINT if death.broken.out_of_memory else ""
+    return ChunkFailed(chunk, f"chunk {chunk}: {death.broken.error}{hint}", death.broken.trace)

@@ -21,6 +21,7 @@ from tests.pipeline.extract.small_extraction import digests, make_videos
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
+ANY_KILLS = 12
 
 
 def command(videos: Path, out: Path, *more: str) -> list[str]:
@@ -93,6 +94,29 @@ def test_kill_at_random_moments_then_rerun_gives_the_same_bytes(
     assert interrupted >= KILLS // 2, f"only {interrupted} of {KILLS} kills hit a running extraction"
     assert digests(out) == expected and verify(out) == []
     assert not list((out / ".tmp").glob("*"))
+
+
+def test_killing_any_process_changes_nothing(videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path) -> None:
+    """kill -9 of decoders, workers and the parent at random moments, until a run gets through."""
+    expected, seconds = whole
+    generator = random.Random(2)
+    out = tmp_path / "set"
+    killed: list[bool] = []  # whether it was the parent
+    status = -1
+    while status != 0:
+        process = start(command(videos, out, "--passes", "2"))
+        while process.poll() is None:
+            time.sleep(generator.uniform(0.05, 0.3) * seconds)
+            family = [psutil.Process(process.pid), *descendants(process)] if process.poll() is None else []
+            if family and len(killed) < ANY_KILLS:
+                victim = generator.choice(family)
+                with suppress(psutil.NoSuchProcess):
+                    victim.kill()
+                    killed.append(victim.pid == process.pid)
+        status = process.wait()
+        assert len(killed) == ANY_KILLS or status != 0 or digests(out) == expected
+    assert digests(out) == expected and verify(out, deep=True) == []
+    assert len(killed) >= 3 and not all(killed)
 
 
 def test_a_killed_worker_costs_one_try(videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path) -> None:
