@@ -116,8 +116,7 @@ probe: $(READY)
 
 probe-data: $(READY)
 	$(PY) -m pipeline synth --out data/demo-$(SEED) --seed $(SEED) --videos 0 --davis-sequences 6 --stills 72
-	$(PY) -m pipeline synth --out data/demo-$(SEED)/unseen --seed 1000$(SEED) --videos 8 --davis-sequences 0
-	$(PY) -m pipeline extract --dataset synthetic --root data/demo-$(SEED)/unseen/videos --out data/demo-$(SEED)/shards --flow dis --passes 1 --seed $(SEED)
+	$(PY) -m pipeline extract --dataset davis --root data/demo-$(SEED)/davis --out data/demo-$(SEED)/shards --flow truth --passes 4 --seed $(SEED) --image-size 224 --flow-size 112
 
 probe-all: $(READY) $(if $(strip $(PROBED_DATA)),,probe-data)
 	$(PY) -m probes all --model $(PROBED_RUN)/flowfeat.safetensors --run $(PROBED_RUN) --out $(PROBED_RUN)/report \

@@ -24,7 +24,7 @@ def main(videos: str | None, davis: str | None, shards: str | None) -> None:
         ("codec.py", [], "--davis", davis),
         ("extraction.py", [], "--videos", videos),
         ("break_even.py", [], "--videos", videos),
-        ("loader.py", [], "--shards", shards),
+        ("loader.py", ["--frames", f"{davis}/JPEGImages"] if davis else [], "--shards", shards),
         ("train_step.py", size, "--shards", shards),
     ]
     for script, arguments, option, data in jobs:
@@ -33,6 +33,7 @@ def main(videos: str | None, davis: str | None, shards: str | None) -> None:
         else:
             start(script, *arguments, option, data)
     start("synthetic_flow.py")
+    start("feature_cache.py", "--record")
     start("flow.py", "--quick", "--record")
 
 

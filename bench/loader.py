@@ -40,7 +40,7 @@ from trainer.loader import Loader
 from trainer.order import SampleOrder
 
 BATCH = 32
-WARMUP = 3
+WARMUP = 1
 FLOWS = ("p1.flow", "m1.flow", "p2.flow", "m2.flow")
 
 
@@ -123,17 +123,34 @@ def cpu_s() -> float:
     return sum(t.user + t.system for t in times)
 
 
+def settled() -> float:
+    """Wait until all workers have been asleep for a tenth of a second: what they prefetch is ready. Returns when they fell asleep."""
+    asleep, since = 0, time.perf_counter()
+    while asleep < 10:
+        states = {p.status() for p in psutil.Process().children(recursive=True)}
+        if states <= {psutil.STATUS_SLEEPING, psutil.STATUS_ZOMBIE}:
+            since = since if asleep else time.perf_counter()
+            asleep += 1
+        else:
+            asleep = 0
+        time.sleep(0.01)
+    return since
+
+
 def measured(start: Batches, workers: int, seconds: float) -> Rate:
-    """The rate over at least `seconds` and five batches, once the workers are at work."""
+    """The rate over at least `seconds` and four batches. With all that is prefetched ready at both ends, as many batches are made
+    in between as are taken, and all CPU time in between is theirs."""
     with start(workers) as batches:
         batches = iter(batches)
         for _ in range(WARMUP):
             next(batches)
+        settled()
         began, cpu, count = time.perf_counter(), cpu_s(), 0
-        while count < 5 or time.perf_counter() - began < seconds:
+        while count < 4 or time.perf_counter() - began < seconds:
             next(batches)
             count += 1
-        return Rate(count * BATCH / (time.perf_counter() - began), count * BATCH / (cpu_s() - cpu))
+        ended = settled()
+        return Rate(count * BATCH / (ended - began), count * BATCH / (cpu_s() - cpu))
 
 
 def compared(contestants: dict[str, Batches], workers: int, seconds: float, rounds: int) -> dict[str, Rate]:

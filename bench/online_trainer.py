@@ -118,7 +118,7 @@ def open_source(
     """
     if len(config.data.sets) != 1:
         raise ValueError(f"data.shards = {config.data.shards!r}: name the one set whose videos are given")
-    settings = ShardSet(Path(config.data.sets[0]), allow_partial=config.data.allow_partial).manifest.settings
+    settings = ShardSet(config.data.sets[0], allow_partial=config.data.allow_partial).manifest.settings
     choice = choose(flow, options, image_size=settings.image_size)
     return OnlineSource(tuple(list_videos(dataset, videos, list_file=list_file)), settings, choice)
 

@@ -5,8 +5,9 @@
 #   VENV=path/to/.venv bash bench/user_way.sh DIR    # an environment that is ready already, instead of .venv here
 #
 # Synthetic clips stand in for a user's own. Wall-clock time depends on what else runs, so CPU time and the load are printed beside it.
-# STEPS, SWEEP: settings of the training and the sweep (TRAIN='...' of make).
+# STEPS: of the training. SWEEP: settings of the sweep (TRAIN of make). CLIPS, SEQUENCES: how many videos are made. INTERRUPT_AFTER_S: 40.
 set -euo pipefail
+trap 'echo "Error: line $LINENO of $0 failed" >&2' ERR
 cd "$(dirname "$0")/.."
 work=${1:?usage: bash bench/user_way.sh DIR}
 [ ! -e "$work" ] || { echo "Error: $work exists: name another directory" >&2; exit 1; }
@@ -19,7 +20,10 @@ py=$venv/bin/python
 train=(SHARDS="$work/shards" RUN="$work/run" CONFIG=configs/demo.toml TRAIN="train.steps=${STEPS:-120} log.checkpoint_every=40")
 
 load() { cut -d' ' -f1-3 /proc/loadavg 2> /dev/null || echo unknown; }
-cpu_s() { awk 'NR == 2 { for (i = 1; i <= 2; i++) { split($i, t, /[ms]/); s += 60 * t[1] + t[2] } printf "%.0f", s }' <(times); }
+cpu_s() { # CPU seconds of all that has ended; `times` must run in this very shell
+    times > "$work/times.txt"
+    awk 'NR == 2 { for (i = 1; i <= 2; i++) { split($i, t, /[ms]/); s += 60 * t[1] + t[2] } printf "%.0f\n", s }' "$work/times.txt"
+}
 step() { # step NAME COMMAND...: run it with its output in a file, print what it took
     local name=$1 began=$SECONDS
     shift
@@ -41,7 +45,7 @@ resumed_training() {
 
 SECONDS=0
 echo "$(nproc) cores, load $(load)"
-step clips "$py" -m pipeline synth --out "$work/clips" --videos 48 --davis-sequences 4
+step clips "$py" -m pipeline synth --out "$work/clips" --videos "${CLIPS:-48}" --davis-sequences "${SEQUENCES:-4}"
 step extract "${make[@]}" extract-flow DATASET=synthetic ROOT="$work/clips/videos" SHARDS="$work/shards" PASSES=4
 step verify "${make[@]}" verify SHARDS="$work/shards"
 step interrupt interrupted_training
@@ -49,10 +53,11 @@ step resume resumed_training
 step sweep "${make[@]}" sweep SWEEP=configs/sweeps/demo.toml SHARDS="$work/shards" DAVIS="$work/clips/davis" \
     OUT="$work/sweep" JOBS="$(nproc)" TRAIN="${SWEEP:-train.steps=60}"
 step probe "${make[@]}" probe RUN="$work/run" DAVIS="$work/clips/davis" PROBE='--height 160'
-picture=$(find "$work/clips/davis/JPEGImages" -name '*.jpg' | sort | head -1)
+picture=$(find "$work/clips/davis/JPEGImages" -name '*.jpg' | sort | sed -n 1p)  # sed reads to the end: with head, sort would die of a closed pipe
 "$py" -c 'import sys; from PIL import Image; Image.open(sys.argv[1]).resize((333, 211)).save(sys.argv[2])' "$picture" "$work/odd.jpg"
 step features "$py" -m trainer features --model "$work/run/flowfeat.safetensors" --out "$work/features" --size 211 "$work/odd.jpg"
-"$py" -c 'import sys, numpy; a = numpy.load(sys.argv[1]); assert a.shape[1:] == (211, 333), a.shape; print("features of 333x211:", a.shape)' \
-    "$work/features/odd.npy"
+"$py" -c 'import sys, numpy; h, w = numpy.load(sys.argv[1]).shape[1:]; assert abs(h - 211) < 16 > abs(w - 333), (h, w); print(f"features: {w}x{h}")' \
+    "$work/features/odd.npy" # sides are rounded to what the network takes
 sed -n '/^|/p' "$work/sweep/sweep.md"
-echo "all: $SECONDS s, $(cpu_s) s of CPU time, load now $(load)"
+cpu_s > "$work/cpu.txt"
+echo "all: $SECONDS s, $(cat "$work/cpu.txt") s of CPU time, load now $(load)"

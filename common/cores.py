@@ -3,7 +3,7 @@
 Torch starts one thread per processor it can see. That is too many where a container's quota allows less than the machine has, and
 where two hardware threads share a core's arithmetic. What makes it collapse is how OpenMP waits: at the end of every parallel
 loop the threads that are done spin, and next to any other load they spin in the very time that the last one needs. Told to wait
-passively they sleep instead. Measured: `bench/cpu_threads.py`, rows in bench/results.csv.
+passively they sleep instead. Measured once, in LOG.md; `bench/cpu_threads.py` measures it on a machine at hand.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Every probe on the generator's own data: its masks, classes, depth, normals and exact correspondences, at sizes for a small machine.
 
-`python -m pipeline synth --davis-sequences N --stills N` makes the folder; a task says with `Task.embedded` which part of it it takes and
-with what settings. No data set, no network: it shows that sources differ, and nothing that compares with anybody's figures.
+`make probe-data` makes the folder (`python -m pipeline synth --davis-sequences N --stills N`, and a shard set of exact flow); a task
+says with `Task.embedded` which part of it it takes and with what settings. No data set, no network: it shows that sources differ, and
+nothing that compares with anybody's figures.
 """
 
 from __future__ import annotations
@@ -15,13 +16,8 @@ from probes.task import Task
 ABOUT = "embedded"
 """Where a run's line says that it was such a run."""
 HELP = "Folder of `pipeline synth` with sequences and stills: probes that no data is named for run on it, at small settings."
-MAKE = "python -m pipeline synth --out {folder} --davis-sequences 6 --stills 72"
-UNSEEN = (
-    "python -m pipeline synth --out {folder}/unseen --seed 10000 --videos 8 && python -m pipeline extract "
-    "--dataset synthetic --root {folder}/unseen/videos --out {folder}/shards --flow dis --passes 1"
-)
-"""Shards of videos that `make demo` does not train on."""
-MADE_BY = {"shards": UNSEEN}
+MAKE = "`make probe-data`, or `python -m pipeline synth --out {folder} --videos 0 --davis-sequences 6 --stills 72`"
+EXTRACT = "`python -m pipeline extract --dataset davis --root {folder}/davis --out {folder}/shards --flow truth`"
 
 Named = Callable[[type[Task]], dict[str, Any]]
 """The fields of a task that were named on the command line."""
@@ -58,6 +54,6 @@ def tasks(known: Sequence[type[Task]], folder: Path, named: Named) -> list[Task]
 def _place(folder: Path, relative: str) -> Path:
     place = folder / relative
     if not place.exists():
-        command = MADE_BY.get(relative, MAKE)
-        raise ValueError(f"{folder} has no {relative}/: make it with `{command.format(folder=folder)}`")
+        way = (EXTRACT if relative == "shards" else MAKE).format(folder=folder)
+        raise ValueError(f"{folder} has no {relative}/: make it with {way}")
     return place

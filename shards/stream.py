@@ -11,6 +11,7 @@ from typing import Any
 from shards.codec import decode_flow
 from shards.sample import Sample, decode_image
 from shards.schema import SampleError, read_manifest
+from shards.storage import inside
 
 
 def stream(root: Path | str, urls: Sequence[str] | None = None, shuffle_shards: bool | int = False) -> Iterator[Sample]:
@@ -21,9 +22,9 @@ def stream(root: Path | str, urls: Sequence[str] | None = None, shuffle_shards: 
     """
     import webdataset as wds
 
-    manifest = read_manifest(Path(root))
+    manifest = read_manifest(root)
     settings = manifest.settings
-    sources = list(urls) if urls is not None else [str(Path(root) / s.path) for s in manifest.shards]
+    sources = list(urls) if urls is not None else [inside(root, s.path) for s in manifest.shards]
     for raw in wds.WebDataset(sources, shardshuffle=shuffle_shards, empty_check=False):
         yield from _stream_sample(raw, settings.image_size, settings.flow_size)
 

@@ -66,6 +66,13 @@ def announce(
         + (f" ({left_out} more have no usable flow)" if left_out else "")
         + (f", continuing after step {step}" if beginning.earlier_set is not None else "")
     )
+    if len(shards.sets) > 1:
+        for one in shards.facts(order.samples):
+            log.say(f"  {one.place}: {one.trained} of {one.samples} samples")
+    if shards.held_mib:
+        log.say(
+            f"read in blocks, {shards.window_blocks} to a window: up to {shards.held_mib:.0f} MiB of memory hold them"
+        )
     if beginning.earlier_set not in (None, shards.identity):
         log.event("set_changed", step=step, before=beginning.earlier_set, now=shards.identity)
         log.say("note: the shard set is not the one of the checkpoint; the order of samples changes from here on")

@@ -93,8 +93,24 @@ class ShardSets:
     def identity(self) -> str:
         """Digests of the indices, and how samples are grouped: runs with the same one see the same samples in the same order."""
         digests = "+".join(_index_digest(one) for one in self.sets)
-        longest = max((int(np.bincount(one.block).max()) for one in self.sets if len(one)), default=0)
-        return f"{digests}, {self.window_blocks} blocks of {longest}" if self.window_blocks else digests
+        return f"{digests}, {self.window_blocks} blocks of {self.longest_block}" if self.window_blocks else digests
+
+    @property
+    def held_mib(self) -> float:
+        """Most memory that blocks from remote storage take: those of one window and of the next, shared out among a rank's workers.
+
+        A block counts with as many samples as the largest one, a sample with the mean of the set with the largest ones; 0 where
+        no set is remote or none is read in blocks.
+        """
+        remote = [one for one in self.sets if is_url(one.place) and len(one)]
+        mean = max((sum(info.bytes for info in one.manifest.shards) / len(one) for one in remote), default=0)
+        blocks = min(2 * self.window_blocks, sum(int(one.block[-1]) + 1 for one in remote))
+        return blocks * self.longest_block * mean / 2**20
+
+    @cached_property
+    def longest_block(self) -> int:
+        """Samples of the largest block."""
+        return max((int(np.bincount(one.block).max()) for one in self.sets if len(one)), default=0)
 
     def facts(self, samples: NDArray[np.int64]) -> list[SetFacts]:
         """Each set, with how many of `samples` (ascending) are its."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,7 +61,9 @@ class Order:
 
 @dataclass(eq=False)
 class Member:
-    """A worker. orders: what it has been given and not answered, oldest first. replaces: whether it was started for one that died."""
+    """A worker. orders: what it has been given and not answered, oldest first. replaces: whether it was started for one that died.
+    idle_since: when it last had nothing to do, by time.monotonic.
+    """
 
     process: BaseProcess
     connection: Connection
@@ -68,19 +71,12 @@ class Member:
     orders: deque[Order] = field(default_factory=deque)
     ready: bool = False
     replaces: bool = False
+    idle_since: float | None = None
     broken: Broken | None = None
 
     def fileno(self) -> int:
         """To wait on."""
         return self.connection.fileno()
-
-
-@dataclass
-class Waiting:
-    """Seconds that workers spent without and with a task since this was last read."""
-
-    waited_s: float = 0.0
-    busy_s: float = 0.0
 
 
 class Crew:
@@ -97,7 +93,7 @@ class Crew:
         self._context = get_context("spawn")
         self._queue: deque[Order] = deque()
         self.members: list[Member] = []
-        self.waiting = Waiting()
+        self._idle_s = 0.0
         self.successes = 0
 
     def start(self, most: int) -> None:
@@ -145,6 +141,7 @@ class Crew:
                 return
             member = min(able, key=lambda m: len(m.orders))
             order = self._queue.popleft()
+            self._note_idle(member, False)
             member.orders.append(order)
             with suppress(OSError):  # found when it is listened to
                 member.connection.send(order.task)
@@ -160,14 +157,28 @@ class Crew:
             if message.refusal:
                 self._go_on_without(member, message.refusal)
             member.ready = not message.refusal
+            self._note_idle(member, member.ready)
         elif isinstance(message, Broken):
             member.broken = message  # it ends now, which is heard next
         else:
-            self.waiting.waited_s += message.waited_s
-            self.waiting.busy_s += message.busy_s
             self.successes += 1
-            member.orders.popleft().done(message)
+            order = member.orders.popleft()
+            self._note_idle(member, not member.orders)
+            order.done(message)
         self.dispatch()
+
+    def _note_idle(self, member: Member, idle: bool) -> None:
+        now = time.monotonic()
+        if member.idle_since is not None:
+            self._idle_s += now - member.idle_since
+        member.idle_since = now if idle else None
+
+    def idle_s(self) -> float:
+        """Seconds since the last call that workers had nothing to do, all of them together."""
+        for member in self.members:
+            self._note_idle(member, member.idle_since is not None)
+        idle, self._idle_s = self._idle_s, 0.0
+        return idle
 
     def _replace(self, member: Member) -> None:
         """A fresh worker for one that died; its tasks go back to the front of the queue, the one that it was at to its owner."""

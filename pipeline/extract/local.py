@@ -22,7 +22,7 @@ from functools import partial
 from multiprocessing.connection import wait
 from types import TracebackType
 
-from pipeline.extract.crew import Crew, Crews, Waiting
+from pipeline.extract.crew import Crew, Crews
 from pipeline.extract.decoding import DecodingPool
 from pipeline.extract.flowing import Production
 from pipeline.extract.room import DEPTH
@@ -159,9 +159,9 @@ class LocalRunner:
 
     def _load(self, production: Production, writer: Writer, seconds: float) -> StageLoad:
         assert self._crews is not None
-        waiting, self._crews.flow.waiting = self._crews.flow.waiting, Waiting()
+        flow = self._crews.flow
         return StageLoad(
-            flow_waits=waiting.waited_s / max(waiting.waited_s + waiting.busy_s, 1e-9),
+            flow_waits=min(1.0, flow.idle_s() / (seconds * len(flow.members))),
             decoding_waits=min(1.0, production.starved_s() / seconds),
             for_flow=production.windows_waiting,
             for_encoding=production.windows_encoding,

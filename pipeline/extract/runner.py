@@ -78,9 +78,9 @@ class ChunkFailed:
 class StageLoad:
     """How the stages keep up with each other; told every few seconds by a runner whose stages overlap.
 
-    flow_waits: share of the time since the last report in which estimators had no frames. decoding_waits: share in which decoders
-    had videos to decode and no room for their frames. Windows that are decoded and wait for flow; that wait to be encoded.
-    Videos that are encoded and wait to be written.
+    flow_waits: share of the time since the last report in which flow workers had nothing to do, their mean. decoding_waits: share
+    in which decoders had videos to decode and no room for their frames. for_flow, for_encoding: windows that are decoded and wait for
+    flow; that have flow and wait to be encoded. for_writing: videos that are encoded and wait to be written.
     """
 
     flow_waits: float

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,11 +77,9 @@ Answer = EncodedSample | FlowStored | FlowFailure
 
 @dataclass(frozen=True)
 class TaskDone:
-    """One answer per window. waited_s: before the task was there; busy_s: with it."""
+    """One answer per window."""
 
     answers: tuple[Answer, ...]
-    waited_s: float
-    busy_s: float
 
 
 @dataclass(frozen=True)
@@ -129,18 +126,16 @@ def _serve(
 ) -> None:
     moving: Future[None] | None = None
     while True:
-        began = time.perf_counter()
         try:
             task: FlowTask | EncodeTask | None = connection.recv()
         except EOFError:
             return
         if task is None:
             return
-        got = time.perf_counter()
         anchors = [_anchor(frames, task.settings, window) for window in task.windows]
         if isinstance(task, EncodeTask):
             flows = [_read_flow(flow, task.settings, place, task.with_confidence) for place in task.flow_places]
-            _answer(connection, _encoded(task.settings, anchors, flows), got - began, got)
+            _answer(connection, _encoded(task.settings, anchors, flows))
             continue
         assert estimator is not None
         try:
@@ -153,15 +148,15 @@ def _serve(
             connection.send(Broken(words, trace, is_out_of_memory(error)))
             return
         if not task.flow_places:
-            _answer(connection, _encoded(task.settings, anchors, found), got - began, got)
+            _answer(connection, _encoded(task.settings, anchors, found))
             continue
         if moving is not None:
             moving.result()
-        moving = mover.submit(_move, connection, flow, task.flow_places, found, got - began, got)
+        moving = mover.submit(_move, connection, flow, task.flow_places, found)
 
 
-def _answer(connection: Connection, answers: Sequence[Answer], waited_s: float, began: float) -> None:
-    connection.send(TaskDone(tuple(answers), waited_s, time.perf_counter() - began))
+def _answer(connection: Connection, answers: Sequence[Answer]) -> None:
+    connection.send(TaskDone(tuple(answers)))
 
 
 def _move(
@@ -169,8 +164,6 @@ def _move(
     arena: Arena,
     places: Sequence[int],
     found: Sequence[WindowFlow | FlowFailure],
-    waited_s: float,
-    began: float,
 ) -> None:
     answers: list[Answer] = []
     for place, flow in zip(places, found, strict=True):
@@ -182,7 +175,7 @@ def _move(
             arrays.append(np.asarray(flow.confidence_khw, np.float32))
         write_at(arena.descriptor, place, arrays)
         answers.append(FlowStored(flow.confidence_khw is not None))
-    _answer(connection, answers, waited_s, began)
+    _answer(connection, answers)
 
 
 def _anchor(arena: Arena, settings: Settings, window: StoredWindow) -> DecodedAnchor:

@@ -22,6 +22,7 @@ NEVER_RANKED = (
     "Rows of one table share a protocol (task, data, sizes, parameters, seed), which its digest stands for. Rows under different "
     "digests are never ranked against each other."
 )
+SHORT_HASH, WHOLE_HASH = 12, 64
 CSV_MORE_DECIMALS = 2
 """Files carry this many decimals more than tables."""
 
@@ -143,7 +144,10 @@ def made_table(sections: Sequence[Section]) -> Table:
     for section in (one for first in sections for one in (first, *first.others)):
         results = section.results
         for source in results.sources:
-            weights = results.weights.get(source, "")
+            whole = results.weights.get(source, "")
+            weights = (
+                whole[:SHORT_HASH] + whole[WHOLE_HASH:]
+            )  # and which decoder of the file; all of it is in results.csv
             about = [results.digest, results.title(source), weights, str(len(results.complete()))]
             rows.append([section.task.name, *about, f"{results.seconds(source):.1f}"])
     return Table(header, rows)

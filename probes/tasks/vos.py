@@ -27,13 +27,14 @@ from torch import Tensor
 from common.feature_colors import ColorBasis
 from probes.data.batching import batches, pictures_per_batch
 from probes.data.images import PAPER_HEIGHT_PX, batch_of, input_size
-from probes.drawing import picked_frames, shown_map
+from probes.drawing import shown_map
 from probes.heads import linear
 from probes.metrics.davis import score_frame
 from probes.options import option
 from probes.sources.features import Features, Source, features_of
 from probes.task import Context, Reference, Row, Settings
 from probes.tasks.vos_common import SequenceUnit, VosTask, object_rows
+from probes.tasks.vos_pictures import FILMED, VideoPictures
 from probes.tasks.vos_reference import linear_reference
 
 
@@ -81,7 +82,7 @@ class LinearVos(VosTask):
         }
 
     def units(self) -> list[LinearUnit]:
-        return [LinearUnit(sequence, self) for sequence in self.opened()]
+        return [LinearUnit(one, self, filmed=place < FILMED) for place, one in enumerate(self.opened())]
 
     @classmethod
     def reference(cls, settings: Settings, units: int) -> Reference:
@@ -99,13 +100,13 @@ class LinearUnit(SequenceUnit):
         size_hw = input_size(self.task.height_px, sequence.height, sequence.width, sources[0].encoder.size_multiple)
         fitted = self._fit_first_frame(sources, batch_of([sequence.image(0)], size_hw, context.device))
         context.step(len(sources))
-        shown = set(picked_frames(len(sequence)))
+        pictures = VideoPictures(sequence, context, filmed=self.filmed)
         scores = {source.name: np.empty((2, sequence.objects, len(sequence) - 2)) for source in sources}
         for indices in batches(1, len(sequence) - 1, pictures_per_batch(size_hw, context.device)):
             images = [sequence.image(index) for index in indices]
             truths = [sequence.labels(index) for index in indices]
-            for index in shown.intersection(indices):
-                self._draw_frame(index, images[index - indices[0]], truths[index - indices[0]], context)
+            for place, index in enumerate(indices):
+                pictures.frame(index, images[place], truths[place])
             for source, features in features_of(sources, batch_of(images, size_hw, context.device)):
                 probe, basis = fitted[source.name]
                 predicted = probe.predict(features, sequence.height, sequence.width, source.refine).cpu().numpy()
@@ -113,11 +114,10 @@ class LinearUnit(SequenceUnit):
                     scores[source.name][:, :, index - 1] = score_frame(
                         truths[place], predicted[place], sequence.objects
                     )
-                    if index in shown:
-                        self._draw(
-                            index, source, images[place], predicted[place], basis, features.picture(place), context
-                        )
+                    one = features.picture(place)
+                    pictures.predicted(index, source, images[place], predicted[place], basis, one)
             context.step(len(sources) * len(indices))
+        pictures.finish()
         return {name: object_rows(values) for name, values in scores.items()}
 
     def _fit_first_frame(

@@ -14,14 +14,11 @@ from typing import ClassVar
 import click
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from common.feature_colors import ColorBasis
 from probes.data import davis
-from probes.drawing import display_size, feature_picture, overlay, shown_map
 from probes.metrics.davis import score_frame, summarise
 from probes.options import CommaSeparated, option
-from probes.sources.features import Features, Source, by_encoder
+from probes.sources.features import Source, by_encoder
 from probes.task import Context, Metric, Noun, Row, Settings, Task, Unit
 
 PATH = click.Path(path_type=Path)
@@ -95,6 +92,8 @@ class SequenceUnit(ABC):
     """One video of the data set; a subclass evaluates it for the sources of one encoder at a time."""
 
     sequence: davis.Sequence
+    filmed: bool = field(default=False, kw_only=True)
+    """Whether it has clips in the report."""
 
     @property
     def name(self) -> str:
@@ -122,29 +121,6 @@ class SequenceUnit(ABC):
     @abstractmethod
     def _evaluate_group(self, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
         """Rows for sources of one encoder: the same input serves all."""
-
-    @property
-    def _picture_size(self) -> tuple[int, int]:
-        return display_size(self.sequence.height, self.sequence.width)
-
-    def _draw_frame(self, index: int, image: Image.Image, truth: NDArray[np.uint8], context: Context) -> None:
-        frame, size = self.sequence.frames[index].stem, self._picture_size
-        context.pictures.save(frame, "frame", image.resize(size, Image.Resampling.BILINEAR))
-        context.pictures.save(frame, "annotation", overlay(image, truth, size))
-
-    def _draw(
-        self,
-        index: int,
-        source: Source,
-        image: Image.Image,
-        predicted: NDArray[np.uint8],
-        basis: ColorBasis,
-        features: Features,
-        context: Context,
-    ) -> None:
-        frame, size = self.sequence.frames[index].stem, self._picture_size
-        context.pictures.save(frame, "mask", overlay(image, predicted, size), source)
-        context.pictures.save(frame, "features", feature_picture(basis, shown_map(features), size), source)
 
 
 def object_rows(scores: NDArray[np.float64]) -> list[Row]:

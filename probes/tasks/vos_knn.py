@@ -31,7 +31,7 @@ from torch import Tensor
 
 from common.feature_colors import ColorBasis
 from probes.data.batching import batches, pictures_per_batch
-from probes.drawing import picked_frames, shown_map
+from probes.drawing import shown_map
 from probes.heads.label_propagation import (
     DINO480,
     SETTINGS,
@@ -46,6 +46,7 @@ from probes.options import option
 from probes.sources.features import Features, Source, features_of
 from probes.task import Context, Reference, Row, Settings
 from probes.tasks.vos_common import SequenceUnit, VosTask, object_rows
+from probes.tasks.vos_pictures import FILMED, VideoPictures
 from probes.tasks.vos_reference import propagation_reference
 
 GRIDS = (1, 2)
@@ -114,7 +115,7 @@ class KnnVos(VosTask):
         }
 
     def units(self) -> list[PropagationUnit]:
-        return [PropagationUnit(sequence, self) for sequence in self.opened()]
+        return [PropagationUnit(one, self, filmed=place < FILMED) for place, one in enumerate(self.opened())]
 
     @classmethod
     def reference(cls, settings: Settings, units: int) -> Reference | None:
@@ -151,14 +152,13 @@ class PropagationUnit(SequenceUnit):
             )
         tracks = self._begin(sources, resized([sequence.image(0)], size_hw, rules, context.device))
         context.step(len(sources))
-        shown = set(picked_frames(len(sequence)))
+        pictures = VideoPictures(sequence, context, filmed=self.filmed)
         scores = {source.name: np.empty((2, sequence.objects, len(sequence) - 2)) for source in sources}
         for indices in batches(1, len(sequence) - 1, pictures_per_batch(size_hw, context.device)):
             images = [sequence.image(index) for index in indices]
             truths = [sequence.labels(index) for index in indices]
             for place, index in enumerate(indices):
-                if index in shown:
-                    self._draw_frame(index, images[place], truths[place], context)
+                pictures.frame(index, images[place], truths[place])
             for source, features in features_of(sources, resized(images, size_hw, rules, context.device)):
                 track = tracks[source.name]
                 for place, index in enumerate(indices):
@@ -166,9 +166,9 @@ class PropagationUnit(SequenceUnit):
                     soft = track.step(maps_of(one, self.task.grid))
                     predicted = label_map(soft, size_hw, original, rules)
                     scores[source.name][:, :, index - 1] = score_frame(truths[place], predicted, sequence.objects)
-                    if index in shown:
-                        self._draw(index, source, images[place], predicted, track.basis, one, context)
+                    pictures.predicted(index, source, images[place], predicted, track.basis, one)
             context.step(len(sources) * len(indices))
+        pictures.finish()
         return {name: object_rows(values) for name, values in scores.items()}
 
     def _begin(self, sources: Sequence[Source], images_bhwc: Tensor) -> dict[str, _Track]:

@@ -43,8 +43,8 @@ def test_vos_writes_the_whole_report(finished: tuple[Path, Result]) -> None:
     assert len(rows) == 3 * (4 + 1)
     page = (out / "index.html").read_text()
     addresses = re.findall(r'src="([^"]+)"', page)
-    assert len(addresses) == 2 * 2 * (2 + 2 * 3), (
-        "two sequences, two frames, frame and truth, mask and features per source"
+    assert len(addresses) == 2 * 2 * 2 * (2 + 2 * 3) + 2 * 2 * 3, (
+        "two sequences, two frames, whole and a crop: frame and truth, mask and features per source; two clips per source"
     )
     assert "<i>" not in page
     from urllib.parse import unquote

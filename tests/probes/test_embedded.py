@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from common.clip import frames_in
 from pipeline.synth import generate, write_stills
 from probes import embedded
 from probes.cli import commands
 from probes.report import records
 from probes.tasks.table import TASKS
 from probes.tasks.vos import LinearVos
+from tests.module_graph import ROOT
+from tests.probes.report.browser import PHONE_PX, looked_at, needs_chromium
 from tests.test_makefile import commands as make
-from tests.trainer.training_set import write_training_set
 
 
 def invoke(*arguments: object) -> Result:
@@ -24,8 +28,7 @@ def invoke(*arguments: object) -> Result:
 
 SMALL = (
     "--height", 48, "--iterations", 3, "--segmentation-size", 48, "--segmentation-iterations", 2, "--depth-iterations", 2,
-    "--views", 1, "--points", 9, "--sources", "encoder,flowfeat",
-    "--motion-size", 48, "--efficiency-budget", 0.001,
+    "--views", 1, "--points", 9, "--motion-size", 48, "--motion-pairs", 1, "--efficiency-budget", 0.05, "--sources", "encoder,flowfeat",
 )  # fmt: skip
 
 
@@ -34,7 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("generated")
     generate(out, 0, 1, 3, frames=5, size=(64, 96))
     write_stills(out, 4, 3, size=(64, 96))
-    write_training_set(out / "shards", samples=2)
+    extract = ["extract", "--dataset", "davis", "--root", out / "davis", "--out", out / "shards", "--flow", "truth"]
+    small = ["--passes", 1, "--image-size", 64, "--flow-size", 32, "--workers", 1]
+    command = [sys.executable, "-m", "pipeline", *map(str, [*extract, *small])]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return out
 
 
@@ -63,7 +69,18 @@ def test_every_table_is_filled_and_says_on_what(ran: tuple[Path, Result], folder
         assert run is not None and run.about[embedded.ABOUT] == str(folder)
     assert "generator&#x27;s own data" in page and "the generator's own data" in markdown
     normals = [line for line in (out / "results.csv").read_text().splitlines() if ",normal_mean," in line]
-    assert len(normals) == 2, "the relief's camera is found"
+    assert len(normals) == 3, "the relief's camera is found, for chance too"
+
+
+@needs_chromium
+def test_the_page_of_all_probes_opens_on_a_phone(ran: tuple[Path, Result]) -> None:
+    found = looked_at(ran[0] / "index.html")
+    assert found["width"] <= PHONE_PX and found["right"] <= PHONE_PX and found["narrowest"] >= 100
+    assert found["seen"] == found["pictures"] > 50
+    clips = list(ran[0].rglob("*.mp4"))
+    assert found["clips"] == len(clips) >= 2 * 2 * 2 and found["plays"] == 1
+    assert all(frames_in(clip) == 3 for clip in clips), "all frames but the first and the last"
+    assert found["outside"] == 0
 
 
 def test_what_is_named_wins(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from PIL import Image
 
 from probes.cli import commands
 from probes.report import records
-from probes.task import Settings, Task
+from probes.sources.features import Source
+from probes.task import Context, Row, Settings, Task
 from probes.tasks.vos import LinearVos
-from tests.probes.toy_task import TokenSize
+from tests.probes.toy_task import Picture, TokenSize
 
 TWO_TASKS: tuple[type[Task], ...] = (LinearVos, TokenSize)  # a table and its new line
 
@@ -69,6 +71,27 @@ def test_it_resumes_and_starts_afresh_under_other_settings(checkpoint: Path, pic
     assert json.loads(louder.stdout)["means"]["encoder"]["level"] == pytest.approx(3 * means["encoder"]["level"])
     Image.new("RGB", (64, 64), "blue").save(pictures / "a.png")
     assert "1 of 2 pictures are already measured" in invoke("tokens", *given, "--gain", 3.0).stderr
+
+
+def test_long_units_lose_one_source_when_stopped(
+    checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TokenSize, "long_units", True)
+    given = ("--pictures", pictures, "--model", checkpoint, "--out", tmp_path / "out", "--sources", "encoder,flowfeat")
+    measured: list[list[str]] = []
+    evaluate = Picture.evaluate
+
+    def stopped(self: Picture, sources: Sequence[Source], context: Context) -> dict[str, list[Row]]:
+        measured.append([source.name for source in sources])
+        if len(measured) == 2:
+            raise ValueError("pulled the plug")
+        return evaluate(self, sources, context)
+
+    monkeypatch.setattr(Picture, "evaluate", stopped)
+    assert "pulled the plug" in invoke("tokens", *given).stderr
+    assert measured == [["encoder"], ["flowfeat"]]
+    assert invoke("tokens", *given).exit_code == 0
+    assert measured[2:] == [["flowfeat"], ["encoder"], ["flowfeat"]], "what was measured is not measured again"
 
 
 def test_all_runs_both_and_the_report_shows_both(checkpoint: Path, davis: Path, pictures: Path, tmp_path: Path) -> None:

@@ -34,6 +34,18 @@ class ObjectStore(ThreadingHTTPServer):
     def url(self) -> str:
         return f"{self.endpoint}/bucket"
 
+    @property
+    def s3_environment(self) -> dict[str, str]:
+        """With these variables "s3://bucket" is this store."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
     def asked(self, name: str) -> list[str | None]:
         """Ranges of the requests for files whose path ends so."""
         return [asked for path, asked in self.requests if path.endswith(name)]

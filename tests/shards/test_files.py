@@ -75,3 +75,12 @@ def test_threads_may_write_one_file_at_once(tmp_path: Path) -> None:
         thread.join()
         mine.write_text("mine")
     assert names_seen != [mine] and (tmp_path / "a").read_text() == "mine"
+
+
+def test_a_temporary_file_that_another_writer_has_just_renamed_is_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / ".target.1-1.tmp"
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([gone]))
+    write_atomic(tmp_path / "target", "whole")
+    assert (tmp_path / "target").read_text() == "whole"

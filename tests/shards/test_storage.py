@@ -40,14 +40,7 @@ def store(local: Path) -> Iterator[ObjectStore]:
 def s3(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
     s3fs = pytest.importorskip("s3fs", reason="the extra `remote` is not installed")
     s3fs.S3FileSystem.clear_instance_cache()  # another test's store was at another port
-    for name, value in {
-        "AWS_ENDPOINT_URL": store.endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    for name, value in store.s3_environment.items():
         monkeypatch.setenv(name, value)
     return "s3://bucket"
 

@@ -41,6 +41,8 @@ def test_addresses_are_read_in_blocks_and_folders_are_not(shards: Path, store: O
     assert remote.identity == f"{local.identity}, 64 blocks of 6" != local.identity, "another order is another identity"
     never = open_sets(config_for(shards, *at(store.url, "data.block_samples=-1")).data)
     assert never.identity == local.identity
+    set_mib = sum(path.stat().st_size for path in shards.glob("pass-*/*.tar")) / 2**20
+    assert local.held_mib == never.held_mib == 0 and set_mib <= remote.held_mib < 1.3 * set_mib
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -56,9 +58,18 @@ def test_the_same_run_from_a_folder_and_from_a_store(
     assert not lines(tmp_path / "moved", "set_changed") and not lines(tmp_path / "moved", "skipped")
 
 
-def test_workers_fetch_each_block_once_per_window(shards: Path, store: ObjectStore) -> None:
-    """Ten samples in five blocks of two, one window: each epoch is five requests, whoever reads."""
-    config = config_for(shards, *at(store.url, "data.block_samples=2", "data.window_blocks=8"))
+@pytest.mark.parametrize("kind", ["http", "s3"])
+def test_workers_fetch_each_block_once_per_window(
+    shards: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Ten samples in five blocks of two, all in one window: five requests, whoever reads."""
+    if kind == "s3":
+        s3fs = pytest.importorskip("s3fs", reason="the extra `remote` is not installed")
+        s3fs.S3FileSystem.clear_instance_cache()
+        for name, value in store.s3_environment.items():
+            monkeypatch.setenv(name, value)
+    url = "s3://bucket" if kind == "s3" else store.url
+    config = config_for(shards, *at(url, "data.block_samples=2", "data.window_blocks=8"))
     sets = open_sets(config.data)
     plan = Plan(sample_order(sets, config), 5, IMAGE, FLOW)
     local = ShardSet(shards)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from shards.reader import ShardSet
 from shards.sample import Buffers
 from shards.schema import SampleError, ShardSetError
-from tests.trainer.runs import assert_equal, config_for, final_state, lines, run
+from tests.trainer.runs import TINY, assert_equal, config_for, final_state, lines, run
 from tests.trainer.training_set import FLOW, IMAGE, SETTINGS, flip_image_byte, write_training_set
 from trainer.batch import Plan
+from trainer.cli import main
 from trainer.config import load_config, to_toml
 from trainer.loader import Loader
 from trainer.order import SampleOrder
@@ -169,3 +171,12 @@ def test_a_bad_sample_is_named_with_its_set(two: tuple[Path, Path], tmp_path: Pa
     skipped = lines(tmp_path / "run", "skipped")
     assert skipped and {line["key"] for line in skipped} == {f"{damaged}: {key}"}
     assert all(line["reason"].startswith(f"{damaged}: {key}.jpg") for line in skipped)
+
+
+def test_the_command_takes_several_sets(two: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["train", "--shards", str(two[0]), "--shards", str(two[1]), "--out", str(out), *TINY, "train.steps=1"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert load_config(out / "config.toml").data.sets == (str(two[0]), str(two[1]))
+    assert f"{two[1]}: 7 of 7 samples" in "".join(done.stderr.split("\n")), "each set is named, with its numbers"

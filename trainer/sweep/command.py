@@ -14,7 +14,11 @@ SOME_FAILED, INTERRUPTED = 3, 130
 
 @click.command("sweep")
 @click.argument("sweep_file", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--shards", type=click.Path(path_type=Path), help="Shard set of all rows that name no set of their own.")
+@click.option(
+    "--shards",
+    multiple=True,
+    help="Shard set of all rows that name none of their own, a folder or an address; or several.",
+)
 @click.option(
     "--set", "sets", multiple=True, metavar="NAME=DIR", help="A shard set that rows ask for by name; once per set."
 )
@@ -29,7 +33,7 @@ SOME_FAILED, INTERRUPTED = 3, 130
 @one_line_errors(out_of_memory="use a smaller train.batch_size, a larger train.accumulate or fewer --jobs")
 def sweep_command(
     sweep_file: Path,
-    shards: Path | None,
+    shards: tuple[str, ...],
     sets: tuple[str, ...],
     out: Path | None,
     jobs: int,

@@ -7,15 +7,16 @@ with what to give. A directory that holds a run with other settings, or of anoth
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.command import nearest
-from shards.reader import ShardSet
 from trainer.config import Config, changed_settings, load_config
+from trainer.config_sections import DataConfig
 from trainer.encoder_reference import describe
 from trainer.objectives import objective_of
+from trainer.shard_sets import ShardSets, open_sets
 from trainer.sweep.run_state import read_state
 from trainer.sweep.sweep_file import Row, SweepFile, folder_name, override
 from trainer.training_samples import held_out_order, sample_order
@@ -68,8 +69,9 @@ def run_directory(out: Path, row: str, seed: int) -> Path:
     return out / "rows" / folder_name(row) / f"seed-{seed}"
 
 
-def plan_sweep(file: SweepFile, out: Path, shards: Path | None, sets: Mapping[str, Path]) -> SweepPlan:
-    """Check everything that can be known beforehand. shards: the sweep's own set; sets: those of rows, by name.
+def plan_sweep(file: SweepFile, out: Path, shards: Sequence[str], sets: Mapping[str, str]) -> SweepPlan:
+    """Check everything that can be known beforehand. shards: the sweep's own set, a folder or an address, or several; sets: those
+    of rows, by name.
 
     Raises ValueError naming the row, or OSError; nothing is written.
     """
@@ -77,30 +79,32 @@ def plan_sweep(file: SweepFile, out: Path, shards: Path | None, sets: Mapping[st
     for name in sets:
         if name not in wanted:
             raise ValueError(f"no row of {file.path} needs a shard set {name!r}; {nearest(name, sorted(wanted))}")
-    if shards is None and any(row.trained and not row.shards for row in file.rows):
+    if not shards and any(row.trained and not row.shards for row in file.rows):
         raise ValueError("no shard set given: use --shards DIR (make extract-flow creates one)")
     _check_base(file)
-    opened: dict[Path, ShardSet] = {}
+    opened: dict[DataConfig, ShardSets] = {}
     runs: list[Run] = []
     left_out: dict[str, str] = {}
     for row in file.rows:
         if not row.trained:
             continue
         try:
-            root = sets.get(row.shards) if row.shards else shards
-            configs = [_config(file, row, seed, root) for seed in file.seeds]
-            if root is None:
+            named = [sets[row.shards]] if row.shards in sets else []
+            places = named if row.shards else list(shards)
+            configs = [_config(file, row, seed, places) for seed in file.seeds]
+            if not places:
                 left_out[row.name] = (
                     f"needs the shard set {row.shards}: give SHARDS_{row.shards}=dir (--set {row.shards}=DIR)"
                 )
                 continue
-            if root not in opened:
-                opened[root] = ShardSet(root, allow_partial=configs[0].data.allow_partial)
+            data = _as_opened(configs[0].data)
+            if data not in opened:
+                opened[data] = open_sets(data)
             for config in configs:
-                _check(config, opened[root])
+                _check(config, opened[data])
         except (ValueError, OSError) as error:
             raise ValueError(f"{file.path}: row {row.name!r}: {_bare(error)}") from error
-        identity = str(opened[root].manifest.files["index.parquet"]["sha256"])
+        identity = opened[data].identity
         runs += [
             Run(row, seed, config, run_directory(out, row.name, seed), identity)
             for seed, config in zip(file.seeds, configs, strict=True)
@@ -120,20 +124,25 @@ def _check_base(file: SweepFile) -> None:
         raise ValueError(f"{file.path}: {_bare(error)}") from error
 
 
-def _config(file: SweepFile, row: Row, seed: int, root: Path | None) -> Config:
+def _as_opened(data: DataConfig) -> DataConfig:
+    """What decides which sets are opened and how; rows that differ in the rest share them."""
+    return replace(data, offsets=(), passes=0, source_size=0, holdout=0.0)
+
+
+def _config(file: SweepFile, row: Row, seed: int, places: Sequence[str]) -> Config:
     config = load_config(file.base, [override(key, value) for key, value in (*file.settings, *row.settings)])
-    data = replace(config.data, shards=str(root or ""))
+    data = replace(config.data, shards=places[0] if len(places) == 1 else tuple(places))
     return replace(config, data=data, train=replace(config.train, seed=seed))
 
 
-def _check(config: Config, shards: ShardSet) -> None:
+def _check(config: Config, shards: ShardSets) -> None:
     """What a run would find out at its start, without training anything."""
     spec, view = describe(config.encoder.variant), config.views.image_size
     if view % (2 * spec.patch):
         raise ValueError(
             f"views.image_size = {view} does not suit {config.encoder.variant}: take a multiple of {2 * spec.patch}"
         )
-    stored = shards.manifest.settings.image_size
+    stored = shards.image_size
     if config.data.source_size > stored:
         raise ValueError(
             f"data.source_size = {config.data.source_size} is larger than the set's frames ({stored} pixels)"
@@ -178,12 +187,12 @@ def _bare(error: Exception) -> str:
     return str(error).removeprefix("the command line: ")
 
 
-def parse_sets(texts: tuple[str, ...]) -> dict[str, Path]:
-    """--set NAME=DIR as given → directories by name."""
-    sets: dict[str, Path] = {}
+def parse_sets(texts: tuple[str, ...]) -> dict[str, str]:
+    """--set NAME=DIR as given → folders or addresses by name."""
+    sets: dict[str, str] = {}
     for text in texts:
         name, equals, directory = text.partition("=")
         if not equals or not name.strip() or not directory.strip():
             raise ValueError(f"--set {json.dumps(text)} is not of the form NAME=DIR")
-        sets[name.strip()] = Path(directory.strip())
+        sets[name.strip()] = directory.strip()
     return sets

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from probes.report.page import page
@@ -18,10 +15,8 @@ from probes.report.store import Results
 from probes.report.tables import Section
 from probes.sources.features import Source
 from probes.tasks.vos import LinearVos
+from tests.probes.report.browser import PHONE_PX, looked_at, needs_chromium
 from tests.probes.report.sample_results import EVIL, SOURCES, sample_results
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PHONE_PX = 390
 
 
 class _Tags(HTMLParser):
@@ -75,6 +70,7 @@ def _with_pictures(out: Path) -> Results:
         for caption in ("mask", "features"):
             source = Source(name, None, None)  # type: ignore[arg-type]
             folder.save("00001", caption, image, source)
+    folder.clip("00001", "clip", [image] * 3)
     results.units["one"].pictures = folder.saved
     return results
 
@@ -82,8 +78,15 @@ def _with_pictures(out: Path) -> Results:
 def test_every_source_has_a_column_of_its_pictures(tmp_path: Path) -> None:
     text = page([Section(LinearVos, _with_pictures(tmp_path))], tmp_path)
     columns = [re.findall('alt="([^"]+)"', column) for column in text.split('<div class="column">')[1:]]
-    assert columns[0] == ["frame 00001", "annotation 00001"]
+    assert columns[0] == ["frame 00001", "annotation 00001"], "the clip is no picture"
     assert columns[3] == ["mask: encoder + FlowFeat", "features: encoder + FlowFeat"]
+
+
+def test_scrolling_needs_no_mouse_and_clips_have_controls(tmp_path: Path) -> None:
+    text = page([Section(LinearVos, _with_pictures(tmp_path))], tmp_path)
+    assert text.count('<div class="scroll"') == text.count('<div class="scroll" tabindex="0"') > 2
+    (clip,) = re.findall("<video[^>]*>", text)
+    assert " controls" in clip and ' aria-label="clip 00001"' in clip and "autoplay" not in clip
 
 
 def test_no_least_width_exceeds_a_phone(tmp_path: Path) -> None:
@@ -95,24 +98,15 @@ def test_no_least_width_exceeds_a_phone(tmp_path: Path) -> None:
     assert 'style="grid-template-columns' not in text
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@needs_chromium
 def test_every_picture_is_in_sight_on_a_phone(tmp_path: Path) -> None:
     """In headless Chromium at 390 pixels: the page does not scroll sideways, all pictures lie inside and can be seen."""
     (tmp_path / "index.html").write_text(page([Section(LinearVos, _with_pictures(tmp_path))], tmp_path))
-    (
-        tmp_path / "phone.html"
-    ).write_text(f"""<body><iframe id="f" src="index.html" width="{PHONE_PX}" height="2000"></iframe>
-<pre id="said"></pre><script>onload = () => {{ const page = f.contentDocument;
-const boxes = [...page.querySelectorAll("figure")].map(figure => figure.getBoundingClientRect());
-said.textContent = ["measured", page.documentElement.scrollWidth, Math.min(...boxes.map(box => box.left)),
-  Math.max(...boxes.map(box => box.right)), Math.min(...boxes.map(box => box.width)), boxes.length].join(" "); }}</script>""")
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", "--dump-dom"]
-    done = subprocess.run([*command, f"file://{tmp_path}/phone.html"], capture_output=True, text=True, timeout=120)
-    found = re.search(r">measured ([\d. ]+)<", done.stdout)
-    assert found, done.stdout + done.stderr
-    width, left, right, narrowest, count = map(float, found[1].split())
-    assert count == 2 + 2 * len(SOURCES)
-    assert width <= PHONE_PX
-    assert left >= 0 and right <= PHONE_PX
-    assert narrowest >= 120
+    found = looked_at(tmp_path / "index.html")
+    assert found["figures"] == 2 + 2 * len(SOURCES) + 1
+    assert found["width"] <= PHONE_PX
+    assert found["left"] >= 0 and found["right"] <= PHONE_PX
+    assert found["narrowest"] >= 120
+    assert found["seen"] == found["pictures"] == 2 + 2 * len(SOURCES)
+    assert found["clips"] == found["plays"] == 1
+    assert found["outside"] == 0

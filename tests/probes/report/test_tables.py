@@ -8,6 +8,8 @@ import io
 import pytest
 
 from probes.report import tables
+from probes.report.markdown import markdown_text
+from probes.report.records import CHANCE
 from probes.report.store import Results
 from probes.report.tables import Section
 from probes.task import Metric, Row, Settings, Task, Unit
@@ -86,3 +88,24 @@ def test_units_of_measurement_gaps_and_lower_is_better() -> None:
 def test_what_is_no_number_is_refused_where_it_arises(value: float) -> None:
     with pytest.raises(ValueError, match="J of '3' is"):
         Row("3", {"J": value})
+
+
+def test_parts_with_names_have_a_table_over_all_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tables.part_table(sample_section()) is None
+    monkeypatch.setattr(LinearVos, "named_parts", True)
+    table = tables.part_table(sample_section())
+    assert table is not None
+    assert table.header == ["object", "encoder alone", "encoder + random decoder", "encoder + FlowFeat"]
+    assert table.rows == [["1", "30.0", "35.0", "40.0"], ["2", "75.0", "75.0", "75.0"]]
+    assert "## J&F per object" in markdown_text([sample_section()])
+
+
+def test_chance_stands_last_and_is_never_the_best() -> None:
+    section = sample_section()
+    for name in section.results.selection:
+        section.results.units[name].rows[CHANCE] = [Row("1", {"JF": 0.99})]
+    table = tables.main_table(section)
+    assert table.rows[-1][:2] == [tables.CHANCE_TITLE, "99.0"] and table.best == 2
+    assert tables.csv_text(section).splitlines()[-1].startswith("chance,mean,,")
+    del section.results.units["one"].rows[CHANCE]
+    assert tables.main_table(section).rows[-1][0] == "encoder + FlowFeat", "not known for every unit"

@@ -49,7 +49,7 @@ def test_a_table_of_everybodys(given: tuple[object, ...], tmp_path: Path) -> Non
     assert first.exit_code == 0, first.output
     rows = list(csv.DictReader((out / "vos.csv").open()))
     names = list(dict.fromkeys(row["source"] for row in rows))
-    assert names == ["encoder", "bilinear", "flowfeat", "flowfeat++", "theirs", "mine:net"]
+    assert names == ["encoder", "bilinear", "flowfeat", "flowfeat++", "theirs", "mine:net", "chance"]
     page = (out / "index.html").read_text()
     assert "encoder + FlowFeat++" in page and "encoder, bilinear" in page and "mine:net" in page
     run_line = records.read(out).last_run("vos")

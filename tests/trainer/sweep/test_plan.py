@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.trainer.sweep.small_sweep import HEAD, ROWS, write_sweep
 from tests.trainer.training_set import write_training_set
 from trainer.config import load_config, to_toml
+from trainer.config_sections import DataConfig
+from trainer.shard_sets import ShardSets, open_sets
 from trainer.sweep import plan as planning
 from trainer.sweep.plan import SweepPlan, parse_sets, plan_sweep
 from trainer.sweep.sweep_file import read_sweep_file
@@ -21,7 +22,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def planned(tmp_path: Path, shards: Path | None, text: str = HEAD + ROWS, **sets: Path) -> SweepPlan:
-    return plan_sweep(read_sweep_file(write_sweep(tmp_path / "some.toml", text)), tmp_path / "out", shards, sets)
+    places = [] if shards is None else [str(shards)]
+    by_name = {name: str(place) for name, place in sets.items()}
+    return plan_sweep(read_sweep_file(write_sweep(tmp_path / "some.toml", text)), tmp_path / "out", places, by_name)
 
 
 def test_every_row_and_seed_becomes_a_run(tmp_path: Path, shards: Path) -> None:
@@ -56,16 +59,28 @@ def test_settings_of_a_row_that_is_left_out_are_checked_too(tmp_path: Path, shar
 
 
 def test_each_set_is_opened_once(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Path] = []
-    real = planning.ShardSet
+    opened: list[DataConfig] = []
+    real = planning.open_sets
 
-    def counted(root: Path, **given: Any) -> Any:
-        opened.append(root)
-        return real(root, **given)
+    def counted(data: DataConfig) -> ShardSets:
+        opened.append(data)
+        return real(data)
 
-    monkeypatch.setattr(planning, "ShardSet", counted)
+    monkeypatch.setattr(planning, "open_sets", counted)
     planned(tmp_path, shards, RAFT=shards)
-    assert opened == [shards]
+    assert [data.sets for data in opened] == [(str(shards),)]
+
+
+def test_rows_may_be_trained_on_several_sets_and_on_addresses(tmp_path: Path, shards: Path) -> None:
+    """The identity is the one that a run writes into its log, so that a changed set is noticed at the next start."""
+    pytest.importorskip("fsspec")
+    other = write_training_set(tmp_path / "other", samples=7)
+    file = read_sweep_file(write_sweep(tmp_path / "some.toml", HEAD + ROWS))
+    both = plan_sweep(file, tmp_path / "out", [str(shards), str(other)], {}).runs[0]
+    assert both.config.data.sets == (str(shards), str(other))
+    assert both.shards == open_sets(both.config.data).identity and both.shards.count("+") == 1
+    remote = plan_sweep(file, tmp_path / "out", [f"file://{shards}"], {}).runs[0]
+    assert remote.config.data.sets == (f"file://{shards}",) and "blocks" in remote.shards
 
 
 @pytest.mark.parametrize(
@@ -105,7 +120,7 @@ def test_sets_must_be_there_and_wanted(tmp_path: Path, shards: Path) -> None:
 
 
 def test_sets_on_the_command_line() -> None:
-    assert parse_sets(("RAFT=a/b", "W=c=d")) == {"RAFT": Path("a/b"), "W": Path("c=d")}
+    assert parse_sets(("RAFT=a/b", "W=c=d")) == {"RAFT": "a/b", "W": "c=d"}
     with pytest.raises(ValueError, match="NAME=DIR"):
         parse_sets(("RAFT",))
 

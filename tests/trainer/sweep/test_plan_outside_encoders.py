@@ -28,7 +28,7 @@ def test_a_users_encoder_is_planned_and_its_faults_are_its_rows(conv_encoder: st
     def plan(settings: str) -> list[str]:
         text = HEAD + ROW + f"settings = {{ {settings} }}\n"
         file = read_sweep_file(write_sweep(tmp_path / "some.toml", text))
-        return [run.config.encoder.variant for run in plan_sweep(file, tmp_path / "out", shards, {}).runs]
+        return [run.config.encoder.variant for run in plan_sweep(file, tmp_path / "out", [str(shards)], {}).runs]
 
     assert plan(f'"encoder.variant" = "{conv_encoder}"')[2:] == [conv_encoder] * 2
     for settings, message in (

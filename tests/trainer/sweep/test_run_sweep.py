@@ -56,7 +56,7 @@ class Listener:
 
 
 def planned(tmp_path: Path, shards: Path, text: str = HEAD + ROWS) -> SweepPlan:
-    return plan_sweep(read_sweep_file(write_sweep(tmp_path / "some.toml", text)), tmp_path / "out", shards, {})
+    return plan_sweep(read_sweep_file(write_sweep(tmp_path / "some.toml", text)), tmp_path / "out", [str(shards)], {})
 
 
 def sweep(plan: SweepPlan, command: Command, jobs: int = 1) -> tuple[SweepOutcome, Listener]:
@@ -183,7 +183,7 @@ def test_two_sweeps_do_not_share_a_directory(tmp_path: Path, shards: Path) -> No
                 sweep(plan, succeed)
 
     run_sweep(plan, Second(), command=succeed)
-    other = plan_sweep(read_sweep_file(write_sweep(tmp_path / "other.toml")), tmp_path / "out", shards, {})
+    other = plan_sweep(read_sweep_file(write_sweep(tmp_path / "other.toml")), tmp_path / "out", [str(shards)], {})
     with pytest.raises(ValueError, match="holds the sweep 'some', not 'other'"):
         sweep(other, succeed)
 
