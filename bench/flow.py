@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +41,18 @@ K = 4
 
 def windows_of(pairs: int, side_px: int) -> list[Window]:
     """`pairs` pairs as windows of different textures with K neighbours each (fewer where pairs < K)."""
-    windows = [moving_texture(side_px, seed) for seed in range(-(-pairs // K))]
+    windows = [_texture(side_px, seed) for seed in range(-(-pairs // K))]
     if pairs >= K:
         return windows
     whole = windows[0]
     return [replace(whole, offsets=whole.offsets[:pairs], neighbour_indices=whole.neighbour_indices[:pairs],
                     neighbours_khwc=whole.neighbours_khwc[:pairs])]  # fmt: skip
+
+
+@cache
+def _texture(side_px: int, seed: int) -> Window:
+    """Drawn once: a batch of 256 pairs takes longer to draw than to estimate."""
+    return moving_texture(side_px, seed)
 
 
 def wait(device: torch.device) -> None:
