@@ -190,8 +190,8 @@ def dis_throughput(args: argparse.Namespace, device: torch.device, report: Repor
             report.row(f"dis {side_px} batch {batch}", batch / seconds, "pairs/s")
 
 
-def main() -> None:
-    """Parse, measure, print."""
+def command_line() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
@@ -204,7 +204,12 @@ def main() -> None:
     parser.add_argument("--only", choices=("sharing", "throughput", "dis"))
     parser.add_argument("--quick", action="store_true", help="224 px, batches 1 and 8, fp32 and bf16, one repeat")
     parser.add_argument("--record", action="store_true")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    args = command_line().parse_args()
     if args.quick:
         args.sides, args.batches, args.repeats = [224], [1, 8], 1
     if args.precisions is None:

@@ -89,11 +89,11 @@ def record_probe(model: Path, davis: Path, out: Path, device: torch.device, gpu:
 def main(data: Path, out: Path, device: str, encoder: Path | None, seconds: float, workers: int, small: bool) -> None:
     """Train, export, probe."""
     began, chosen = time.monotonic(), pick_device(device)
-    gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else None
     training_s = 5.0 if small else max(5.0, seconds - PROBE_S)
     run_dir = data / "run"
     config = settings(data, chosen, encoder, training_s / 60, workers, small)
     outcome = train(config, run_dir, console=False)
+    gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else None  # the loader forks before CUDA is used
     out.mkdir(parents=True, exist_ok=True)
     for kept in ("log.jsonl", "curves.png"):
         if (run_dir / kept).is_file():

@@ -44,11 +44,12 @@ def at_most(more_bytes: int, device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         allowed = torch.cuda.memory_reserved(device) + more_bytes
-        torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.mem_get_info(device)[1], device)
+        number = torch.cuda.current_device() if device.index is None else device.index  # torch wants it named here
+        torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.mem_get_info(number)[1], number)
         try:
             yield
         finally:
-            torch.cuda.set_per_process_memory_fraction(1.0, device)
+            torch.cuda.set_per_process_memory_fraction(1.0, number)
         return
     before = resource.getrlimit(resource.RLIMIT_AS)
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

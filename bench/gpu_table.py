@@ -15,6 +15,13 @@ from pathlib import Path
 
 from bench.gpu_run import Outcome
 
+HEADLINES = (
+    "_shards_samples_per_s", "_share_of_matmul_rate", "_waiting_every_step_over_not", "_compiled_over_eager",
+    "_compiled_relative_difference", "_bf16_over_fp32", "flow_waits", "engine_over_alone", "cached_over_online",
+    "break_even_epoch", "halvings", "JF_",
+)  # fmt: skip
+"""Parts of the names of figures that stand below all others, with their notes: what is asked for first."""
+
 COLUMNS = ("part", "bench", "figure", "value", "unit", "note", "machine")
 
 
@@ -42,12 +49,14 @@ def _jsonable(outcome: Outcome) -> dict[str, object]:
 
 
 def table(outcomes: Sequence[Outcome], facts: dict[str, str]) -> str:
-    """Per part one line on how it ended, then its figures; notes are in rows.csv."""
+    """Per part one line on how it ended, then its figures; notes are in rows.csv. The headlines and the count come last."""
     lines = [f"{name}: {value}" for name, value in facts.items()]
     for outcome in outcomes:
         ended = outcome.status if not outcome.reason else f"{outcome.status.upper()}: {outcome.reason}"
         lines += ["", f"{outcome.part}  {outcome.seconds:.0f} s of {outcome.limit_s:.0f}  {ended}"]
         lines += [f"  {row.figure:58s} {row.value:11.5g} {row.unit}".rstrip() for row in outcome.rows]
+    first = [row for outcome in outcomes for row in outcome.rows if any(name in row.figure for name in HEADLINES)]
+    lines += ["", *(f"{row.figure}  {row.value:.5g} {row.unit}  {row.note}".rstrip() for row in first)]
     good = sum(outcome.status == "ok" for outcome in outcomes)
     others = ", ".join(f"{outcome.part} {outcome.status}" for outcome in outcomes if outcome.status != "ok")
     lines += ["", f"{good} of {len(outcomes)} parts ended well" + (f"; {others}" if others else "")]
