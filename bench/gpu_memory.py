@@ -7,6 +7,7 @@ differs by more than rounding, or if the smaller training does not fit.
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -60,6 +61,14 @@ def at_most(more_bytes: int, device: torch.device) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+def hand_back_freed_memory() -> None:
+    """Have glibc map every block above 1 MiB by itself: what it kept of an earlier run would be memory that no limit knows."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        mmap_threshold = -3  # M_MMAP_THRESHOLD of <malloc.h>
+        libc.mallopt(mmap_threshold, 1 << 20)
+
+
 def halved_flow(network: str, pairs: int, side_px: int, device: torch.device, gpu: str | None) -> None:
     """A batch that does not fit is halved until it does, and gives what it gave with memory enough."""
     extra = {"batch_pairs": str(pairs), "confidence": "none"}
@@ -68,7 +77,8 @@ def halved_flow(network: str, pairs: int, side_px: int, device: torch.device, gp
     windows = windows_of(pairs, side_px)
     estimator.estimate(windows[:1])  # libraries are loaded outside of the limit
     whole = estimator.estimate(windows)
-    needed = peak_bytes(lambda: estimator.estimate(windows), device)
+    few = windows if device.type == "cuda" else windows[: len(windows) // 4]  # counting is slow on a CPU
+    needed = len(windows) // len(few) * peak_bytes(lambda: estimator.estimate(few), device)
     assert estimator.halvings == 0, "memory must be enough at first"
     with at_most(int(SHARE * needed), device):
         halved = estimator.estimate(windows)
@@ -124,6 +134,7 @@ def main(device: str, small: bool) -> None:
     chosen = pick_device(device)
     if chosen.type == "cpu":
         torch.set_num_threads(1)
+        hand_back_freed_memory()
     gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else None
     halved_flow("raft-small" if small else "sea-raft-m", 16 if small else 64, 128 if small else 224, chosen, gpu)
     if chosen.type == "cuda":  # on a CPU libraries end the process, or wait, where memory lacks in the backward pass

@@ -8,7 +8,7 @@ timed benches, one at a time, and at the end a training run on real clips with a
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.gpu_run import SECONDS, Part
@@ -16,6 +16,8 @@ from bench.gpu_run import SECONDS, Part
 HERE = Path(__file__).parent
 
 CHECKS = "checks"
+SMALL_TIMES = 4
+"""Budgets of small parts are so many times as long: a CPU may be slow, and busy."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Place:
 
 def all_parts(place: Place) -> list[Part]:
     """In the order in which they run: checks, timed benches from the most to the least wanted, the long run."""
-    return [*_checks(place), *_benches(place), _learning(place)]
+    parts = [*_checks(place), *_benches(place), _learning(place)]
+    return [replace(part, budget_s=SMALL_TIMES * part.budget_s) for part in parts] if place.small else parts
 
 
 def chosen_parts(parts: list[Part], names: tuple[str, ...]) -> list[Part]:
