@@ -8,6 +8,7 @@ OUT/shards     flow of `dis` at the paper's sizes, which needs no weights and no
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ from pipeline.extract.local import LocalRunner
 from pipeline.extract.run import ExtractionRequest, extract, stated
 from pipeline.flow.estimator import choose
 from pipeline.synth import write_davis, write_videos
-from pipeline.video.datasets import list_videos
+from pipeline.video.datasets import Video, list_videos
 from shards.schema import Manifest, Settings
 
 CLIPS = 256
@@ -29,15 +30,13 @@ CLIPS = 256
 PATH = click.Path(path_type=Path, exists=True, resolve_path=True)
 
 
-def link_clips(videos: Path, out: Path, most: int) -> int:
-    """At least as many links to the videos as there are videos, in whole rounds up to `most`; returns how many."""
-    found = list_videos("folder", videos)
-    rounds = max(1, most // len(found))
+def link_clips(videos: Sequence[Video], out: Path, rounds: int = 1) -> int:
+    """`rounds` links to each video, under different names; returns how many."""
     out.mkdir(parents=True)
     for number in range(rounds):
-        for video in found:
-            (out / f"{number:02d}-{video.path.name}").symlink_to(video.path.resolve())
-    return rounds * len(found)
+        for index, video in enumerate(videos):
+            (out / f"{number:02d}-{index:04d}-{video.path.name}").symlink_to(video.path.resolve())
+    return rounds * len(videos)
 
 
 def make_shards(videos: Path, out: Path, *, passes: int, workers: int, image_size: int, flow_size: int) -> Manifest:
@@ -61,14 +60,15 @@ def main(out: Path, videos: Path | None, davis: Path | None, workers: int, passe
     out.mkdir(parents=True, exist_ok=True)
     frames, size = (12, (128, 160)) if small else (24, (240, 320))
     if videos:
-        (out / "videos").symlink_to(videos)
+        link_clips(list_videos("folder", videos)[:CLIPS], out / "videos")
     else:
         write_videos(out / "videos", 2 if small else 48, 0, frames=frames, size=size)
     if davis:
         (out / "davis").symlink_to(davis)
     else:
         write_davis(out / "davis", 1 if small else 6, 1000, frames=frames, size=size)
-    clips = link_clips(out / "videos", out / "clips", 2 if small else CLIPS)
+    found = list_videos("folder", out / "videos")
+    clips = link_clips(found, out / "clips", 1 if small else max(1, CLIPS // len(found)))
     sizes = {"image_size": 128, "flow_size": 64} if small else {"image_size": 448, "flow_size": 224}
     manifest = make_shards(out / "videos", out / "shards", passes=2 if small else passes, workers=workers, **sizes)
     source = f"{'given' if videos else 'synthetic'} clips, {'given' if davis else 'synthetic'} masks"

@@ -30,7 +30,7 @@ from trainer.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = click.Path(path_type=Path)
-PROBE_S = 45.0
+PROBE_S = 75.0
 """Kept for the probe and the start."""
 
 

@@ -16,11 +16,13 @@ import torch
 
 from bench import flow as bench_flow
 from bench.gpu import install
+from bench.gpu_data import link_clips
 from bench.gpu_learning import settings
 from bench.gpu_parts import Place, all_parts, chosen_parts
 from bench.gpu_run import Outcome, Row
 from bench.gpu_table import table, write_outcomes
 from bench.gpu_tests import OnlyCuda
+from pipeline.video.datasets import Video
 from trainer.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,6 +92,16 @@ def test_table_and_files(tmp_path: Path) -> None:
         "flow,gpu,seconds,3.0,s,failed: out of memory,",
         "flow,flow,raft 224 fp32,12.25,pairs/s,,GPU",
     ]
+
+
+def test_clips_of_one_name_are_all_there(tmp_path: Path) -> None:
+    videos = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "clip.mp4").write_text(folder)
+        videos.append(Video(folder, tmp_path / folder / "clip.mp4", "file"))
+    assert link_clips(videos, tmp_path / "clips", rounds=3) == 6
+    assert sorted(link.read_text() for link in (tmp_path / "clips").iterdir()) == ["a"] * 3 + ["b"] * 3
 
 
 def test_wheels_are_installed_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
