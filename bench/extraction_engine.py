@@ -59,7 +59,8 @@ class Case:
 
 @dataclass
 class Engine:
-    """A run of the engine. Rates and CPU times are from the first finished video to the last. bytes: of the whole set.
+    """A run of the engine. Rates and CPU times are from the first quarter of the finished videos to the third, so that neither start-up nor
+    what was decoded ahead at either end counts. bytes: of the whole set.
 
     flow_waits, decoding_waits: means over the run of what the progress line says. peak_bytes: proportional set size of all processes.
     growth: peak of the last third of the run over the peak of the middle third.
@@ -106,7 +107,7 @@ class Engine:
 def run_engine(case: Case) -> Engine:
     """Extract everything into a directory that is removed afterwards."""
     figures = Engine()
-    began: list[float] = []
+    marks: list[tuple[float, float, int]] = []  # wall s, CPU s, pairs so far
     done = threading.Event()
     watching = threading.Thread(target=_watch_memory, args=(figures.memory, done), daemon=True)
 
@@ -114,12 +115,8 @@ def run_engine(case: Case) -> Engine:
         if isinstance(event, StageLoad):
             figures.loads.append(event)
         if isinstance(event, VideoReport):
-            now, cpu = time.perf_counter(), _cpu_s()
-            if not began:
-                began[:] = now, cpu
-                return
-            figures.pairs += sum(event.pairs.values())
-            figures.seconds, figures.cpu_s = now - began[0], cpu - began[1]
+            pairs = marks[-1][2] if marks else 0
+            marks.append((time.perf_counter(), _cpu_s(), pairs + sum(event.pairs.values())))
 
     with tempfile.TemporaryDirectory() as out:
         request = ExtractionRequest(case.videos, Path(out) / "set", case.settings, case.choice, passes=case.passes)
@@ -130,6 +127,8 @@ def run_engine(case: Case) -> Engine:
         finally:
             done.set()
             watching.join()
+        first, last = marks[len(marks) // 4], marks[max(3 * len(marks) // 4, len(marks) // 4 + 1)]
+        figures.seconds, figures.cpu_s, figures.pairs = last[0] - first[0], last[1] - first[1], last[2] - first[2]
         figures.bytes = sum(shard.bytes for shard in manifest.shards)
         figures.all_pairs = sum(manifest.counts["pairs"].values())
     return figures

@@ -39,8 +39,8 @@ def test_vos_writes_the_whole_report(finished: tuple[Path, Result]) -> None:
     out, result = finished
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader((out / "vos.csv").open()))
-    assert [row["source"] for row in rows if row["sequence"] == "mean"] == SOURCES
-    assert len(rows) == 3 * (4 + 1)
+    assert [row["source"] for row in rows if row["sequence"] == "mean"] == [*SOURCES, "chance"]
+    assert len(rows) == 4 * (4 + 1)
     page = (out / "index.html").read_text()
     addresses = re.findall(r'src="([^"]+)"', page)
     assert len(addresses) == 2 * 2 * 2 * (2 + 2 * 3) + 2 * 2 * 3, (

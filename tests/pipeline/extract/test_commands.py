@@ -130,7 +130,7 @@ def test_synth_counts_and_refuses_without_a_trace(tmp_path: Path, monkeypatch: p
         refused = invoke("synth", "--out", out, "--davis-sequences", "1", flag, value)
         assert refused.exit_code == 1 and not out.exists(), (flag, refused.output)
     made = invoke("synth", "--out", out, "--videos", "2", "--davis-sequences", "1", "--frames", "3", "--size", "64x96")
-    assert made.exit_code == 0 and "3/3 videos and sequences" in made.output
+    assert made.exit_code == 0 and "3/3 videos, sequences and pictures" in made.output
     assert f"{out}: 2 videos, 1 sequences with masks" in made.output and len(os.listdir(out / "videos")) == 4
 
 
