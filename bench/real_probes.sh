@@ -2,7 +2,7 @@
 # Every probe on real data, at sizes for a CPU: one report per model, so that models of several seeds show the spread.
 #
 #   bash bench/real_probes.sh DATA OUT MODEL...     # DATA holds davis/, segmentation/camvid/ and depth/; OUT/<n>/ is the report of the n-th model
-#   TRACKS=data/demo-0/davis/Tracks bash bench/real_probes.sh DATA OUT MODEL...     # and point tracking, on exact tracks of synthetic videos
+#   TRACKS=data/demo-0/davis bash bench/real_probes.sh DATA OUT MODEL...     # and point tracking, on exact tracks of synthetic videos
 #
 # Sizes: HEIGHT and SIDE px, ITERATIONS of each head, SEQUENCES of DAVIS, IMAGES of the homographies. PROBES: which, in this order.
 # The n-th model goes with seed n - 1 (random decoder, heads). A probe that is stopped goes on where it was when the command is repeated.

@@ -68,6 +68,13 @@ RUN_OPTIONS = (
     DEVICE,
     click.option("--run", "run_dir", type=PATH, help="Directory of the training: its curves go into the report."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the network.  [default: torch's]"),
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Processes that share out the videos of vos.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print the means as JSON instead of a table."),
 )
 
@@ -100,7 +107,7 @@ def _given(task: type[Task], values: dict[str, Any]) -> Task:
 def _request(known: tuple[type[Task], ...], values: dict[str, Any], **about: Scalar) -> Request:
     if values["threads"] is not None:
         torch.set_num_threads(values["threads"])
-    taken = {name: values[name] for name in ("model", "out", "seed", "teacher", "device")}
+    taken = {name: values[name] for name in ("model", "out", "seed", "teacher", "device", "jobs")}
     sources = (*values["sources"], *values["own_sources"])
     if values["run_dir"] is not None:
         about[RUN] = str(values["run_dir"])

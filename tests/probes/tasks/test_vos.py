@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from probes.data.batching import batches
 from probes.data.davis import open_davis
@@ -15,6 +16,8 @@ from probes.report.pictures import PictureFolder
 from probes.sources.features import Encoding, Features, Source
 from probes.task import Context, Row, Settings
 from probes.tasks import vos
+from probes.tasks.vos_common import SequenceUnit
+from probes.tasks.vos_knn import KnnVos
 from tests.probes.small_davis import write_labels, write_sequence
 
 
@@ -50,7 +53,7 @@ def _unit(root: Path, *sequences: str, height_px: int = 64) -> vos.LinearUnit:
     return unit
 
 
-def _rows(unit: vos.LinearUnit, out: Path, *sources: Source) -> list[Row]:
+def _rows(unit: SequenceUnit, out: Path, *sources: Source) -> list[Row]:
     steps: list[int] = []
     context = Context(torch.device("cpu"), 0, PictureFolder(out, "vos", unit.name), steps.append)
     rows = unit.evaluate(sources, context)
@@ -162,3 +165,37 @@ def test_features_that_are_not_finite_are_refused(davis: Path, tmp_path: Path) -
     broken = Source("flowfeat", Pixels(), lambda e: Features(e.low_bdgf, torch.full_like(e.images_bchw, torch.nan)))
     with pytest.raises(ValueError, match="not finite"):
         _rows(_unit(davis, "boxes"), tmp_path, broken)
+
+
+@pytest.mark.parametrize("task", [vos.LinearVos, KnnVos])
+def test_objects_that_appear_later(tmp_path: Path, task: type[vos.LinearVos | KnnVos]) -> None:
+    """A label above those of frame 0 is no object of the benchmark; one that frame 0 leaves out below its largest is, and found
+    nowhere: both are scored without a failure, and the object that is there as if it were alone."""
+    write_sequence(tmp_path / "plain", "boxes")
+    write_sequence(tmp_path / "later", "boxes")
+    folder = tmp_path / "later" / "Annotations" / "480p" / "boxes"
+    for index, path in enumerate(sorted(folder.iterdir())):
+        labels = np.array(Image.open(path))
+        if index == 0:
+            labels[labels == 1] = 0
+        else:
+            labels[:4, :4] = 3
+        write_labels(path, labels)
+    rows = {}
+    for root in ("plain", "later"):
+        (unit,) = task(root=tmp_path / root, height_px=64).units()
+        rows[root] = _rows(unit, tmp_path / "out", COLORS)
+    assert [row.part for row in rows["later"]] == ["1", "2"]
+    assert rows["later"][0].values["J"] == 0
+    assert rows["later"][1].values["J"] > 0.9 * rows["plain"][1].values["J"]
+
+
+def test_an_object_that_leaves_is_right_when_it_is_nowhere(tmp_path: Path) -> None:
+    """Masks that are empty on both sides agree; the sizes here are no multiples of anything."""
+    write_sequence(tmp_path, "odd", size=(61, 93), frames=4)
+    for index in (1, 2):
+        path = tmp_path / "Annotations" / "480p" / "odd" / f"{index:05d}.png"
+        write_labels(path, np.zeros((61, 93), np.uint8))
+        Image.new("RGB", (93, 61), (110, 110, 110)).save(tmp_path / "JPEGImages" / "480p" / "odd" / f"{index:05d}.jpg")
+    for row in _rows(_unit(tmp_path, height_px=61), tmp_path / "out", COLORS):
+        assert row.values["J"] == row.values["F"] == 1.0
