@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from common.memory import is_out_of_memory
+from common.printable import printable
 from shards.files import full_disk
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
@@ -42,14 +43,14 @@ def one_line_errors(*, out_of_memory: str) -> Callable[[_Command], _Command]:
             try:
                 command(*args, **kwargs)
             except (ValueError, PlainError) as error:
-                raise click.ClickException(str(error)) from error
+                raise click.ClickException(printable(str(error))) from error
             except OSError as error:
-                raise click.ClickException(explain_os_error(error)) from error
+                raise click.ClickException(printable(explain_os_error(error))) from error
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 first = (str(error).splitlines() or ["out of memory"])[0]
-                raise click.ClickException(f"{first}: {out_of_memory}") from error
+                raise click.ClickException(printable(f"{first}: {out_of_memory}")) from error
 
         return cast(_Command, run)
 

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from common.printable import printable
+
 PLAIN_EVERY_S = 5.0
 
 
@@ -90,8 +92,8 @@ class ProgressDisplay:
             self.say(f"{self.what}: {self.line()}" if self.what else self.line())
 
     def say(self, text: str) -> None:
-        """A line of its own, above the bar. Nothing in it is taken for markup."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """A line of its own, above the bar. Nothing in it is taken for markup or steers the terminal."""
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def line(self) -> str:
         """For example "120/300 videos, 14.2 videos/s, 0:13 left, rejected 3 (corrupt 2, too_short 1)"."""

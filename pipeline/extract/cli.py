@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from common.command import one_line_errors
+from common.printable import printable
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
 from pipeline.extract.contact_sheet import choose_samples, contact_sheet, sheet_path, write_png
@@ -182,6 +183,8 @@ def _summarise(manifest: Manifest, out: Path, as_json: bool) -> None:
 def plan(request: ExtractionRequest, runner: LocalRunner) -> None:
     """Say what `extract` with the same options would do; write nothing."""
     made = request.plan()
+    if made.remark:
+        click.echo(printable(made.remark), err=True)
     todo = sum(len(passes) for passes in made.missing(request.out).values())
     click.echo(
         f"{len(made.videos)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {made.chunks * made.passes} shards to make"

@@ -8,6 +8,7 @@ appear later go into new chunks. As long as nothing has landed a plan binds nobo
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +16,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pipeline.extract.known_videos import match
 from pipeline.video.datasets import Video
+from pipeline.video.video_ids import utf8_name
 from shards import schema
 from shards.files import write_atomic
 from shards.schema import Settings
 from shards.writer import committed
-
-PLAN = f"{schema.RECORDS}/plan.json"
 
 
 class PlanError(ValueError):
@@ -38,16 +39,20 @@ class PlannedVideo:
     position: int
 
     def row(self) -> dict[str, Any]:
-        return {"video": self.video.id, "path": self.path, "chunk": self.chunk, "position": self.position}
+        return {"video": self.video.id, "path": utf8_name(self.path), "chunk": self.chunk, "position": self.position}
 
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """settings: what shapes the content. passes: how many the set shall have. videos: all, in chunk order."""
+    """settings: what shapes the content. passes: how many the set shall have. videos: all, in chunk order.
+
+    remark: what the listing found and did not take; for people.
+    """
 
     settings: Settings
     passes: int
     videos: tuple[PlannedVideo, ...]
+    remark: str = ""
 
     @property
     def chunks(self) -> int:
@@ -84,19 +89,18 @@ def make_plan(root: Path, listing: Sequence[Video], source_root: Path, settings:
             f"the set at {root} was made with other settings; use another --out, or the same settings:\n  "
             + "\n  ".join(differences)
         )
-    by_id = {v.id: v for v in listing}
+    places = [(i, path) for i, path, *_ in stored["videos"]]
+    present, fresh = match(places, [(v, _relative(v.path, source_root)) for v in listing])
     known = [
-        PlannedVideo(by_id.get(i) or Video(i, source_root / path, kind), path, c, p)
+        PlannedVideo(present.get(i) or Video(i, source_root / path, kind), path, c, p)
         for i, path, kind, c, p in stored["videos"]
     ]
-    known_ids = {v.video.id for v in known}
-    fresh = [v for v in listing if v.id not in known_ids]
     first = known[-1].chunk + 1 if known else 0
     plan = ChunkPlan(
         settings, max(passes, stored["passes"]), (*known, *_assign(fresh, source_root, settings.chunk_videos, first))
     )
     unfinished = plan.missing(root)
-    vanished = [v.video.id for v in known if v.video.id not in by_id and v.chunk in unfinished]
+    vanished = [v.video.id for v in known if v.video.id not in present and v.chunk in unfinished]
     if vanished:
         raise PlanError(
             f"{len(vanished)} videos of the set are no longer under {source_root}, for example {vanished[0]!r}; "
@@ -106,7 +110,7 @@ def make_plan(root: Path, listing: Sequence[Video], source_root: Path, settings:
 
 
 def _read(root: Path) -> dict[str, Any] | None:
-    path = root / PLAN
+    path = root / schema.PLAN
     if not path.is_file():
         return None
     try:
@@ -128,7 +132,8 @@ def _assign(
 def _relative(path: Path, source_root: Path) -> str:
     """Relative to the data set's root where it lies inside, so that a set does not depend on where the data was mounted."""
     try:
-        return path.resolve().relative_to(source_root.resolve()).as_posix()
+        # realpath and not resolve: a link that leads to itself is a video that cannot be read, and no reason to stop
+        return Path(os.path.realpath(path)).relative_to(os.path.realpath(source_root)).as_posix()
     except ValueError:
         return path.as_posix()
 
@@ -137,4 +142,4 @@ def save_plan(root: Path, plan: ChunkPlan) -> None:
     """Write the plan; must happen before the first shard lands."""
     videos = [[v.video.id, v.path, v.video.kind, v.chunk, v.position] for v in plan.videos]
     body = {"settings": plan.settings.to_json(), "passes": plan.passes, "videos": videos}
-    write_atomic(root / PLAN, json.dumps(body, sort_keys=True, indent=0) + "\n")
+    write_atomic(root / schema.PLAN, json.dumps(body, sort_keys=True, indent=0) + "\n")

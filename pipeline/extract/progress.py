@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from common.printable import printable_line
 from common.progress import ProgressDisplay
 from pipeline.extract.plan import ChunkPlan
 from pipeline.extract.run import Tally
@@ -12,6 +13,8 @@ from shards import schema
 def planned(display: ProgressDisplay, plan: ChunkPlan, tally: Tally) -> None:
     """Say what there is to do, once it is known."""
     todo = f"{tally.chunks} chunks to do" if tally.chunks else "nothing left to do"
+    if plan.remark:
+        display.say(plan.remark)
     display.say(f"{len(plan.videos)} videos in {plan.chunks} chunks, {plan.passes} passes: {todo}")
     display.begin(tally.total)
 
@@ -19,7 +22,7 @@ def planned(display: ProgressDisplay, plan: ChunkPlan, tally: Tally) -> None:
 def happened(display: ProgressDisplay, event: Event, tally: Tally) -> None:
     """Name a rejected video; bring the totals, and who waits for whom, up to date."""
     if isinstance(event, VideoReport) and event.status == schema.REJECTED:
-        display.say(f"rejected {event.video}: {event.reason}: {event.detail}")
+        display.say(printable_line(f"rejected {event.video}: {event.reason}: {event.detail}"))
     display.update(len(tally.videos), status=describe(tally))
 
 

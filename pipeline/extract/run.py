@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from common.lock import directory_lock
@@ -31,7 +31,7 @@ from pipeline.extract.runner import (
     disk_is_full,
 )
 from pipeline.flow.estimator import EstimatorChoice, PairsTogether
-from pipeline.video.datasets import list_videos
+from pipeline.video.datasets import survey
 from shards import schema
 from shards.files import full_disk
 from shards.schema import Manifest, Settings, Statement
@@ -72,8 +72,9 @@ class ExtractionRequest:
 
     def plan(self) -> ChunkPlan:
         """The plan for what lies at `out` now; nothing is written. Raises ValueError for bad input."""
-        listing = list_videos(self.settings.dataset, self.root, list_file=self.list_file)
-        return make_plan(self.out, listing, self.root, self.settings, self.passes)
+        listing = survey(self.settings.dataset, self.root, list_file=self.list_file)
+        plan = make_plan(self.out, listing.videos, self.root, self.settings, self.passes)
+        return replace(plan, remark=listing.remark())
 
 
 def stated(estimator: EstimatorChoice) -> Statement:

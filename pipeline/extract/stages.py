@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.memory import is_out_of_memory
+from common.printable import printable_line
 from pipeline.extract.batches import Place, batches, blocks, groups
 from pipeline.extract.blame import CarefulEstimator, FlowFailure
 from pipeline.extract.encode import encode_sample
@@ -225,5 +226,5 @@ def _refuse(
 ) -> dict[str, Any]:
     """Tell of a video that yields nothing; its row. The set keeps the detail without the place where the videos were mounted."""
     report(VideoReport(planned.video.id, schema.REJECTED, reason, detail, time.perf_counter() - began, pairs))
-    portable = detail.replace(str(planned.video.path), planned.path)
+    portable = printable_line(detail.replace(str(planned.video.path), planned.path))
     return {"video": planned.video.id, "status": schema.REJECTED, "reason": reason, "detail": portable}

@@ -8,8 +8,10 @@ parent reports as a crash of the decoder.
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
@@ -21,6 +23,18 @@ from pipeline.video.messages import DecodeHeader, DecodeRefusal, DecodeRequest, 
 from pipeline.video.rejects import Reject
 from pipeline.video.windows import decode
 
+BASE_ADDRESS_SPACE_BYTES = 6 << 30
+"""What a decoding process may map beside the squares that it keeps; 1080p takes 0.6 GiB. Beyond it an allocation fails, and that is
+said of the video, instead of the machine's memory being taken."""
+
+
+def limit_address_space(limit: int) -> None:
+    """What this process may map from now on, in bytes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    with suppress(ValueError, OSError):  # macOS knows the limit and refuses to set it
+        resource.setrlimit(resource.RLIMIT_AS, (allowed, hard))
+
 
 def serve(connection: Connection, arena: int) -> None:
     """Answer requests until the other side closes. arena: descriptor."""
@@ -31,6 +45,8 @@ def serve(connection: Connection, arena: int) -> None:
         except EOFError:
             return
         began = time.perf_counter()
+        allowed = BASE_ADDRESS_SPACE_BYTES + 3 * request.layout.size * len(request.passes)
+        limit_address_space(allowed)
         answer: DecodeHeader | DecodeRefusal
         try:
             answer, passes = decode(request)
@@ -39,6 +55,11 @@ def serve(connection: Connection, arena: int) -> None:
                 assert end == place + request.layout.size, (end, place, request.layout)
         except Reject as reject:
             answer = DecodeRefusal(reject.reason, reject.detail)
+        except MemoryError:
+            detail = (
+                f"{request.path}: decoding it takes more memory than the {allowed / 2**30:.1f} GiB that it may take"
+            )
+            answer = DecodeRefusal("too_large", detail)
         answer = replace(answer, decode_s=time.perf_counter() - began)
         connection.send_bytes(answer_to_bytes(answer))
 

@@ -19,34 +19,15 @@ Files and directories whose names begin with a dot are ignored.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Literal
 
 from common.command import nearest
 from pipeline.video.list_files import read_list, select_kinetics
+from pipeline.video.video_ids import VIDEO_EXTENSIONS, ids_of, utf8_name
 
-VIDEO_EXTENSIONS = frozenset(
-    {
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".webm",
-        ".mkv",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".m2ts",
-        ".mts",
-        ".ts",
-        ".wmv",
-        ".flv",
-        ".3gp",
-        ".ogv",
-    }
-)
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
 
 DAVIS_FPS = 24.0
@@ -68,11 +49,25 @@ class Video:
 
 @dataclass(frozen=True)
 class Listing:
-    """videos: sorted by id. ignored: number of files that are no videos by name; examples: a few of them, for a message."""
+    """videos: sorted by id. ignored: number of files that are no videos by name; examples: a few of them, for a message.
+
+    unreadable: directories whose content the file system does not give, with its reason.
+    """
 
     videos: list[Video]
     ignored: int = 0
     examples: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+    def remark(self) -> str:
+        """What was found and not taken, in one line; empty where everything was."""
+        parts = []
+        if self.ignored:
+            like = f" (such as {', '.join(map(utf8_name, self.examples))})" if self.examples else ""
+            parts.append(f"{self.ignored} files are no videos by their names and were ignored{like}")
+        if self.unreadable:
+            parts.append(f"{len(self.unreadable)} directories could not be read, for example {self.unreadable[0]}")
+        return "; ".join(parts)
 
 
 def list_videos(dataset: str, root: Path, *, list_file: Path | None = None) -> list[Video]:
@@ -90,7 +85,10 @@ def survey(dataset: str, root: Path, *, list_file: Path | None = None) -> Listin
         raise ValueError(f"no dataset layout is called {dataset!r}; {nearest(dataset, sorted(LAYOUTS))}")
     root = Path(root)
     if not root.is_dir() and not (dataset == "list" and root.is_file()):
-        raise ValueError(f"the root of the {dataset} dataset, {root}, is not a directory")
+        raise ValueError(
+            f"the root of the {dataset} dataset, {root}, is not a directory; "
+            "name the directory of the videos (ROOT=dir with make, else --root dir)"
+        )
     if list_file is not None:
         if dataset not in ("kinetics", "list"):
             raise ValueError(f"the {dataset} layout takes no list file (got {list_file}); use kinetics or list")
@@ -98,10 +96,11 @@ def survey(dataset: str, root: Path, *, list_file: Path | None = None) -> Listin
             raise ValueError(f"the list file {list_file} does not exist")
     listing = LAYOUTS[dataset](root, list_file)
     if not listing.videos:
+        unread = f"; could not be read: {', '.join(listing.unreadable[:3])}" if listing.unreadable else ""
         raise ValueError(
-            f"{root} holds no videos in the {dataset} layout: expected {EXPECTED[dataset]}; {_what_is_there(root)}"
+            f"{root} holds no videos in the {dataset} layout: expected {EXPECTED[dataset]}; {_what_is_there(root)}{unread}"
         )
-    return Listing(sorted(listing.videos, key=lambda video: video.id), listing.ignored, listing.examples)
+    return replace(listing, videos=sorted(listing.videos, key=lambda video: video.id))
 
 
 # ---- layouts of video files
@@ -122,7 +121,14 @@ def _kinetics(root: Path, list_file: Path | None) -> Listing:
     present = [by_path[path] for path in wanted.present]
     missing = _with_ids([(root / entry, entry) for entry in wanted.missing], "file", None)
     taken = {video.id for video in present}
-    return Listing(present + [video for video in missing if video.id not in taken], found.ignored, found.examples)
+    for video in missing:  # every entry is accounted for, also one that differs from a file only in its extension
+        name = utf8_name(
+            video.path.relative_to(root).as_posix() if video.path.is_relative_to(root) else str(video.path)
+        )
+        present.append(
+            video if video.id not in taken else replace(video, id=name if name not in taken else f"{name} (missing)")
+        )
+    return replace(found, videos=present)
 
 
 def _synthetic(root: Path, list_file: Path | None) -> Listing:
@@ -135,13 +141,15 @@ def _synthetic(root: Path, list_file: Path | None) -> Listing:
 
 
 def _video_files(base: Path, root: Path) -> Listing:
-    files = list(_walk(base))
+    unreadable: list[str] = []
+    files = list(_walk(base, unreadable))
     videos = [path for path in files if path.suffix.lower() in VIDEO_EXTENSIONS]
     others = [path.relative_to(root).as_posix() for path in files if path.suffix.lower() not in VIDEO_EXTENSIONS]
     return Listing(
         _with_ids([(path, path.relative_to(root).as_posix()) for path in videos], "file", None),
         len(others),
         tuple(others[:3]),
+        tuple(unreadable),
     )
 
 
@@ -176,12 +184,18 @@ def _frame_folders(base: Path, fps: float) -> Listing:
 
 
 def _holds_frame_folders(base: Path) -> bool:
-    return base.is_dir() and any(path.is_dir() and _has_picture(path) for path in _visible(base))
+    try:
+        return base.is_dir() and any(path.is_dir() and _has_picture(path) for path in _visible(base))
+    except PermissionError:
+        return False
 
 
 def _has_picture(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(PurePath(entry.name).suffix.lower() in IMAGE_EXTENSIONS for entry in entries)
+    try:
+        with os.scandir(folder) as entries:
+            return any(PurePath(entry.name).suffix.lower() in IMAGE_EXTENSIONS for entry in entries)
+    except PermissionError:
+        return False  # as a video it is listed all the same, and rejected as unreadable
 
 
 # ---- a list of either
@@ -193,6 +207,7 @@ def _list(root: Path, list_file: Path | None) -> Listing:
             raise ValueError(f"the list layout needs a list file, or a root that is one; {root} is a directory")
         list_file, root = root, root.parent
     entries = list(dict.fromkeys(read_list(list_file)))
+    relative = {root / entry for entry in entries if not os.path.isabs(entry)}
     files: list[tuple[Path, str]] = []
     folders: list[tuple[Path, str]] = []
     for entry in entries:
@@ -200,7 +215,8 @@ def _list(root: Path, list_file: Path | None) -> Listing:
         try:
             name = path.relative_to(root).as_posix()
         except ValueError:
-            name = path.as_posix().lstrip("/")
+            name = path.as_posix()
+            name = name if (root / name.lstrip("/")) in relative else name.lstrip("/")
         (folders if path.is_dir() else files).append((path, name))
     videos = _with_ids(files, "file", None)
     taken = {video.id for video in videos}
@@ -213,30 +229,29 @@ def _list(root: Path, list_file: Path | None) -> Listing:
 
 
 def _with_ids(named: Iterable[tuple[Path, str]], kind: Literal["file", "frames"], fps: float | None) -> list[Video]:
-    """Ids from relative names. Files that would share an id without extension keep it; repeated until all ids differ."""
-    path_of = {os.fsencode(name).decode("utf-8", "backslashreplace"): path for path, name in named}
-    id_of = {name: _without_extension(name) if kind == "file" else name for name in path_of}
-    while True:
-        count = Counter(id_of.values())
-        clashing = [name for name, video_id in id_of.items() if count[video_id] > 1 and video_id != name]
-        if not clashing:
-            return [Video(id_of[name], path, kind, fps) for name, path in path_of.items()]
-        id_of.update({name: name for name in clashing})
-
-
-def _without_extension(name: str) -> str:
-    suffix = PurePath(name).suffix
-    return name[: -len(suffix)] if suffix.lower() in VIDEO_EXTENSIONS else name
+    """Videos of (path, relative name); a path that is named twice counts once."""
+    name_of = dict(named)
+    ids = ids_of(list(name_of.values()), extensions=kind == "file")
+    return [Video(video_id, path, kind, fps) for path, video_id in zip(name_of, ids, strict=True)]
 
 
 def _visible(base: Path) -> Iterator[Path]:
     return (path for path in sorted(base.iterdir()) if not path.name.startswith("."))
 
 
-def _walk(base: Path) -> Iterator[Path]:
-    """All visible files below `base`, directory links followed, each real directory once."""
+def _walk(base: Path, unreadable: list[str]) -> Iterator[Path]:
+    """All visible files below `base`, directory links followed, each real directory once.
+
+    unreadable: takes the directories that cannot be listed; `base` itself must be. Raises OSError for that.
+    """
+
+    def note(error: OSError) -> None:
+        if error.filename is None or Path(os.fsdecode(error.filename)) == base:
+            raise error
+        unreadable.append(utf8_name(f"{os.fsdecode(error.filename)} ({error.strerror or error})"))
+
     seen: set[str] = set()
-    for folder, subfolders, names in os.walk(base, followlinks=True, onerror=_raise):
+    for folder, subfolders, names in os.walk(base, followlinks=True, onerror=note):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
@@ -244,10 +259,6 @@ def _walk(base: Path) -> Iterator[Path]:
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _what_is_there(root: Path) -> str:

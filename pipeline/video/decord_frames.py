@@ -38,6 +38,9 @@ from pipeline.video.rejects import keeps_count_in_decord
 LONG_JUMP_FRAMES = 600
 """From here on decord may seek instead of decoding what lies between two windows (20 s; clips of 10 s are always swept whole)."""
 
+DECORD_ERRORS = (decord.DECORDError, RuntimeError, StopIteration, IndexError)
+"""What decord raises: its own, its runtime's, and for files that hold less than they announce those of Python's sequences."""
+
 FAULT_TOLERANCE = 1e-9
 """decord: a positive fraction makes a single repeated frame raise DECORDLimitReachedError."""
 
@@ -60,7 +63,7 @@ class DecordFrames:
             raw_s = np.asarray(self._reader.get_frame_timestamp(np.arange(listed)), np.float64).reshape(listed, 2)[:, 0]
             self._keyframes = [int(index) for index in self._reader.get_key_indices()]
             fps = float(self._reader.get_avg_fps())
-        except (decord.DECORDError, RuntimeError) as error:
+        except DECORD_ERRORS as error:
             raise EngineFailure(first_line(error)) from error
         end_s = shown_until_s(path)
         usable = are_presentation_times(raw_s)
@@ -73,7 +76,7 @@ class DecordFrames:
     def _open(self) -> Any:
         try:
             return decord.VideoReader(str(self._path), ctx=decord.cpu(0), num_threads=1, fault_tol=FAULT_TOLERANCE)
-        except (decord.DECORDError, RuntimeError) as error:
+        except DECORD_ERRORS as error:
             raise EngineFailure(first_line(error)) from error
 
     def _count(self) -> int:
@@ -85,7 +88,7 @@ class DecordFrames:
                 count += 1
         except decord.DECORDLimitReachedError:
             return count
-        except (decord.DECORDError, RuntimeError) as error:
+        except DECORD_ERRORS as error:
             raise EngineFailure(first_line(error)) from error
         return count
 
@@ -116,7 +119,7 @@ class DecordFrames:
                 self._read(reader, position, last)
         except decord.DECORDLimitReachedError as error:
             raise RepeatedFrames(first_line(error)) from error
-        except (decord.DECORDError, RuntimeError) as error:
+        except DECORD_ERRORS as error:
             raise EngineFailure(first_line(error)) from error
 
     def _read(self, reader: Any, position: int, index: int) -> Any:

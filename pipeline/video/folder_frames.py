@@ -16,7 +16,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.video.rejects import Reject
+from pipeline.video.rejects import LARGEST_FRAME_PIXELS, Reject
 
 JPEG_MAGIC = b"\xff\xd8"
 
@@ -76,17 +76,29 @@ def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """[H, W, 3] uint8 RGB. Raises Reject("broken_frame") naming the image.
+    """[H, W, 3] uint8 RGB. Raises Reject("broken_frame") or, before anything is decoded, Reject("too_large") naming the image.
 
     libjpeg only warns about damaged data and goes on with grey blocks; simplejpeg takes such a warning for an error.
     Pillow reads what is no plain JPEG.
     """
     try:
         data = path.read_bytes()
-        if data[:2] == JPEG_MAGIC and simplejpeg.decode_jpeg_header(data, strict=False)[2] not in ("CMYK", "YCCK"):
-            return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB"))
+        if data[:2] == JPEG_MAGIC:
+            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+            _refuse_giant(path, width, height)
+            if colorspace not in ("CMYK", "YCCK"):
+                return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB"))
         with Image.open(BytesIO(data)) as image:
+            _refuse_giant(path, *image.size)
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         what = "is empty" if path.is_file() and path.stat().st_size == 0 else f"cannot be decoded: {error}"
         raise Reject("broken_frame", f"{path} {what}") from error
+
+
+def _refuse_giant(path: Path, width: int, height: int) -> None:
+    if width * height > LARGEST_FRAME_PIXELS:
+        raise Reject(
+            "too_large",
+            f"{path} is {width}x{height} px by its header; at most {LARGEST_FRAME_PIXELS} pixels are decoded",
+        )

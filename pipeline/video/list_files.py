@@ -8,6 +8,7 @@ together with the entries that match none.
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,26 +27,50 @@ class Selection:
 
 
 def read_list(list_file: Path) -> list[str]:
-    """The entries of a list file. Raises ValueError for a file that is not UTF-8 text or lists nothing."""
+    """The entries of a list file, as the operating system spells names.
+
+    Raises ValueError for a file that is not UTF-8 text or lists nothing, and for a line of a Kinetics CSV that names no clip.
+    """
     try:
         text = Path(list_file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"the list file {list_file} is not UTF-8 text (byte {error.start})") from error
-    lines = [line.strip() for line in text.splitlines()]
-    entries = [line for line in lines if line and not line.startswith("#")]
-    if entries and "youtube_id" in entries[0].split(","):
-        entries = [_clip_name(row) for row in csv.DictReader(entries)]
+    numbered = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    numbered = [(number, line) for number, line in numbered if line and not line.startswith("#")]
+    entries = [line for _, line in numbered]
+    columns = _fields(entries[0]) if entries else []
+    if "youtube_id" in columns:
+        entries = [_clip_name(line, columns, f"{list_file}, line {number}") for number, line in numbered[1:]]
     if not entries:
         raise ValueError(f"the list file {list_file} lists nothing")
-    return entries
+    return [os.fsdecode(entry.encode()) for entry in entries]
 
 
-def _clip_name(row: Mapping[str, str]) -> str:
+def _fields(line: str) -> list[str]:
+    return next(csv.reader([line]))
+
+
+def _clip_name(line: str, columns: Sequence[str], where: str) -> str:
     """Kinetics' own naming of a clip: <youtube id>_<start s, 6 digits>_<end s, 6 digits>."""
-    start, end = row.get("time_start"), row.get("time_end")
-    if start is None or end is None:
-        return row["youtube_id"]
-    return f"{row['youtube_id']}_{int(float(start)):06d}_{int(float(end)):06d}"
+    fields = _fields(line)
+    if len(fields) != len(columns):
+        raise ValueError(
+            f"{where}: {len(fields)} fields where the first line names {len(columns)}; correct or delete the line"
+        )
+    row = dict(zip(columns, fields, strict=True))
+    if not row["youtube_id"].strip():
+        raise ValueError(f"{where}: the youtube_id is empty; correct or delete the line")
+    seconds = []
+    for column in ("time_start", "time_end"):
+        if column not in row:
+            return row["youtube_id"]
+        try:
+            seconds.append(int(float(row[column])))
+        except (ValueError, OverflowError):
+            raise ValueError(
+                f"{where}: {column} is {row[column]!r}, not a number of seconds; correct or delete the line"
+            ) from None
+    return f"{row['youtube_id']}_{seconds[0]:06d}_{seconds[1]:06d}"
 
 
 def select_kinetics(entries: Sequence[str], relative: Mapping[Path, str]) -> Selection:

@@ -21,6 +21,7 @@ REJECT_REASONS: dict[str, str] = {
     "corrupt": "the container cannot be read, or decoding raises an error",
     "too_short": "no frame has all the neighbours that the offsets ask for",
     "too_small": "the frames are too small, or too narrow, to make a square from",
+    "too_large": "the frames have more pixels, or decoding takes more memory, than a decoding process may use",
     "broken_frame": "a picture of a frame folder is missing, cannot be decoded or has another size than the first",
     "timeout": "decoding did not finish before the deadline and was killed",
     "decoder_crashed": "the decoding process died (segmentation fault, out of memory)",
@@ -51,6 +52,10 @@ CONTAINER_MAGIC = (
     b"GIF8",
 )
 MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"moof", b"pnot")
+
+
+LARGEST_FRAME_PIXELS = 1 << 27
+"""Of a picture of a frame folder, by its header: 134 million (16,384 x 8,192), 400 MB as RGB. A picture of 739 bytes may claim 13 GB."""
 
 
 class Reject(Exception):

@@ -7,7 +7,8 @@ frames that these windows need is read in one ascending sweep; every frame is cr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def decode(request: DecodeRequest) -> tuple[DecodeHeader, list[list[NDArray[np.u
         assert request.fps is not None
         return gather(FolderFrames(path, request.fps), request)
     head = check_file(path)
+    with plainly_named(path) as alias:
+        try:
+            return _from_file(alias, head, request)
+        except Reject as reject:
+            raise Reject(reject.reason, reject.detail.replace(str(alias), str(path))) from reject
+
+
+def _from_file(path: Path, head: bytes, request: DecodeRequest) -> tuple[DecodeHeader, list[list[NDArray[np.uint8]]]]:
     try:
         try:
             return gather(DecordFrames(path, head), request)
@@ -49,6 +58,18 @@ def decode(request: DecodeRequest) -> tuple[DecodeHeader, list[list[NDArray[np.u
             return gather(DecordFrames(path, head, counted=True), request)
     except EngineFailure as failure:
         return gather(_second_engine(path, head, failure), request)
+
+
+@contextmanager
+def plainly_named(path: Path) -> Iterator[Path]:
+    """`path` under a name that video libraries take: they want UTF-8, and file names may be any bytes."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        with path.open("rb") as file:
+            yield Path(f"/dev/fd/{file.fileno()}")
+    else:
+        yield path
 
 
 def _second_engine(path: Path, head: bytes, failure: EngineFailure) -> FrameSource:

@@ -145,7 +145,7 @@ def test_what_users_get_wrong(checkpoint: Path, davis: Path, tmp_path: Path) -> 
     _one_clear_line(probe(checkpoint, davis, out, "--list", tmp_path / "no.txt"), "no.txt")
     _one_clear_line(invoke("report", "--out", tmp_path), "no results in")
     _one_clear_line(
-        invoke("visualize", "--model", checkpoint, tmp_path / "x.jpg", "--out", out), "no picture or directory"
+        invoke("visualize", "--model", checkpoint, tmp_path / "x.jpg", "--out", out), "no picture, video or directory"
     )
     _one_clear_line(invoke("voss"), "did you mean vos")
     garbage = tmp_path / "garbage.safetensors"

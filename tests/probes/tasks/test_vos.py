@@ -13,7 +13,7 @@ from probes.data.batching import batches
 from probes.data.davis import open_davis
 from probes.report.pictures import PictureFolder
 from probes.sources.features import Encoding, Features, Source
-from probes.task import Context, Row
+from probes.task import Context, Row, Settings
 from probes.tasks import vos
 from tests.probes.small_davis import write_labels, write_sequence
 
@@ -106,7 +106,13 @@ def test_settings_are_checked() -> None:
 def test_everything_that_shapes_a_score_is_in_the_settings(davis: Path) -> None:
     """Two tasks that measure something else have other settings; the choice of sequences changes no score."""
     base = vos.LinearVos(root=davis).settings()
-    for changed in ({"height_px": 96}, {"iterations": 7}, {"standardise": True}, {"year": "2016"}):
+    for changed in (
+        {"height_px": 96},
+        {"iterations": 7},
+        {"standardise": True},
+        {"year": "2016"},
+        {"decoder_grid": "tokens"},
+    ):
         assert vos.LinearVos(root=davis, **changed).settings() != base, changed
     assert vos.LinearVos(root=davis, sequences=("boxes",)).settings() == base
     assert len(open_davis(davis)) == len(vos.LinearVos(root=davis).units())
@@ -117,6 +123,30 @@ def test_the_papers_row_is_starred() -> None:
     assert ours.rows[3] == ["DINO2-S14 *", "57.5", "58.7", "65.8", "64.6"]
     assert "starred" in ours.note
     assert not any("*" in row[0] for row in vos.LinearVos.reference({"variant": "demo_vit8"}, 2).rows)
+
+
+def test_the_papers_reduced_resolution_has_its_own_figures() -> None:
+    settings: Settings = {"variant": "dinov2_vits14", "height": 480, "decoder grid": "tokens"}
+    assert vos.LinearVos.reference(settings, 30).rows == [["DINO2-S14 *", "57.5", "-", "62.2", "62.3"]]
+
+
+def test_on_the_token_grid_a_decoder_is_probed_by_cells(davis: Path, tmp_path: Path) -> None:
+    """A source whose map is coarse already scores the same; a finer one loses its edges; tokens alone are left as they are."""
+
+    def f_mean(source: Source, grid: str) -> float:
+        (unit,) = vos.LinearVos(root=davis, height_px=64, sequences=("boxes",), decoder_grid=grid).units()
+        return float(np.mean([row.values["F"] for row in _rows(unit, tmp_path, source)]))
+
+    coarse = Source(
+        "flowfeat",
+        Pixels(),
+        lambda encoding: Features(encoding.low_bdgf, torch.nn.functional.avg_pool2d(encoding.images_bchw, 16)),
+    )
+    assert f_mean(COLORS, "tokens") == f_mean(coarse, "pixels") < f_mean(COLORS, "pixels") - 0.2
+    tokens = Features(torch.randn(1, 5, 4, 6))
+    assert vos.LinearVos(root=davis, decoder_grid="tokens").probed(tokens) is tokens
+    with pytest.raises(ValueError, match="'rows' must be pixels or tokens"):
+        vos.LinearVos(root=davis, decoder_grid="rows")
 
 
 def test_objects_that_vanish_at_the_input_size_are_refused(tmp_path: Path) -> None:

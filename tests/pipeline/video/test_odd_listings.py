@@ -1,0 +1,87 @@
+"""What a listing meets in the wild: unreadable directories, odd rows, nothing where the root should be. Nothing is left out in silence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.video.datasets import list_videos, survey
+from tests.pipeline.video.test_datasets import ids, touch
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make `folder` unreadable, also for the superuser that tests may run as."""
+    real: Callable[..., Any] = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if Path(os.fsdecode(path)) == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_an_unreadable_directory_is_named_and_the_rest_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.mp4", "locked/b.mp4", "open/c.mp4")
+    refuse(monkeypatch, tmp_path / "locked")
+    found = survey("folder", tmp_path)
+    assert ids(found.videos) == ["a", "open/c"]
+    assert "1 directories could not be read" in found.remark()
+    assert "locked (Permission denied)" in found.remark()
+
+
+def test_an_unreadable_root_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.mp4")
+    refuse(monkeypatch, tmp_path)
+    with pytest.raises(PermissionError):
+        survey("folder", tmp_path)
+
+
+def test_an_unreadable_frame_folder_stays_in_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "JPEGImages/480p/bear/0.jpg", "JPEGImages/480p/dog/0.jpg")
+    refuse(monkeypatch, tmp_path / "JPEGImages/480p/bear")
+    assert ids(list_videos("davis", tmp_path)) == ["bear", "dog"]
+
+
+def test_what_was_ignored_is_said(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "notes.txt", "b.jpg")
+    said = survey("folder", tmp_path).remark()
+    assert said.startswith("2 files are no videos by their names and were ignored") and "notes.txt" in said
+    for name in ("notes.txt", "b.jpg"):
+        (tmp_path / name).unlink()
+    assert survey("folder", tmp_path).remark() == ""
+
+
+def test_a_missing_root_names_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gone, is not a directory; name the directory of the videos \(ROOT=dir"):
+        list_videos("folder", tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ("x,aaaaaaaaaaa,,20,train", "time_start is '', not a number of seconds"),
+        ("x,aaaaaaaaaaa,10,soon,train", "time_end is 'soon'"),
+        ("x,aaaaaaaaaaa,10,inf,train", "time_end is 'inf'"),
+        ("x,aaaaaaaaaaa", "2 fields where the first line names 5"),
+        ("x,aaaaaaaaaaa,10,20,train,more", "6 fields"),
+        ("x,,10,20,train", "youtube_id is empty"),
+    ],
+)
+def test_an_odd_kinetics_row_is_named_by_file_and_line(tmp_path: Path, row: str, complaint: str) -> None:
+    touch(tmp_path, "aaaaaaaaaaa_000010_000020.mp4")
+    listed = tmp_path / "train.csv"
+    listed.write_text(f"label,youtube_id,time_start,time_end,split\n\nx,aaaaaaaaaaa,10,20,train\n{row}\n")
+    with pytest.raises(ValueError, match=f"train.csv, line 4: .*{complaint}"):
+        list_videos("kinetics", tmp_path, list_file=listed)
+
+
+def test_a_quoted_kinetics_row_is_read(tmp_path: Path) -> None:
+    touch(tmp_path, "aaaaaaaaaaa_000010_000020.mp4")
+    listed = tmp_path / "train.csv"
+    listed.write_text('"label","youtube_id","time_start","time_end","split"\n"a, b","aaaaaaaaaaa","10","20","train"\n')
+    assert ids(list_videos("kinetics", tmp_path, list_file=listed)) == ["aaaaaaaaaaa_000010_000020"]
