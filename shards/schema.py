@@ -15,6 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from shards.cut_settings import CUT_THRESHOLDS as CUT_THRESHOLDS  # part of the names that this module keeps
+from shards.cut_settings import cut_threshold, without_cuts
 from shards.offsets import check_offsets
 from shards.offsets import offset_label as offset_label  # part of the names that this module keeps
 from shards.storage import Folder, StorageError, inside, is_url, open_folder
@@ -130,7 +132,8 @@ class Settings:
     """Everything that shapes the content of a set. Extending a set with other settings is refused.
 
     offsets: signed neighbour offsets in nominal frames. image_size, flow_size: side of the stored square image and
-    of the flow grid, pixels. estimator: its name and what it says about itself (weights, iterations, ...).
+    of the flow grid, pixels. estimator: its name and what it says about itself (weights, iterations, ...). cut_detector: "" takes windows
+    across shot cuts too; else one of CUT_THRESHOLDS, with its threshold (0: the detector's own) and most_cuts_per_minute (0: any number).
     Raises ValueError naming the value and what it may be: what exists has been checked, and nobody need check it again.
     """
 
@@ -145,6 +148,9 @@ class Settings:
     noise_floor_px: float = NOISE_FLOOR_PX
     keep_neighbours: bool = False
     keep_confidence: bool = False
+    cut_detector: str = ""
+    cut_threshold: float = 0.0
+    most_cuts_per_minute: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "offsets", check_offsets(self.offsets))
@@ -161,9 +167,12 @@ class Settings:
             raise ValueError(f"chunk_videos is {self.chunk_videos}; give 1..{LARGEST_CHUNK}")
         if not 0 <= self.noise_floor_px < math.inf:
             raise ValueError(f"noise_floor_px is {self.noise_floor_px}; give a number of pixels from 0")
+        threshold = cut_threshold(self.cut_detector, self.cut_threshold, self.most_cuts_per_minute)
+        object.__setattr__(self, "cut_threshold", threshold)
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "offsets": list(self.offsets), "estimator": dict(self.estimator)}
+        body = {**self.__dict__, "offsets": list(self.offsets), "estimator": dict(self.estimator)}
+        return body if self.cut_detector else without_cuts(body)
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Settings:

@@ -60,6 +60,17 @@ _REQUEST_OPTIONS = (
     click.option("--flow-size", default=224, help="Side of the square that flow is computed on, pixels."),
     click.option("--jpeg-quality", default=90),
     click.option("--chunk-videos", default=256, help="Videos per chunk and shard."),
+    click.option(
+        "--cuts",
+        type=click.Choice(["none", *schema.CUT_THRESHOLDS]),
+        default="none",
+        help="Take no window across a shot cut.",
+    ),
+    click.option("--cut-threshold", default=0.0, help="Of the detector of cuts; 0: its own."),
+    click.option("--max-cuts-per-minute", default=0.0, help="Reject videos with more shot cuts; 0: never."),
+    click.option(
+        "--noise-floor", default=schema.NOISE_FLOOR_PX, help="Flow that varies less is recorded as still, pixels."
+    ),
     click.option("--keep-neighbours", is_flag=True, help="Also store the neighbour frames."),
     click.option("--keep-confidence", is_flag=True, help="Also store confidence maps, where the estimator gives them."),
     click.option(
@@ -99,6 +110,10 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         flow_size: int,
         jpeg_quality: int,
         chunk_videos: int,
+        cuts: str,
+        cut_threshold: float,
+        max_cuts_per_minute: float,
+        noise_floor: float,
         keep_neighbours: bool,
         keep_confidence: bool,
         flow_options: tuple[str, ...],
@@ -122,6 +137,10 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
             chunk_videos=chunk_videos,
             keep_neighbours=keep_neighbours,
             keep_confidence=keep_confidence,
+            noise_floor_px=noise_floor,
+            cut_detector="" if cuts == "none" else cuts,
+            cut_threshold=cut_threshold,
+            most_cuts_per_minute=max_cuts_per_minute,
         )
         request = ExtractionRequest(root, out, settings, estimator, list_file, passes, batch, deadline_s)
         runner = LocalRunner(workers, estimator, devices_of(estimator, device))

@@ -34,6 +34,8 @@ def describe(tally: Tally) -> str:
     if tally.rejects:
         reasons = ", ".join(f"{reason} {count}" for reason, count in tally.rejects.most_common())
         text += f", rejected {tally.rejects.total()} ({reasons})"
+    if tally.across_cuts:
+        text += f", {tally.across_cuts} anchors not drawn: across cuts"
     return text
 
 

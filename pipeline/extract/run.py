@@ -31,6 +31,7 @@ from pipeline.extract.runner import (
     disk_is_full,
 )
 from pipeline.flow.estimator import EstimatorChoice, PairsTogether
+from pipeline.video.cut_rule import rule_of
 from pipeline.video.datasets import survey
 from shards import schema
 from shards.files import full_disk
@@ -63,6 +64,7 @@ class ExtractionRequest:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if not 0 < self.deadline_s < math.inf:
             raise ValueError(f"deadline is {self.deadline_s} s; it must be a positive number of seconds")
+        rule_of(self.settings)  # says so here where what finds cuts is missing
         assert self.settings.estimator == stated(self.estimator), "the settings state another estimator"
         if self.settings.flow_size < self.estimator.smallest_side_px:
             raise ValueError(
@@ -92,11 +94,13 @@ class Tally:
     rejects: Counter[str] = field(default_factory=Counter)
     chunks_done: int = 0
     load: StageLoad | None = None
+    across_cuts: int = 0
 
     def add(self, report: VideoReport) -> None:
         if report.video in self.videos:  # a chunk that was tried again
             return
         self.videos.add(report.video)
+        self.across_cuts += report.across_cuts
         if report.status == schema.REJECTED:
             self.rejects[report.reason] += 1
 

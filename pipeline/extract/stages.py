@@ -204,8 +204,14 @@ def _store(job: ChunkJob, video: Encoded, writer: ChunkWriter, report: Callable[
         detail = f"no usable flow in any of {len(video.samples)} windows: {pairs}"
         return _refuse(planned, video.began, "no_flow", detail, pairs, report)
     seconds = time.perf_counter() - video.began
-    report(VideoReport(planned.video.id, schema.OK, "", "", seconds, pairs))
-    row = {"video": planned.video.id, "status": schema.OK, "reason": "", "detail": ""}
+    valid = facts.n_anchors + facts.n_anchors_across
+    detail = (
+        f"{facts.n_cuts} cuts; windows of {facts.n_anchors_across} of {valid} anchors cross them"
+        if facts.n_cuts
+        else ""
+    )
+    report(VideoReport(planned.video.id, schema.OK, "", detail, seconds, pairs, facts.n_anchors_across))
+    row = {"video": planned.video.id, "status": schema.OK, "reason": "", "detail": detail}
     return {
         **row,
         "frames": facts.n_frames,
