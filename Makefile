@@ -50,11 +50,12 @@ SWEEP_DATA    = $(strip $(if $(SWEEP_DAVIS),--davis $(SWEEP_DAVIS)) $(PROBE))
 # SHARDS_RAFT=dir names the set that rows with shards = "RAFT" want.
 SWEEP_SETS    = $(foreach each,$(filter SHARDS_%,$(.VARIABLES)),--set $(patsubst SHARDS_%,%,$(each))=$($(each)))
 
-.PHONY: help demo demo-data test lint extract-flow train sweep probe probe-data probe-all report verify bench clean
+.PHONY: help install demo demo-data test lint extract-flow train sweep probe probe-data probe-all report verify bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo            synthetic videos -> flow -> training -> probe -> $(DEMO)/report/index.html (minutes, CPU)"
+	@echo "make install         $(VENV) with everything that is needed, and nothing else"
 	@echo "make test            the test suite"
 	@echo "make lint            ruff and mypy"
 	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=...] [WEIGHTS=file] [PASSES=8] [SHARDS=dir] [EXTRACT='...']"
@@ -77,6 +78,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet $(TORCH_ARGS) --constraint constraints.txt torch
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
+
+install: $(READY)
 
 demo-data: $(READY)
 	$(PY) -m pipeline synth --out data/demo-$(SEED) --seed $(SEED) --videos 64 --davis-sequences 6

@@ -24,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.extraction_engine import Case, run_alone, run_engine, run_plain, windows_in_memory
 from bench.record import record
+from common.device import device_name, pick_device
+from pipeline.extract.devices import first_device
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,9 +35,13 @@ ROOT = Path(__file__).resolve().parents[1]
 @click.option("--flow", help="One estimator; default: dis, and raft-small with one pass.")
 @click.option("--weights")
 @click.option("--device", default="cpu")
+@click.option("--precision", default="fp32", show_default=True, help="Of a flow network.")
 @click.option("--passes", default=16, show_default=True)
 @click.option("--workers", default=2, show_default=True)
 @click.option("--plain/--no-plain", default=True, help="Also run the plain engine.")
+@click.option(
+    "--alone-seconds", "alone_s", default=10.0, show_default=True, help="Of every run of the estimator alone."
+)
 @click.option("--rounds", default=2, show_default=True, help="With --against.")
 @click.option(
     "--against", type=click.Path(exists=True, path_type=Path), help="Another checkout to compare CPU times with."
@@ -45,39 +51,44 @@ def main(
     flow: str | None,
     weights: str | None,
     device: str,
+    precision: str,
     passes: int,
     workers: int,
     plain: bool,
+    alone_s: float,
     against: Path | None,
     rounds: int,
 ) -> None:
     if against is not None:
         compare(videos, against, passes, workers, rounds)
         return
-    cases = [Case(videos, flow, weights, device, passes, workers)] if flow else []
+    cases = [Case(videos, flow, weights, device, passes, workers, precision)] if flow else []
     if not flow:
         cases = [
             Case(videos, "dis", passes=passes, workers=workers),
             Case(videos, "raft-small", "random:0", passes=1, workers=workers),
         ]
     for case in cases:
-        measure(case, plain=plain and case.flow == "dis")
+        measure(case, plain=plain and case.flow == "dis", alone_s=alone_s)
 
 
-def measure(case: Case, *, plain: bool) -> None:
-    """All rows of one case."""
+def measure(case: Case, *, plain: bool, alone_s: float) -> None:
+    """All rows of one case. alone_s: seconds of each run of the estimator alone."""
     windows = windows_in_memory(case, 512)
     flow_processes = case.workers if case.device == "cpu" else 1
-    before = run_alone(case, windows, flow_processes, 10.0)
-    one = run_alone(case, windows, 1, 10.0) if flow_processes > 1 else before
+    before = run_alone(case, windows, flow_processes, alone_s)
+    one = run_alone(case, windows, 1, alone_s) if flow_processes > 1 else before
     engine = run_engine(case)
-    after = run_alone(case, windows, flow_processes, 10.0)  # the machine may have changed meanwhile
+    after = run_alone(case, windows, flow_processes, alone_s)  # the machine may have changed meanwhile
     alone = (before.pairs_per_s + after.pairs_per_s) / 2
     alone_cpu = (before.cpu_ms_per_pair + after.cpu_ms_per_pair) / 2
-    note = f"{case.flow}, {case.device}, {case.passes} passes, {case.workers} workers, {engine.all_pairs} pairs"
+    device = pick_device(first_device(case.device))
+    gpu = device_name(device) if device.type == "cuda" else None
+    note = f"{case.flow}, {case.device}, {case.precision}, {case.passes} passes, {case.workers} workers, {engine.all_pairs} pairs"
 
     def row(figure: str, value: float, unit: str, more: str = "") -> None:
-        record("extraction", f"{figure}_{case.flow}", value, unit, ", ".join(filter(None, [note, more])))
+        text = ", ".join(filter(None, [note, more]))
+        record("extraction", f"{figure}_{case.flow}", value, unit, text, device=gpu)
 
     row("engine_pairs_per_s", engine.pairs_per_s, "1/s")
     row("alone_pairs_per_s", alone, "1/s", f"{flow_processes} processes, frames in memory")

@@ -39,7 +39,7 @@ SAMPLE_EVERY_S = 0.25
 
 @dataclass(frozen=True)
 class Case:
-    """videos: a folder. device: as in --device."""
+    """videos: a folder. device: as in --device. precision: of a flow network."""
 
     videos: Path
     flow: str = "dis"
@@ -47,10 +47,11 @@ class Case:
     device: str = "cpu"
     passes: int = 16
     workers: int = 2
+    precision: str = "fp32"
 
     @property
     def choice(self) -> EstimatorChoice:
-        return choose(self.flow, EstimatorOptions(self.weights, first_device(self.device)))
+        return choose(self.flow, EstimatorOptions(self.weights, first_device(self.device), self.precision))
 
     @property
     def settings(self) -> Settings:

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +41,18 @@ K = 4
 
 def windows_of(pairs: int, side_px: int) -> list[Window]:
     """`pairs` pairs as windows of different textures with K neighbours each (fewer where pairs < K)."""
-    windows = [moving_texture(side_px, seed) for seed in range(-(-pairs // K))]
+    windows = [_texture(side_px, seed) for seed in range(-(-pairs // K))]
     if pairs >= K:
         return windows
     whole = windows[0]
     return [replace(whole, offsets=whole.offsets[:pairs], neighbour_indices=whole.neighbour_indices[:pairs],
                     neighbours_khwc=whole.neighbours_khwc[:pairs])]  # fmt: skip
+
+
+@cache
+def _texture(side_px: int, seed: int) -> Window:
+    """Drawn once: a batch of 256 pairs takes longer to draw than to estimate."""
+    return moving_texture(side_px, seed)
 
 
 def wait(device: torch.device) -> None:
@@ -184,8 +190,8 @@ def dis_throughput(args: argparse.Namespace, device: torch.device, report: Repor
             report.row(f"dis {side_px} batch {batch}", batch / seconds, "pairs/s")
 
 
-def main() -> None:
-    """Parse, measure, print."""
+def command_line() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
@@ -198,7 +204,12 @@ def main() -> None:
     parser.add_argument("--only", choices=("sharing", "throughput", "dis"))
     parser.add_argument("--quick", action="store_true", help="224 px, batches 1 and 8, fp32 and bf16, one repeat")
     parser.add_argument("--record", action="store_true")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    args = command_line().parse_args()
     if args.quick:
         args.sides, args.batches, args.repeats = [224], [1, 8], 1
     if args.precisions is None:

@@ -1,5 +1,7 @@
 """Append measured figures to bench/results.csv: date, commit, machine, command, figure. One row per figure.
 
+BENCH_RESULTS names another file to append to: whoever runs several benches may want their rows apart (`bench/gpu.py`).
+
 from bench.record import record
 record("codec", "decode_flows_per_s_core", 3300, "1/s", "thread CPU time, best of 7")
 """
@@ -11,11 +13,12 @@ import datetime
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-RESULTS = Path(__file__).with_name("results.csv")
+RESULTS = Path(os.environ.get("BENCH_RESULTS") or Path(__file__).with_name("results.csv"))
 COLUMNS = ("date", "commit", "machine", "command", "bench", "figure", "value", "unit", "note")
 
 
@@ -32,14 +35,18 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Short hash of HEAD, with "+" when the working tree differs from it; BENCH_COMMIT where there is no git."""
+    """Short hash of HEAD, with "+" when the working tree differs from it; BENCH_COMMIT, or "unknown", where there is no git."""
     if "BENCH_COMMIT" in os.environ:
         return os.environ["BENCH_COMMIT"]
+    if shutil.which("git") is None:
+        return "unknown"
     here = Path(__file__).parent
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
     dirty = subprocess.run(
         ["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True
     )
+    if head.returncode:
+        return "unknown"  # a copy of the files without their history
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 

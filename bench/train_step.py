@@ -179,7 +179,6 @@ def main(
 ) -> None:
     """Rates of the training step."""
     on_cuda = pick_device(device).type == "cuda"
-    gpu = torch.cuda.get_device_name() if on_cuda else None
     if not on_cuda and not return_memory:
         keep_freed_memory()
     if threads:
@@ -195,6 +194,9 @@ def main(
     found: dict[str, float] = {}
 
     def keep(figure: str, value: float, unit: str, note: str = "") -> None:
+        gpu = (
+            torch.cuda.get_device_name() if on_cuda else None
+        )  # asked late: the first loader forks before CUDA is used
         record("train_step", figure, value, unit, note, device=gpu)
 
     for precision in precisions:

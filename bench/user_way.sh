@@ -5,7 +5,7 @@
 #   VENV=path/to/.venv bash bench/user_way.sh DIR    # an environment that is ready already, instead of .venv here
 #
 # Synthetic clips stand in for a user's own. Wall-clock time depends on what else runs, so CPU time and the load are printed beside it.
-# STEPS: of the training. SWEEP: settings of the sweep (TRAIN of make). CLIPS, SEQUENCES: how many videos are made. INTERRUPT_AFTER_S: 40.
+# STEPS: of the training. SWEEP: settings of the sweep (TRAIN of make). CLIPS, SEQUENCES: how many videos are made. INTERRUPT_AFTER_S: 20.
 set -euo pipefail
 trap 'echo "Error: line $LINENO of $0 failed" >&2' ERR
 cd "$(dirname "$0")/.."
@@ -34,8 +34,17 @@ step() { # step NAME COMMAND...: run it with its output in a file, print what it
     fi
     printf '%-12s %5d s\n' "$name" $((SECONDS - began))
 }
-interrupted_training() { # as Ctrl-C after a while; the run must say that it was interrupted, and with what it can go on
-    timeout -s INT "${INTERRUPT_AFTER_S:-40}" "${make[@]}" train "${train[@]}" || true
+interrupted_training() { # as Ctrl-C some seconds after it has begun; the run must say that it was interrupted
+    set -m # a process group of its own, in which an interrupt is not ignored
+    "${make[@]}" train "${train[@]}" &
+    set +m
+    until grep -qs '"event": "start"' "$work/run/log.jsonl"; do
+        kill -0 $! || return 1
+        sleep 1
+    done
+    sleep "${INTERRUPT_AFTER_S:-20}"
+    kill -INT -- -$!
+    wait $! || true
     tail -1 "$work/run/log.jsonl" | grep -q '"reason": "interrupted"'
 }
 resumed_training() {

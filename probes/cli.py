@@ -5,7 +5,7 @@
     all         every probe that has data
     report      the tables and the page again, from stored results
     sweep       every finished run of a sweep, in one table; check-sweep: whether a sweep file can be judged
-    visualize   features of pictures of your own as colours
+    visualize   features of pictures and videos of your own as colours
 
 Every task of `tasks/table.py` is a command; its options are the fields that it declares. Progress goes to standard error, the
 result to standard output. What a user can get wrong ends in one line and exit status 1.
@@ -27,7 +27,7 @@ from common.command import PlainError, Suggesting, one_line_errors
 from common.device import pick_device
 from common.progress import ProgressDisplay
 from probes import embedded
-from probes.data.images import PAPER_HEIGHT_PX
+from probes.data.images import PAPER_HEIGHT_PX, open_labels
 from probes.options import CommaSeparated, Option
 from probes.report.build import RUN, rebuild
 from probes.report.tables import Section
@@ -39,7 +39,7 @@ from probes.sources.table import usual_names
 from probes.sweep.command import sweep_commands
 from probes.task import Scalar, Task
 from probes.tasks.table import TASKS
-from probes.visualize import draw, find_pictures
+from probes.visualize import Strips, draw, find_inputs, is_video
 
 PATH = click.Path(path_type=Path)
 one_line = one_line_errors(out_of_memory="use a smaller --height or --segmentation-size, or --device cpu")
@@ -68,6 +68,13 @@ RUN_OPTIONS = (
     DEVICE,
     click.option("--run", "run_dir", type=PATH, help="Directory of the training: its curves go into the report."),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the network.  [default: torch's]"),
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Processes that share out the videos of vos.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print the means as JSON instead of a table."),
 )
 
@@ -100,7 +107,7 @@ def _given(task: type[Task], values: dict[str, Any]) -> Task:
 def _request(known: tuple[type[Task], ...], values: dict[str, Any], **about: Scalar) -> Request:
     if values["threads"] is not None:
         torch.set_num_threads(values["threads"])
-    taken = {name: values[name] for name in ("model", "out", "seed", "teacher", "device")}
+    taken = {name: values[name] for name in ("model", "out", "seed", "teacher", "device", "jobs")}
     sources = (*values["sources"], *values["own_sources"])
     if values["run_dir"] is not None:
         about[RUN] = str(values["run_dir"])
@@ -188,23 +195,35 @@ def _report_command(known: tuple[type[Task], ...]) -> click.Command:
 
 
 @click.command("visualize")
-@click.argument("pictures", type=PATH)
+@click.argument("shown", metavar="IMAGE|VIDEO|DIR", type=PATH)
 @MODEL
-@click.option("--out", type=PATH, required=True, help="Directory for the pictures.")
+@click.option("--out", type=PATH, required=True, help="Directory for what is drawn.")
 @click.option("--height", "height_px", type=int, default=PAPER_HEIGHT_PX, show_default=True, help="Input height, px.")
-@click.option("--joint", is_flag=True, help="Colours of the first picture for all: frames of one video.")
+@click.option("--joint", is_flag=True, help="Colours of the first file for all: frames of one video.")
+@click.option("--labels", type=PATH, help="Label map of the first picture: draws what a linear probe of it finds.")
 @TEACHER
 @DEVICE
 @one_line
-def visualize(pictures: Path, model: Path, out: Path, height_px: int, joint: bool, teacher: bool, device: str) -> None:
-    """Principal components of the features of one picture, or of every picture in a directory, as colours."""
-    files = find_pictures(pictures)
+def visualize(
+    shown: Path, model: Path, out: Path, height_px: int, joint: bool, labels: Path | None, teacher: bool, device: str
+) -> None:
+    """Input, encoder and FlowFeat side by side: principal components as colours.
+
+    A picture becomes a PNG, a video an mp4 with one colour basis, a directory one of either per file in it.
+    """
+    files = find_inputs(shown)
+    labels_hw = None if labels is None else open_labels(labels)
     checkpoint = open_checkpoint(model, teacher=teacher, device=pick_device(device))
-    with ProgressDisplay("visualize", "pictures") as display:
-        written = draw(checkpoint, files, out, height_px=height_px, joint=joint, display=display)
-    click.echo(f"{len(written)} pictures in {out}")
+    with ProgressDisplay("visualize", "frames") as display:
+        written = draw(Strips(checkpoint, height_px, labels_hw), files, out, joint=joint, display=display)
+    videos = sum(map(is_video, written))
+    if videos:
+        click.echo(f"{videos} videos in {out}")
+    if len(written) > videos:
+        click.echo(f"{len(written) - videos} pictures in {out}")
     if len(written) < len(files):
-        raise PlainError(f"{len(files) - len(written)} of {len(files)} pictures could not be read")
+        noun = "files" if any(map(is_video, files)) else "pictures"
+        raise PlainError(f"{len(files) - len(written)} of {len(files)} {noun} could not be read")
 
 
 def commands(tasks: Sequence[type[Task]]) -> click.Group:

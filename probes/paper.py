@@ -32,6 +32,8 @@ LINEAR_PROBE: Figures = {
     "DINO2-S14": (57.5, 58.7, 65.8, 64.6),
     "DINO2-B14": (61.6, None, 65.7, 66.1),
 }
+TOKEN_GRID: Figures = {"DINO2-S14": (57.5, None, 62.2, 62.3)}
+"""Linear probe with the decoder's map averaged to the token grid (Table 5a); the encoder's figure is the main table's."""
 LABEL_PROPAGATION: Figures = {
     "MAE-B16": (44.3, None, None, 59.1),
     "DINO-S16": (61.5, None, 63.7, 66.5),
@@ -89,7 +91,8 @@ def published(task: str, variant: str) -> Iterator[Published]:
 
 @dataclass(frozen=True)
 class PaperProtocol:
-    """What a run needs to be the paper's. units, facts: how many of them, and what is said of each."""
+    """What a run needs to be the paper's. settings: None for one that it must not have. units, facts: how many of them, and
+    what is said of each."""
 
     data: str
     settings: Mapping[str, Scalar]
@@ -99,7 +102,7 @@ class PaperProtocol:
     def differing(self, settings: Settings, facts: list[dict[str, int]], unit: str) -> list[str]:
         """What a run has otherwise, in words; empty for the paper's protocol."""
         found = [
-            f"{name} {settings.get(name)}, not {value}"
+            f"{name} {settings.get(name)}" + ("" if value is None else f", not {value}")
             for name, value in self.settings.items()
             if settings.get(name) != value
         ]
@@ -113,7 +116,10 @@ class PaperProtocol:
 
 PROTOCOLS: Mapping[str, PaperProtocol] = {
     "vos": PaperProtocol(
-        "DAVIS-2017 val", {"height": 480, "iterations": 500, "standardise": False, "objects": "separate"}, 30, {}
+        "DAVIS-2017 val",
+        {"height": 480, "iterations": 500, "standardise": False, "objects": "separate", "decoder grid": None},
+        30,
+        {},
     ),
     "vos-knn": PaperProtocol(
         "DAVIS-2017 val", {"protocol": "dino480", "height": 480, "grid": 1, "objects": "separate"}, 30, {}

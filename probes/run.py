@@ -18,10 +18,11 @@ import torch
 
 from common.device import device_name, pick_device
 from common.progress import ProgressDisplay
+from probes.jobs import Opening, Part, measure_in_processes
+from probes.measure import Measured, Place, measure
 from probes.report import records
 from probes.report.build import rebuild
-from probes.report.pictures import PictureFolder
-from probes.report.records import CHANCE, Protocol, Records, RunLine, UnitLine
+from probes.report.records import CHANCE, Picture, Protocol, Records, RunLine, UnitLine
 from probes.report.store import SHORT, differing, mean_of
 from probes.report.tables import Section
 from probes.sources.features import Source
@@ -30,7 +31,7 @@ from probes.sources.identity import identity_sha256
 from probes.sources.lattice import LatticeMeter
 from probes.sources.request import UNASKED, SourceRequest
 from probes.sources.table import check_names, create_sources
-from probes.task import Context, Row, Settings, Task, Unit
+from probes.task import Row, Settings, Task, Unit
 
 Todo = list[tuple[Unit, list[Source]]]
 
@@ -48,6 +49,7 @@ class Request:
     known: tuple[type[Task], ...]
     about: Settings = field(default_factory=dict)
     source_request: SourceRequest = UNASKED
+    jobs: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ class Job:
         records.append(self.request.out, [line])
         self.records.add(line)
 
-    def line(self, unit: Unit, source: str, rows: list[Row], seconds: float, pictures: PictureFolder) -> UnitLine:
+    def line(self, unit: Unit, source: str, rows: list[Row], seconds: float, pictures: Sequence[Picture]) -> UnitLine:
         protocol, weights = self.protocol, self.weights.get(source, "")
-        shown = [picture for picture in pictures.saved if picture.source in ("", source)]
+        shown = [picture for picture in pictures if picture.source in ("", source)]
         return UnitLine(
             now(), protocol.task, protocol.digest, protocol.conditions, source, weights, unit.name,
             protocol.data[unit.name], dict(unit.facts), rows, seconds, protocol.seed, versions(), shown,
@@ -136,8 +138,8 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
             run = RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, data, weights,
                           dict(model), {**about, **meter.lines(earlier)}, versions())  # fmt: skip
             job.note(run)  # before the first minutes are spent: a directory that can't be written to is found out now
-            _measure(job, units, sources if task.timed else meter.watched(sources))
-            if (found := {**about, **meter.lines(earlier)}) != run.about:
+            lattice = _measure(job, units, sources if task.timed else meter.watched(sources))
+            if (found := {**about, **meter.lines(earlier), **lattice}) != run.about:
                 job.note(replace(run, at=now(), about=found))
         made = rebuild(request.out, request.known)
         sections.append(next(section for section in made if section.task is type(task)))
@@ -174,8 +176,8 @@ def _missing(job: Job, units: Sequence[Unit], sources: Sequence[Source]) -> Todo
     return [(unit, several) for unit, several in lacking if several]
 
 
-def _measure(job: Job, units: Sequence[Unit], sources: Sequence[Source]) -> None:
-    """Every unit that lacks rows of a source, recording them at once."""
+def _measure(job: Job, units: Sequence[Unit], sources: Sequence[Source]) -> Settings:
+    """Every unit that lacks rows of a source, recording them at once. What other processes found out about the sources comes back."""
     task, display = job.task, job.display
     todo = _missing(job, units, sources)
     if len(todo) < len(units):
@@ -185,10 +187,29 @@ def _measure(job: Job, units: Sequence[Unit], sources: Sequence[Source]) -> None
     for unit in units:
         if not job.is_measured(unit, CHANCE):
             _measure_chance(job, unit)
+    if task.in_processes and job.request.jobs > 1 and len(todo) > 1:
+        return _measure_in_processes(job, todo, sources)
     for number, (unit, lacking) in enumerate(todo, start=1):
         for part in _parts(task, lacking):
             _measure_part(job, unit, part)
         display.say(f"{number}/{len(todo)} {_summary(job, unit, sources)}")
+    return {}
+
+
+def _measure_in_processes(job: Job, todo: Todo, sources: Sequence[Source]) -> Settings:
+    """As `_measure`. The sources' lattices are those on the first unit, whichever process is done first."""
+    request, jobs = job.request, min(job.request.jobs, len(todo))
+    threads = max(1, torch.get_num_threads() // jobs)
+    taken = (request.model, request.teacher, request.seed, request.device, request.sources, request.source_request)
+    parts = [Part(unit, tuple(one.name for one in lacking), _place(job, lacking)) for unit, lacking in todo]
+    lattice: Settings = {}
+    done = measure_in_processes(parts, Opening(*taken, threads), jobs, job.display)
+    for finished, one in enumerate(done, start=1):
+        unit, lacking = todo[one.number]
+        _record(job, unit, lacking, one.measured)
+        lattice = one.lattice if one.number == 0 else lattice
+        job.display.say(f"{finished}/{len(todo)} {_summary(job, unit, sources)}")
+    return lattice
 
 
 def _parts(task: Task, sources: list[Source]) -> Iterator[list[Source]]:
@@ -203,21 +224,26 @@ def _measure_chance(job: Job, unit: Unit) -> None:
     rows = job.task.chance(unit, job.request.seed)
     if rows:
         _check(job.task, unit, [CHANCE], {CHANCE: rows})
-        nothing = PictureFolder(job.request.out, job.task.name, unit.name)
-        job.note(job.line(unit, CHANCE, rows, round(time.perf_counter() - started, 2), nothing))
+        job.note(job.line(unit, CHANCE, rows, round(time.perf_counter() - started, 2), []))
+
+
+def _place(job: Job, sources: Sequence[Source]) -> Place:
+    made_of = f"{job.protocol.conditions[:SHORT]}-{job.weights[sources[0].name][:SHORT]}"
+    return Place(job.request.out, job.task.name, made_of)
 
 
 def _measure_part(job: Job, unit: Unit, sources: list[Source]) -> None:
-    request, names = job.request, [source.name for source in sources]
-    made_of = f"{job.protocol.conditions[:SHORT]}-{job.weights[names[0]][:SHORT]}"
-    pictures = PictureFolder(request.out, job.task.name, unit.name, made_of)
-    context = Context(job.device, request.seed, pictures, _advance(job.display, unit.name))
-    started = time.perf_counter()
-    rows = unit.evaluate(sources, context)
-    _check(job.task, unit, names, rows)
-    seconds = round((time.perf_counter() - started) / len(sources), 2)
+    step, say = _advance(job.display, unit.name), job.display.say
+    place = _place(job, sources)
+    _record(job, unit, sources, measure(unit, sources, place, job.device, job.request.seed, step=step, say=say))
+
+
+def _record(job: Job, unit: Unit, sources: Sequence[Source], measured: Measured) -> None:
+    names = [source.name for source in sources]
+    _check(job.task, unit, names, measured.rows)
     for name in names:
-        job.note(job.line(unit, name, rows[name], seconds, pictures))
+        seconds = round(measured.seconds / len(names), 2)
+        job.note(job.line(unit, name, measured.rows[name], seconds, measured.pictures))
 
 
 def _advance(display: ProgressDisplay, unit: str) -> Callable[[int], None]:

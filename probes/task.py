@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from PIL import Image
 
+from probes.data.batching import BatchLimit
 from probes.options import METADATA_KEY, Option
 from probes.sources.features import Source
 
@@ -99,12 +100,14 @@ class PictureSink(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a unit is measured with. step: to be told how many of `Unit.steps` are done, summed over sources."""
+    """What a unit is measured with. step: to be told how many of `Unit.steps` are done, summed over sources. batches: how many
+    pictures may go through at once."""
 
     device: torch.device
     seed: int
     pictures: PictureSink
     step: Callable[[int], None]
+    batches: BatchLimit = field(default_factory=BatchLimit)
 
 
 class Unit(Protocol):
@@ -139,7 +142,7 @@ class Task(ABC):
     source, so that a run which was stopped loses one source of it. named_parts: rows of one part belong together over all units
     (classes), and have a table. chance_note: what the answer of `chance` is. refines: it has logits of classes for a source to
     refine; in other probes a source that refines (FlowFeat++) would repeat the row of its features, and is left out. timed: its
-    figures hang on the device, which becomes one of the settings.
+    figures hang on the device, which becomes one of the settings. in_processes: its units can be sent to other processes (`--jobs`).
     """
 
     name: ClassVar[str]
@@ -158,6 +161,7 @@ class Task(ABC):
     chance_note: ClassVar[str] = ""
     refines: ClassVar[bool] = False
     timed: ClassVar[bool] = False
+    in_processes: ClassVar[bool] = False
 
     @abstractmethod
     def units(self) -> Sequence[Unit]:

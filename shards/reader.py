@@ -7,8 +7,6 @@ becomes a SampleError that names the sample, never a wrong image or a wrong flow
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import zlib
 from collections.abc import Collection, Sequence
@@ -16,57 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from shards import schema
 from shards.blocks import Block, BlockFolder, block_numbers
 from shards.codec import FlowCodecError, decode_flow
+from shards.index import read_index, read_table
 from shards.sample import Buffers, OptionalMember, Sample, StoredMember, decode_confidence, decode_image
-from shards.schema import Manifest, SampleError, ShardSetError, read_manifest
-from shards.storage import Folder, Patience, inside, is_url, open_folder
+from shards.schema import SampleError, ShardSetError, read_manifest
+from shards.storage import Patience, is_url, open_folder
 
-__all__ = ["Sample", "SampleError", "ShardSet", "ShardSetError", "decode_image"]
-
-
-def read_table(root: Path | str, name: str, manifest: Manifest, folder: Folder | None = None) -> pa.Table:
-    """A parquet file of the set, compared with its digest in the manifest. ShardSetError where it differs or is missing."""
-    path = inside(root, name)
-    try:
-        data = (folder or open_folder(root)).read(name)
-    except OSError as error:
-        raise ShardSetError(
-            f"{path} cannot be read ({error.strerror}); rerun the extraction command to rebuild it"
-        ) from error
-    expected = manifest.files.get(name, {}).get("sha256")
-    if hashlib.sha256(data).hexdigest() != expected:
-        raise ShardSetError(
-            f"{path} does not match the manifest: the set is being written, or the file is damaged; "
-            "wait for the extraction, or rerun its command to rebuild the file"
-        )
-    return pq.read_table(io.BytesIO(data))
-
-
-def _list_column(table: pa.Table, name: str, width: int) -> NDArray[Any]:
-    column = table.column(name).combine_chunks()
-    flat = column.flatten() if len(column) else pa.array([], column.type.value_type)
-    if pa.types.is_integer(flat.type):
-        flat = flat.fill_null(0)
-    return flat.to_numpy(zero_copy_only=False).reshape(-1, width)
-
-
-def _status_codes(table: pa.Table, width: int) -> NDArray[np.uint8]:
-    """Positions in PAIR_STATUS, one byte per pair: as strings a large set's statuses would take gigabytes."""
-    names = table.column("status").combine_chunks().flatten() if table.num_rows else pa.array([], pa.string())
-    codes = pc.index_in(names, value_set=pa.array(schema.PAIR_STATUS))
-    if codes.null_count:
-        unknown = sorted(set(names.to_pylist()) - set(schema.PAIR_STATUS))
-        raise ShardSetError(
-            f"{schema.INDEX} holds the pair status {unknown[0]!r}; format 1 knows {', '.join(schema.PAIR_STATUS)}"
-        )
-    return codes.to_numpy().astype(np.uint8).reshape(-1, width)
+__all__ = ["Sample", "SampleError", "ShardSet", "ShardSetError", "decode_image", "read_table"]
 
 
 class ShardSet:
@@ -77,7 +36,8 @@ class ShardSet:
     storage whole. patience: with that storage. Raises ShardSetError when the set is missing, incomplete, damaged, or of another
     format version, ValueError when an address needs a package that is not installed.
 
-    place: root as given. keys[i], video[i]: names; pass_index[i]: pass; block[i]: number of its block, from 0, all 0 without blocks;
+    place: root as given. keys[i], video[i]: names; shard_codes[i]: position in shards; pass_index[i]: pass; block[i]: number of
+    its block, from 0, all 0 without blocks;
     quantum_exponent[i, k], std_px[i, k, 2]: the neighbours.
     Safe to hand to other processes: files are opened per process, on first use.
     """
@@ -99,29 +59,18 @@ class ShardSet:
                 f"the set at {self.place} has {have} of {want} shards: it is being written or was interrupted; "
                 "rerun the extraction command to finish it, or open it with allow_partial"
             )
-        table = read_table(root, schema.INDEX, self.manifest, self._folder)
+        index = read_index(root, self.manifest, self._folder)
         self.offsets = self.manifest.settings.offsets
-        width = len(self.offsets)
-        self.keys: list[str] = table.column("key").to_pylist()
-        self.video: list[str] = table.column("video").to_pylist()
-        self.pass_index: NDArray[np.int16] = table.column("pass").to_numpy()
-        self.frame: NDArray[np.int32] = table.column("frame").to_numpy()
-        shard = table.column("shard").combine_chunks().dictionary_encode()
-        self.shards: list[str] = shard.dictionary.to_pylist()
-        self._shard: NDArray[np.int32] = shard.indices.to_numpy()
-        self._image = np.stack([table.column(f"image_{c}").to_numpy() for c in ("offset", "size", "crc32")], axis=1)
-        self._json = np.stack([table.column(f"json_{c}").to_numpy() for c in ("offset", "size", "crc32")], axis=1)
-        self._flow = np.stack(
-            [_list_column(table, f"flow_{c}", width).astype(np.int64) for c in ("offset", "size", "crc32")], axis=2
-        )
-        self._optional: pa.Array = table.column("optional_members").combine_chunks()
-        self._status = _status_codes(table, width)
-        self.quantum_exponent = _list_column(table, "quantum_exponent", width)
-        self.std_px = np.stack([_list_column(table, f"std_{c}_px", width) for c in ("dx", "dy")], axis=2)
-        self.trainable_mask: NDArray[np.bool_] = self._status == schema.PAIR_STATUS.index(schema.STORED)
+        self.keys = index.keys
+        self.video = index.video
+        self.pass_index, self.frame = index.pass_index, index.frame
+        self.shards: list[str] = [info.path for info in self.manifest.shards]
+        self.shard_codes, self._image, self._json, self._flow = index.shard, index.image, index.json, index.flow
+        self._optional, self._status = index.optional, index.status
+        self.quantum_exponent, self.std_px = index.quantum_exponent, index.std_px
         self.block: NDArray[np.int64] = np.zeros(len(self.keys), np.int64)
         if block_samples:
-            self.block = block_numbers(self._shard, block_samples)
+            self.block = block_numbers(self.shard_codes, block_samples)
         if not is_url(root):
             self._check_sizes()
         elif block_samples:
@@ -137,9 +86,14 @@ class ShardSet:
     def _check_sizes(self) -> None:
         """Local sets only: asking remote storage for every shard would take a request each. What is read is checked anyway."""
         root = self.root
+        home = root.resolve()
         for info in self.manifest.shards:
             path = root / info.path
             found = path.stat().st_size if path.is_file() else None
+            if found is None and path.exists():
+                raise ShardSetError(f"shard {path} is no regular file; put the shard there, or delete it and rerun")
+            if found is not None and not path.resolve().is_relative_to(home):
+                raise ShardSetError(f"shard {path} lies outside its set, at {path.resolve()}; copy it there")
             if found != info.bytes:
                 what = (
                     "is missing"
@@ -154,13 +108,24 @@ class ShardSet:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def trainable_mask(self) -> NDArray[np.bool_]:
+        """bool [samples, K]: which flows are stored and above the noise floor."""
+        return self._status == schema.PAIR_STATUS.index(schema.STORED)
+
+    def rows_by_shard(self) -> dict[str, NDArray[np.int64]]:
+        """Shard → its samples, in the order of the index; every row is looked at once."""
+        order = np.argsort(self.shard_codes, kind="stable")
+        edges = np.searchsorted(self.shard_codes[order], np.arange(len(self.shards) + 1))
+        return {shard: order[edges[n] : edges[n + 1]] for n, shard in enumerate(self.shards)}
+
     def trainable(self, i: int) -> tuple[int, ...]:
         """Positions in `offsets` whose flow is stored and above the noise floor."""
-        return tuple(np.flatnonzero(self.trainable_mask[i]).tolist())
+        return tuple(np.flatnonzero(self._status[i] == schema.PAIR_STATUS.index(schema.STORED)).tolist())
 
     def shard_of(self, i: int) -> str:
         """Path of the shard that holds sample i, inside the set."""
-        return self.shards[int(self._shard[i])]
+        return self.shards[int(self.shard_codes[i])]
 
     def members(self, i: int) -> list[StoredMember]:
         """Every member of sample i that the index lists, optional and unknown ones included."""
@@ -201,7 +166,7 @@ class ShardSet:
         return self._member(i, name, offset, size, crc32)
 
     def _member(self, i: int, what: str, offset: int, size: int, crc32: int) -> bytes:
-        shard = int(self._shard[i])
+        shard = int(self.shard_codes[i])
         try:
             data = self._folder.read_range(self.shards[shard], offset, size)
         except OSError as error:

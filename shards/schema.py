@@ -17,6 +17,13 @@ import pyarrow as pa
 
 from shards.cut_settings import CUT_THRESHOLDS as CUT_THRESHOLDS  # part of the names that this module keeps
 from shards.cut_settings import cut_threshold, without_cuts
+from shards.layout import RECORDS as RECORDS  # part of the names that this module keeps, as are the following
+from shards.layout import SampleError as SampleError
+from shards.layout import ShardSetError as ShardSetError
+from shards.layout import record_path as record_path
+from shards.layout import sample_key as sample_key
+from shards.layout import shard_path as shard_path
+from shards.layout import shard_place as shard_place
 from shards.offsets import check_offsets
 from shards.offsets import offset_label as offset_label  # part of the names that this module keeps
 from shards.storage import Folder, StorageError, inside, is_url, open_folder
@@ -26,7 +33,7 @@ VERSION = 1
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 VIDEOS = "videos.parquet"
-RECORDS = "records"
+PLAN = f"{RECORDS}/plan.json"
 NOISE_FLOOR_PX = 0.02
 SMALLEST_SIDE, LARGEST_SIDE = 16, 4096  # pixels; a flow member says its sides in 1..4096
 LARGEST_CHUNK = 10_000  # videos; a key has four digits for the position in the chunk
@@ -40,29 +47,6 @@ OK, REJECTED = "ok", "rejected"
 
 Statement = Mapping[str, str | int | float | bool | None]
 """What an estimator says about itself in the manifest: all that shapes its flow."""
-
-
-class ShardSetError(ValueError):
-    """A shard set that is missing, incomplete, damaged or of another format."""
-
-
-class SampleError(ValueError):
-    """One sample that cannot be trusted; the message names key, shard and what is wrong."""
-
-
-def shard_path(chunk: int, pass_index: int) -> str:
-    """Path of a shard inside its set, posix style."""
-    return f"pass-{pass_index:02d}/{chunk:06d}.tar"
-
-
-def record_path(chunk: int, pass_index: int) -> str:
-    """Path of the commit record of a shard inside its set, posix style."""
-    return f"{RECORDS}/pass-{pass_index:02d}/{chunk:06d}.parquet"
-
-
-def sample_key(chunk: int, pass_index: int, position: int) -> str:
-    """Key of the sample of the position-th video of a chunk in a pass; holds no dot, as webdataset needs."""
-    return f"{chunk:06d}-{pass_index:02d}-{position:04d}"
 
 
 def _member(prefix: str) -> list[pa.Field]:
@@ -205,6 +189,11 @@ class ShardInfo:
     bytes: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        shard_place(self.path)
+        if type(self.samples) is not int or type(self.bytes) is not int or min(self.samples, self.bytes) < 0:
+            raise ValueError(f"samples and bytes of {self.path} are {self.samples!r} and {self.bytes!r}")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -217,6 +206,21 @@ class Manifest:
     counts: Mapping[str, Any]
     shards: Sequence[ShardInfo]
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError or TypeError for what no writer writes, so that a reader need not look again."""
+        for name in ("passes", "chunks"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}")
+        if not isinstance(self.complete, bool):
+            raise TypeError(f"complete is {self.complete!r}")
+        for name in ("counts", "files"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"{name} is {getattr(self, name)!r}")
+        if not all(isinstance(entry, Mapping) for entry in self.files.values()):
+            raise TypeError(f"files is {self.files!r}")
+        if len({info.path for info in self.shards}) != len(self.shards):
+            raise ValueError("a shard is listed twice")
 
     def to_bytes(self) -> bytes:
         """Canonical JSON with a digest of itself, so that a flipped bit in the manifest is found as well."""
@@ -253,15 +257,20 @@ class Manifest:
             raise ShardSetError(
                 f"{where} does not match its own digest: it is damaged or was edited; rerun the extraction command"
             )
-        return Manifest(
-            settings=Settings.from_json(body["settings"]),
-            complete=body["complete"],
-            passes=body["passes"],
-            chunks=body["chunks"],
-            counts=body["counts"],
-            shards=[ShardInfo(**s) for s in body["shards"]],
-            files=body["files"],
-        )
+        try:
+            return Manifest(
+                settings=Settings.from_json(body["settings"]),
+                complete=body["complete"],
+                passes=body["passes"],
+                chunks=body["chunks"],
+                counts=body["counts"],
+                shards=[ShardInfo(**s) for s in body["shards"]],
+                files=body["files"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ShardSetError(
+                f"{where} is not what format {VERSION} says ({type(error).__name__}: {error}); rerun the extraction command"
+            ) from error
 
 
 def self_digest(body: Mapping[str, Any]) -> str:
@@ -285,10 +294,10 @@ def read_manifest(root: Path | str, folder: Folder | None = None) -> Manifest:
         raise ShardSetError(f"no shard set at {root}: the directory does not exist (make extract-flow creates one)")
     if not path.is_file():
         started = (path.parent / RECORDS).is_dir() or (path.parent / ".lock").exists()
-        hint = (
-            "extraction has begun but no chunk has landed yet; wait, or rerun it"
-            if started
-            else "make extract-flow creates one"
-        )
+        hint = "make extract-flow creates one"
+        if next((path.parent / RECORDS).glob("pass-*/*.parquet"), None) is not None:
+            hint = "chunks have landed, and extraction has not written one yet; wait, or rerun its command"
+        elif started:
+            hint = "extraction has begun but no chunk has landed yet; wait, or rerun it"
         raise ShardSetError(f"no {MANIFEST} in {root}: {hint}")
     return Manifest.from_bytes(path.read_bytes(), path)

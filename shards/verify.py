@@ -8,7 +8,7 @@ hashing cannot.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,11 +66,57 @@ def verify(root: Path, *, deep: bool = False, progress: Callable[[int, int], Non
             damaged.append(info.path)
         if progress:
             progress(done + 1, len(manifest.shards))
-    problems += _stray_shards(root, manifest)
+    problems += _stray_shards(root, manifest) + _records(root)
     intact = not any(p.where in (schema.INDEX,) or p.what == "missing" for p in problems)
     sizes_ok = all((root / i.path).is_file() and (root / i.path).stat().st_size == i.bytes for i in manifest.shards)
-    if intact and sizes_ok and (deep or damaged):
-        problems += _verify_samples(root, None if deep else set(damaged))
+    if intact and sizes_ok:
+        try:
+            data = ShardSet(root, allow_partial=True)
+        except ShardSetError as error:
+            return [*problems, Problem(schema.INDEX, str(error))]
+        problems += _verify_videos(root, data)
+        if deep or damaged:
+            problems += _verify_samples(data, None if deep else set(damaged))
+    return problems
+
+
+def _records(root: Path) -> list[Problem]:
+    """Of a set that can be continued: a copy without records is whole as well, and cannot."""
+    landed = next((root / schema.RECORDS).glob("pass-*/*.parquet"), None)
+    if landed is None or (root / schema.PLAN).is_file():
+        return []
+    what = "missing: the set can be read, but extraction cannot continue it; restore the file"
+    return [Problem(schema.PLAN, what)]
+
+
+def _verify_videos(root: Path, data: ShardSet) -> list[Problem]:
+    """Every sample lies where its video does, and every video once: else shards of two plans have been mixed."""
+    table = read_table(root, schema.VIDEOS, data.manifest)
+    if any(name not in table.column_names for name in ("video", "chunk", "position", "anchors")):
+        return [
+            Problem(
+                schema.VIDEOS, f"lacks columns; format {schema.VERSION} has {', '.join(schema.VIDEOS_SCHEMA.names)}"
+            )
+        ]
+    names, chunks, positions, anchors = (
+        table.column(name).to_pylist() for name in ("video", "chunk", "position", "anchors")
+    )
+    place = {name: (chunk, position) for name, chunk, position in zip(names, chunks, positions, strict=True)}
+    problems = []
+    if len(place) != len(names) or len(set(place.values())) != len(names):
+        problems.append(Problem(schema.VIDEOS, "lists a video, or a position of a chunk, twice"))
+    chunk_of = np.array([schema.shard_place(shard)[0] for shard in data.shards], np.int64)
+    wanted = np.array([place.get(name, (-1, -1)) for name in data.video.distinct.to_pylist()], np.int64).reshape(-1, 2)
+    found = (
+        np.stack([chunk_of[data.shard_codes], data.keys.position], axis=1) if len(data) else np.zeros((0, 2), np.int64)
+    )
+    wrong = (found != wanted[data.video.codes]).any(axis=1)
+    if wrong.any():
+        i = int(np.flatnonzero(wrong)[0])
+        what = f"{int(wrong.sum())} samples are not where {schema.VIDEOS} has their video, first {data.keys[i]} of {data.video[i]!r}"
+        problems.append(Problem(schema.INDEX, f"{what}: shards of two plans are mixed; start a new set"))
+    elif sum(anchors) != len(data):
+        problems.append(Problem(schema.VIDEOS, f"counts {sum(anchors)} samples, {schema.INDEX} has {len(data)}"))
     return problems
 
 
@@ -83,18 +129,16 @@ def _stray_shards(root: Path, manifest: Manifest) -> list[Problem]:
     ]
 
 
-def _verify_samples(root: Path, only: set[str] | None) -> list[Problem]:
+def _verify_samples(data: ShardSet, only: set[str] | None) -> list[Problem]:
     """Check members sample by sample; only: shards to look at, None for all (then statistics and tar names too)."""
-    data = ShardSet(root, allow_partial=True)
     problems: list[Problem] = []
-    for i in range(len(data)):
-        shard = data.shard_of(i)
+    for shard, rows in data.rows_by_shard().items():
         if only is not None and shard not in only:
             continue
-        problems += _verify_sample(data, i, shard)
-    if only is None:
-        for shard in data.shards:
-            problems += _verify_tar(data, shard)
+        for i in rows.tolist():
+            problems += _verify_sample(data, i, shard)
+        if only is None:
+            problems += _verify_tar(data, shard, rows.tolist())
     return problems
 
 
@@ -141,7 +185,7 @@ def _decode(data: ShardSet, i: int, member: StoredMember) -> None:
         data.member_bytes(i, member)
 
 
-def _verify_tar(data: ShardSet, shard: str) -> list[Problem]:
+def _verify_tar(data: ShardSet, shard: str, rows: Sequence[int]) -> list[Problem]:
     """The tar's own names and offsets must be those of the index, or plain tar tools would read other samples."""
     try:
         with tarfile.open(data.root / shard) as tar:
@@ -150,8 +194,7 @@ def _verify_tar(data: ShardSet, shard: str) -> list[Problem]:
         return [Problem(shard, f"is not a readable tar: {error}")]
     return [
         Problem(shard, f"{data.keys[i]}.{member.name} is not where the index says")
-        for i in range(len(data))
-        if data.shard_of(i) == shard
+        for i in rows
         for member in data.members(i)
         if found.get(f"{data.keys[i]}.{member.name}") != (member.offset, member.size)
     ]

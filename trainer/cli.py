@@ -32,6 +32,14 @@ main.add_command(features_command)
 main.add_command(onnx_command)
 
 
+@main.command("settings")
+def settings_command() -> None:
+    """Every setting of a config with what it takes and its default, as Markdown: docs/config.md."""
+    from trainer.config_table import config_table
+
+    click.echo(config_table(), nl=False)
+
+
 @main.command("train")
 @click.option(
     "--config", "config_path", type=click.Path(path_type=Path), help="TOML file; without it, the paper's settings."

@@ -24,7 +24,7 @@ def toml_value(value: Any) -> str:
 def checked(raw: Any, kind: Any, spec: dataclasses.Field[Any], name: str, where: str) -> Any:
     value = _converted(raw, kind)
     if value is None:
-        raise ValueError(f"{where}: {name} = {raw!r} must be {_words(kind)}")
+        raise ValueError(f"{where}: {name} = {raw!r} must be {kind_words(kind)}")
     low, high, above = (spec.metadata.get(bound) for bound in ("low", "high", "above"))
     for number in value if isinstance(value, tuple) else (value,):
         if low is not None and not number >= low:
@@ -63,7 +63,8 @@ def takes_text(kind: Any) -> bool:
     return kind is str or get_origin(kind) is Literal or (get_origin(kind) in UNIONS and str in get_args(kind))
 
 
-def _words(kind: Any) -> str:
+def kind_words(kind: Any) -> str:
+    """What a setting of this kind takes, in words."""
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(json.dumps(choice) for choice in get_args(kind))
     if get_origin(kind) is tuple:
@@ -71,5 +72,5 @@ def _words(kind: Any) -> str:
         count = "a list of" if inner[-1] is Ellipsis else f"a list of {len(inner)}"
         return f"{count} {'texts' if inner[0] is str else 'whole numbers' if inner[0] is int else 'numbers'}"
     if get_origin(kind) in UNIONS:
-        return " or ".join(_words(one) for one in get_args(kind))
+        return " or ".join(kind_words(one) for one in get_args(kind))
     return {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text in quotes"}[kind]

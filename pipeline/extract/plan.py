@@ -24,8 +24,6 @@ from shards.files import write_atomic
 from shards.schema import Settings
 from shards.writer import committed
 
-PLAN = f"{schema.RECORDS}/plan.json"
-
 
 class PlanError(ValueError):
     """The set at hand cannot be continued with what was asked for."""
@@ -112,7 +110,7 @@ def make_plan(root: Path, listing: Sequence[Video], source_root: Path, settings:
 
 
 def _read(root: Path) -> dict[str, Any] | None:
-    path = root / PLAN
+    path = root / schema.PLAN
     if not path.is_file():
         return None
     try:
@@ -144,4 +142,4 @@ def save_plan(root: Path, plan: ChunkPlan) -> None:
     """Write the plan; must happen before the first shard lands."""
     videos = [[v.video.id, v.path, v.video.kind, v.chunk, v.position] for v in plan.videos]
     body = {"settings": plan.settings.to_json(), "passes": plan.passes, "videos": videos}
-    write_atomic(root / PLAN, json.dumps(body, sort_keys=True, indent=0) + "\n")
+    write_atomic(root / schema.PLAN, json.dumps(body, sort_keys=True, indent=0) + "\n")

@@ -17,6 +17,27 @@ def pictures_per_batch(size_hw: tuple[int, int], device: torch.device) -> int:
     return min(max(1, pixels // (size_hw[0] * size_hw[1])), MOST_PICTURES)
 
 
+class BatchLimit:
+    """How many pictures go through at once, fewer after memory ran out. The sources of a unit share one."""
+
+    def __init__(self) -> None:
+        self._most = MOST_PICTURES
+        self._taken = 1
+
+    def pictures(self, size_hw: tuple[int, int], device: torch.device) -> int:
+        self._taken = min(pictures_per_batch(size_hw, device), self._most)
+        return self._taken
+
+    def halve(self) -> bool:
+        """Half of what was asked for last; False where that was a single picture."""
+        smaller, self._most = self._taken > 1, max(1, self._taken // 2)
+        return smaller
+
+    @property
+    def most(self) -> int:
+        return self._most
+
+
 def batches(first: int, stop: int, size: int) -> Iterator[range]:
     for start in range(first, stop, size):
         yield range(start, min(start + size, stop))

@@ -23,6 +23,7 @@ from PIL import Image
 from probes.data.images import SUFFIXES, list_images, open_labels, open_rgb, size_of
 
 VOID = 255
+WHERE = "DAVIS 2017 (TrainVal, 480p) is at davischallenge.org"
 MOST_OBJECTS = 50
 """More labels than this on a frame mean a palette picture that was saved as grey levels, not fifty objects."""
 
@@ -141,7 +142,7 @@ def find_resolution(root: Path, wanted: str | None = None) -> str:
     if not pictures.is_dir() or not (root / "Annotations").is_dir():
         raise ValueError(
             f"{root} is not a DAVIS directory: expected {root}/JPEGImages/480p/<sequence>/*.jpg and "
-            f"{root}/Annotations/480p/<sequence>/*.png"
+            f"{root}/Annotations/480p/<sequence>/*.png; {WHERE}"
         )
     present = sorted(path.name for path in pictures.iterdir() if path.is_dir())
     if wanted is not None and wanted not in present:

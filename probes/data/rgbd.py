@@ -42,7 +42,8 @@ NYU_CAMERA = Camera(fx=518.857901, fy=519.469611, cx=325.582449, cy=253.736166)
 """Of NYUv2's colour camera at 640x480, as its toolbox gives it."""
 EXPECTED = (
     "expected pictures beside 16-bit depth PNGs of the same name, such as rgb/0001.jpg with depth/0001.png, "
-    "frame-0.color.jpg with frame-0.depth.png, or rgb_0.jpg with sync_depth_0.png (NYUv2)"
+    "frame-0.color.jpg with frame-0.depth.png, or rgb_0.jpg with sync_depth_0.png (NYUv2, "
+    "at cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html)"
 )
 
 

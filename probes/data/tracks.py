@@ -34,7 +34,8 @@ from probes.data.images import list_images, open_rgb
 Frames = Callable[[int], Image.Image]
 EXPECTED = (
     "expected tapvid_davis.pkl, or a folder with <video>.npz files (points [n, t, 2] as shares of width and height, "
-    "occluded [n, t], and video [t, h, w, 3] or frames in <video>/)"
+    "occluded [n, t], and video [t, h, w, 3] or frames in <video>/); TAP-Vid-DAVIS is at "
+    "github.com/google-deepmind/tapnet"
 )
 FRAME_FOLDERS = ("{root}/{name}", "{root}/JPEGImages/480p/{name}", "{root}/JPEGImages/{name}")
 HARMLESS = {

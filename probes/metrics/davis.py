@@ -6,6 +6,8 @@ sequence into mean, recall and decay.
 The definitions are those of the DAVIS benchmark (Perazzi et al., CVPR 2016; Pont-Tuset et al., 2017), written anew: J is the
 intersection over union; F is the harmonic mean of boundary precision and recall, where a boundary pixel counts as found when
 the other boundary passes within a radius of 0.8 % of the picture's diagonal.
+
+Masks are scored as long integers (`bit_masks.py`); `bench/jf.py` compares speed and scores with arrays and OpenCV.
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from probes.metrics.bit_masks import BitLayout, Mask
 
 BOUNDARY_TOLERANCE = 0.008
 """Radius within which two boundaries match, as a share of the picture's diagonal (DAVIS benchmark)."""
 
-Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 
@@ -46,30 +48,13 @@ def boundary_map(mask: Mask) -> Mask:
     The last row looks right only, the last column down only and the last corner nowhere, so a mask that covers the
     whole frame has no boundary.
     """
-    edge = np.zeros_like(mask)
-    right = mask[:, :-1] ^ mask[:, 1:]
-    below = mask[:-1, :] ^ mask[1:, :]
-    edge[:, :-1] |= right
-    edge[:-1, :] |= below
-    edge[:-1, :-1] |= mask[:-1, :-1] ^ mask[1:, 1:]
-    return edge
+    layout = BitLayout(mask.shape[0], mask.shape[1], 0)
+    return layout.mask(layout.boundary(layout.bits(mask)))
 
 
 def tolerance_px(height: int, width: int, share: float = BOUNDARY_TOLERANCE) -> int:
     """Matching radius in pixels: ceil(share * diagonal), 8 px at 480x854."""
     return math.ceil(share * math.hypot(height, width))
-
-
-def _found(these: Mask, others: Mask, radius_px: int) -> float:
-    """Share of the boundary pixels of `these` that lie in the disk dx^2 + dy^2 <= r^2 around some pixel of `others`.
-
-    "Inside the dilation by a disk" and "no farther than r" are the same thing, so one exact Euclidean distance
-    transform replaces a dilation by a 17x17 element.
-    """
-    distance = cv2.distanceTransform((~others).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # Squared distances are integers and r^2 and r^2 + 1 are far apart in float32: half way between is a safe threshold.
-    near = distance[these] <= math.sqrt(radius_px**2 + 0.5)
-    return float(np.count_nonzero(near)) / near.size
 
 
 def boundary_accuracy(truth: Mask, predicted: Mask, share: float = BOUNDARY_TOLERANCE) -> float:
@@ -82,26 +67,45 @@ def boundary_accuracy(truth: Mask, predicted: Mask, share: float = BOUNDARY_TOLE
 
 def edge_accuracy(edge_truth: Mask, edge_predicted: Mask, radius_px: int) -> float:
     """F of two sets of edge pixels [H, W], matched within a radius: 1 if both are empty, 0 if one is."""
-    both = edge_truth | edge_predicted
-    if not both.any():
-        return 1.0
-    if not edge_truth.any() or not edge_predicted.any():
-        return 0.0
-    # Distances between boundary pixels don't change when the empty margin around all of them is cut away.
-    rows, columns = np.flatnonzero(both.any(axis=1)), np.flatnonzero(both.any(axis=0))
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    precision = _found(edge_predicted[box], edge_truth[box], radius_px)
-    recall = _found(edge_truth[box], edge_predicted[box], radius_px)
+    assert edge_truth.shape == edge_predicted.shape, (edge_truth.shape, edge_predicted.shape)
+    layout = BitLayout(edge_truth.shape[0], edge_truth.shape[1], radius_px)
+    return _edge_accuracy(layout.bits(edge_truth), layout.bits(edge_predicted), layout)
+
+
+def _edge_accuracy(truth: int, predicted: int, layout: BitLayout) -> float:
+    if not truth or not predicted:
+        return float(truth == predicted)
+    precision = (predicted & layout.dilated(truth)).bit_count() / predicted.bit_count()
+    recall = (truth & layout.dilated(predicted)).bit_count() / truth.bit_count()
     return 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
+
+
+def _around(mask: Mask) -> tuple[slice, slice]:
+    """The smallest box that holds a mask which isn't empty, and a pixel more on every side where there is one.
+
+    Outside it nothing counts: boundaries of masks inside it are the same whether they are taken in the box or in the frame.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    top, bottom = max(int(rows[0]) - 1, 0), min(int(rows[-1]) + 2, len(mask))
+    columns = np.flatnonzero(mask[top:bottom].any(axis=0))
+    return slice(top, bottom), slice(max(int(columns[0]) - 1, 0), min(int(columns[-1]) + 2, mask.shape[1]))
 
 
 def score_frame(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], objects: int) -> Floats:
     """J and F of objects 1..`objects` in one pair of label maps [H, W]: float64 [2, objects], rows J and F."""
-    scores = np.empty((2, objects))
+    assert truth.shape == predicted.shape, (truth.shape, predicted.shape)
+    scores = np.ones((2, objects))
+    radius_px = tolerance_px(truth.shape[0], truth.shape[1])
     for column, label in enumerate(range(1, objects + 1)):
         truth_mask, predicted_mask = truth == label, predicted == label
-        scores[0, column] = region_similarity(truth_mask, predicted_mask)
-        scores[1, column] = boundary_accuracy(truth_mask, predicted_mask)
+        union = truth_mask | predicted_mask
+        if not union.any():
+            continue
+        box = _around(union)
+        layout = BitLayout(box[0].stop - box[0].start, box[1].stop - box[1].start, radius_px)
+        one, other = layout.bits(truth_mask[box]), layout.bits(predicted_mask[box])
+        scores[0, column] = (one & other).bit_count() / (one | other).bit_count()
+        scores[1, column] = _edge_accuracy(layout.boundary(one), layout.boundary(other), layout)
     return scores
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.feature_colors import ColorBasis
-from probes.data.batching import batches, pictures_per_batch, shuffled_batches
+from probes.data.batching import BatchLimit, batches, shuffled_batches
 from probes.data.segmentation import IGNORED, SegmentationData, Split
 from probes.drawing import WIDEST_PX, class_overlay, feature_picture, shown_map
 from probes.heads.feature_bank import HUMMINGBIRD, BankSettings, FeatureBank, capacity_within
@@ -64,7 +64,7 @@ class TrainedHeads:
         return self._iterations(pictures) * min(self.batch, pictures)
 
     def learn(self, sources: Sequence[Source], train: Split, side_px: int, context: Context) -> dict[str, Classify]:
-        frozen = FrozenFeatures(sources, train, side_px, context.device, self.memory_bytes)
+        frozen = FrozenFeatures(sources, train, side_px, context.device, self.memory_bytes, context.batches)
         heads: dict[str, PixelClassifier] = {}
         batch, classes = min(self.batch, len(train)), len(train.table.classes)
         for indices in shuffled_batches(len(train), batch, self._iterations(len(train)), context.seed):
@@ -93,7 +93,7 @@ class Banks:
         return pictures
 
     def learn(self, sources: Sequence[Source], train: Split, side_px: int, context: Context) -> dict[str, Classify]:
-        frozen = FrozenFeatures(sources, train, side_px, context.device, 0)
+        frozen = FrozenFeatures(sources, train, side_px, context.device, 0, context.batches)
         banks: dict[str, FeatureBank] = {}
         for part, source, features in frozen.of(range(len(train))):
             cells = bank_features(features, self.cells_per_token)
@@ -117,10 +117,16 @@ class FrozenFeatures:
     """Features of the pictures of a split, of all sources of one encoder: kept where all fit into memory, else made anew."""
 
     def __init__(
-        self, sources: Sequence[Source], split: Split, side_px: int, device: torch.device, memory_bytes: int
+        self,
+        sources: Sequence[Source],
+        split: Split,
+        side_px: int,
+        device: torch.device,
+        memory_bytes: int,
+        limit: BatchLimit | None = None,
     ) -> None:
         self.sources, self.split, self.side_px, self.device = sources, split, side_px, device
-        self.per_batch = pictures_per_batch((side_px, side_px), device)
+        self.per_batch = (limit or BatchLimit()).pictures((side_px, side_px), device)
         self._kept: dict[int, dict[str, Features]] = {}
         self._kept_labels: dict[int, Tensor] = {}
         if memory_bytes and self._bytes_of_one() * len(split) <= memory_bytes:
@@ -181,7 +187,9 @@ def evaluate(
         if side_px == 0:
             raise ValueError(f"size {size_px} is too small: the encoder takes multiples of {multiple} pixels")
         classifiers = learner.learn(group, data.train, side_px, context)
-        counts = _count(data, classifiers, FrozenFeatures(group, data.scored, side_px, context.device, 0), context)
+        counts = _count(
+            data, classifiers, FrozenFeatures(group, data.scored, side_px, context.device, 0, context.batches), context
+        )
         rows |= {name: rows_of(matrix, data.classes) for name, matrix in counts.items()}
     return rows
 

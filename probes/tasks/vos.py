@@ -6,7 +6,8 @@ object, with pictures of two frames.
 
 Protocol: FlowFeat (NeurIPS 2025), section B.1. Where it is silent: bilinear resizing has align_corners False; labels are
 reduced to the resolution of the features by taking the pixel at each cell's centre; frames are resized with antialiasing,
-as in training; features are not normalised.
+as in training; features are not normalised. `--decoder-grid tokens` is the paper's Table 5a: the decoder's map is averaged to the
+token grid and the probe is fitted and applied there, on labels of that grid, as the encoder's own is.
 
 Memory at 480x832, 128 channels: a full-resolution map is 0.2 GB; two are held while fitting and the decoder needs a few
 more, 1.5 GB at the peak on a CPU with a ViT-S encoder, however long the video.
@@ -15,9 +16,10 @@ more, 1.5 GB at the peak on a CPU with a ViT-S encoder, however long the video.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import click
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,17 +27,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.feature_colors import ColorBasis
-from probes.data.batching import batches, pictures_per_batch
+from probes.data.batching import batches
 from probes.data.images import PAPER_HEIGHT_PX, batch_of, input_size
 from probes.drawing import shown_map
 from probes.heads import linear
+from probes.heads.label_propagation import on_grid
 from probes.metrics.davis import score_frame
 from probes.options import option
 from probes.sources.features import Features, Source, features_of
 from probes.task import Context, Reference, Row, Settings
 from probes.tasks.vos_common import SequenceUnit, VosTask, object_rows
 from probes.tasks.vos_pictures import FILMED, VideoPictures
-from probes.tasks.vos_reference import linear_reference
+from probes.tasks.vos_reference import linear_reference, token_grid_reference
+
+PIXELS, TOKENS = "pixels", "tokens"
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,22 @@ class LinearVos(VosTask):
         default=False,
         metadata=option("--standardise", bool, "Give feature channels mean 0 and variance 1 first (not the paper's)."),
     )
+    decoder_grid: str = field(
+        default=PIXELS,
+        metadata=option(
+            "--decoder-grid",
+            click.Choice([PIXELS, TOKENS]),
+            "Where a decoder's map is probed; tokens: the paper's Table 5a.",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.height_px < 1:
             raise ValueError(f"height {self.height_px} must be at least 1 pixel")
         if self.iterations < 1:
             raise ValueError(f"iterations {self.iterations} must be at least 1: the probe starts from zero weights")
+        if self.decoder_grid not in (PIXELS, TOKENS):
+            raise ValueError(f"decoder grid {self.decoder_grid!r} must be {PIXELS} or {TOKENS}")
 
     def settings(self) -> Settings:
         return {
@@ -79,6 +94,8 @@ class LinearVos(VosTask):
             "weight_decay": linear.WEIGHT_DECAY,
             "standardise": self.standardise,
             "objects": self.objects_setting,
+            # Named only where it is not the paper's main protocol: what was measured without the option keeps its digest.
+            **({} if self.decoder_grid == PIXELS else {"decoder grid": self.decoder_grid}),
         }
 
     def units(self) -> list[LinearUnit]:
@@ -86,7 +103,16 @@ class LinearVos(VosTask):
 
     @classmethod
     def reference(cls, settings: Settings, units: int) -> Reference:
+        if settings.get("decoder grid") == TOKENS:
+            return token_grid_reference(settings, units)
         return linear_reference(settings, units)
+
+    def probed(self, features: Features) -> Features:
+        """What the layer sees: the decoder's map at every pixel, or averaged to the token grid."""
+        if self.decoder_grid == PIXELS or features.high_bkhw is None:
+            return features
+        grid = (features.low_bdgf.shape[-2], features.low_bdgf.shape[-1])
+        return replace(features, high_bkhw=on_grid(features.high_bkhw, grid))
 
 
 @dataclass(frozen=True)
@@ -102,12 +128,13 @@ class LinearUnit(SequenceUnit):
         context.step(len(sources))
         pictures = VideoPictures(sequence, context, filmed=self.filmed)
         scores = {source.name: np.empty((2, sequence.objects, len(sequence) - 2)) for source in sources}
-        for indices in batches(1, len(sequence) - 1, pictures_per_batch(size_hw, context.device)):
+        for indices in batches(1, len(sequence) - 1, context.batches.pictures(size_hw, context.device)):
             images = [sequence.image(index) for index in indices]
             truths = [sequence.labels(index) for index in indices]
             for place, index in enumerate(indices):
                 pictures.frame(index, images[place], truths[place])
-            for source, features in features_of(sources, batch_of(images, size_hw, context.device)):
+            for source, decoded in features_of(sources, batch_of(images, size_hw, context.device)):
+                features = self.task.probed(decoded)
                 probe, basis = fitted[source.name]
                 predicted = probe.predict(features, sequence.height, sequence.width, source.refine).cpu().numpy()
                 for place, index in enumerate(indices):
@@ -126,7 +153,8 @@ class LinearUnit(SequenceUnit):
         """Per source a probe and the colours of its pictures, both fitted to frame 0."""
         labels_hw = self.sequence.labels(0)
         fitted = {}
-        for source, features in features_of(sources, images_bhwc):
+        for source, decoded in features_of(sources, images_bhwc):
+            features = self.task.probed(decoded)
             features.require_finite()
             labels = labels_for(features, labels_hw)
             if not bool(labels.any()):

@@ -41,6 +41,7 @@ class VosTask(Task):
         Metric("F_decay", "F decay", percent=True, higher_is_better=False),
     )
     headline: ClassVar = "JF"
+    in_processes: ClassVar = True
     main_metrics: ClassVar = ("J", "F", "JF")
     chance_note: ClassVar = "the first annotation, kept for the whole video"
 

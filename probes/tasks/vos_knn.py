@@ -30,7 +30,7 @@ from PIL import Image
 from torch import Tensor
 
 from common.feature_colors import ColorBasis
-from probes.data.batching import batches, pictures_per_batch
+from probes.data.batching import batches
 from probes.drawing import shown_map
 from probes.heads.label_propagation import (
     DINO480,
@@ -154,7 +154,7 @@ class PropagationUnit(SequenceUnit):
         context.step(len(sources))
         pictures = VideoPictures(sequence, context, filmed=self.filmed)
         scores = {source.name: np.empty((2, sequence.objects, len(sequence) - 2)) for source in sources}
-        for indices in batches(1, len(sequence) - 1, pictures_per_batch(size_hw, context.device)):
+        for indices in batches(1, len(sequence) - 1, context.batches.pictures(size_hw, context.device)):
             images = [sequence.image(index) for index in indices]
             truths = [sequence.labels(index) for index in indices]
             for place, index in enumerate(indices):

@@ -6,7 +6,7 @@ trained on Kinetics.
 
 from __future__ import annotations
 
-from probes.paper import BACKBONES, LABEL_PROPAGATION, LINEAR_PROBE, Figures
+from probes.paper import BACKBONES, LABEL_PROPAGATION, LINEAR_PROBE, TOKEN_GRID, Figures
 from probes.task import Reference, Settings
 
 COLUMNS = ("encoder alone", "+ random decoder", "+ FlowFeat (YouTube-VOS)", "+ FlowFeat (Kinetics)")
@@ -15,6 +15,11 @@ COLUMNS = ("encoder alone", "+ random decoder", "+ FlowFeat (YouTube-VOS)", "+ F
 def linear_reference(settings: Settings, sequences: int) -> Reference:
     """The paper's table of the linear probe; the row of this run's backbone is starred."""
     return _reference(LINEAR_PROBE, settings, sequences)
+
+
+def token_grid_reference(settings: Settings, sequences: int) -> Reference:
+    """The paper's Table 5a, for `--decoder-grid tokens`."""
+    return _reference(TOKEN_GRID, settings, sequences)
 
 
 def propagation_reference(settings: Settings, sequences: int) -> Reference | None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -95,10 +96,10 @@ def test_report_has_the_promised_table(chain: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == ["source", "sequence", "object", "J", "F", "JF", "protocol"]
     means = {row["source"]: float(row["JF"]) for row in rows if row["sequence"] == "mean"}
-    assert set(means) == {"encoder", "random_decoder", "flowfeat"}
+    assert set(means) == {"encoder", "random_decoder", "flowfeat", "chance"}
     assert all(0 <= value <= 100 for value in means.values())
     html = (chain / "run/report/index.html").read_text()
-    pictures = [part.split('"')[0] for part in html.split('src="')[1:]]
+    pictures = [unquote(part.split('"')[0]) for part in html.split('src="')[1:]]
     assert pictures and all((chain / "run/report" / name).is_file() for name in pictures)
     assert "http://" not in html and "https://" not in html.replace("https://arxiv.org", "")
 

@@ -39,8 +39,8 @@ def test_vos_writes_the_whole_report(finished: tuple[Path, Result]) -> None:
     out, result = finished
     assert result.exit_code == 0, result.output
     rows = list(csv.DictReader((out / "vos.csv").open()))
-    assert [row["source"] for row in rows if row["sequence"] == "mean"] == SOURCES
-    assert len(rows) == 3 * (4 + 1)
+    assert [row["source"] for row in rows if row["sequence"] == "mean"] == [*SOURCES, "chance"]
+    assert len(rows) == 4 * (4 + 1)
     page = (out / "index.html").read_text()
     addresses = re.findall(r'src="([^"]+)"', page)
     assert len(addresses) == 2 * 2 * 2 * (2 + 2 * 3) + 2 * 2 * 3, (
@@ -145,7 +145,7 @@ def test_what_users_get_wrong(checkpoint: Path, davis: Path, tmp_path: Path) -> 
     _one_clear_line(probe(checkpoint, davis, out, "--list", tmp_path / "no.txt"), "no.txt")
     _one_clear_line(invoke("report", "--out", tmp_path), "no results in")
     _one_clear_line(
-        invoke("visualize", "--model", checkpoint, tmp_path / "x.jpg", "--out", out), "no picture or directory"
+        invoke("visualize", "--model", checkpoint, tmp_path / "x.jpg", "--out", out), "no picture, video or directory"
     )
     _one_clear_line(invoke("voss"), "did you mean vos")
     garbage = tmp_path / "garbage.safetensors"

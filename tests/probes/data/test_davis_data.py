@@ -110,7 +110,10 @@ def test_resolutions(root: Path) -> None:
     (root / "JPEGImages" / "480p").rename(root / "JPEGImages" / "240p")
     with pytest.raises(ValueError, match="--resolution"):
         find_resolution(root)
-    with pytest.raises(ValueError, match="not a DAVIS directory"):
+    with pytest.raises(
+        ValueError,
+        match=r"not a DAVIS directory: expected .*/JPEGImages/480p/<sequence>/\*\.jpg .*; DAVIS 2017 .* davischallenge\.org",
+    ):
         find_resolution(root / "JPEGImages")
 
 

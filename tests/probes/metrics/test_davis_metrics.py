@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from probes.metrics.bit_masks import BitLayout
 from probes.metrics.davis import (
     boundary_accuracy,
     boundary_map,
@@ -111,15 +112,33 @@ def test_against_loops_over_pixels(seed: int) -> None:
 
 
 @pytest.mark.parametrize("radius", [1, 2, 5, 8, 13, 20])
-def test_distance_threshold_is_the_disk_bit_for_bit(radius: int) -> None:
+def test_dilation_is_by_the_disk_bit_for_bit(radius: int) -> None:
     rng = np.random.default_rng(radius)
     points = rng.random((90, 140)) < 0.002
-    points[40, 70] = True
+    points[40, 70] = points[0, 0] = points[89, 139] = points[50, 0] = points[50, 139] = True
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     disk = (y * y + x * x <= radius * radius).astype(np.uint8)
     dilated = cv2.dilate(points.astype(np.uint8), disk, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
-    distance = cv2.distanceTransform((~points).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    np.testing.assert_array_equal(distance <= math.sqrt(radius**2 + 0.5), dilated)
+    layout = BitLayout(90, 140, radius)
+    inside = layout.dilated(layout.bits(points)) & layout.bits(np.ones((90, 140), bool))
+    np.testing.assert_array_equal(layout.mask(inside), dilated)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_frames_scores_are_those_of_whole_masks(seed: int) -> None:
+    """Objects are scored in the box around them; some touch a border of the frame, some are in one label map only."""
+    rng = np.random.default_rng(seed)
+    maps = np.zeros((2, 60, 75), np.uint8)
+    for label in range(1, 5):
+        for one in maps:
+            y, x = rng.integers(0, 50, 2)
+            if rng.random() < 0.8:
+                one[y : y + rng.integers(3, 30), x : x + rng.integers(3, 30)] = label
+    expected = [
+        [score(maps[0] == label, maps[1] == label) for label in range(1, 5)]
+        for score in (region_similarity, boundary_accuracy)
+    ]
+    np.testing.assert_array_equal(score_frame(maps[0], maps[1], 4), expected)
 
 
 def test_special_masks() -> None:

@@ -276,7 +276,10 @@ def test_it_is_a_command(root: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "mIoU" in result.stdout and "pixel accuracy" in result.stdout
     lines = (tmp_path / "segmentation-knn.csv").read_text().splitlines()
-    assert lines[0] == "source,data set,part,IoU,accuracy" and lines[1].startswith("encoder,blocks (folders),ground,")
+    assert lines[0] == "source,data set,part,IoU,accuracy,protocol" and lines[1].startswith(
+        "encoder,blocks (folders),ground,"
+    )
+    assert lines[-1].startswith("chance,mean,,") and "| ground |" in (tmp_path / "report.md").read_text()
     missing = CliRunner().invoke(main, ["segmentation", *given[:4], "--segmentation", str(tmp_path / "none")])
     assert missing.exit_code == 1
     assert missing.stderr.strip().count("\n") == 0 and "expected JPEGImages" in missing.stderr

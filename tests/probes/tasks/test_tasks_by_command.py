@@ -41,7 +41,7 @@ def test_all_three_at_once_and_again(checkpoint: Path, data: Path, tmp_path: Pat
         stored = records.read(out).last_run(name)
         assert stored is not None and len(stored.data) == units and stored.settings["height"] == 32
         rows = list(csv.DictReader((out / f"{name}.csv").open()))
-        assert {row["source"] for row in rows} == {"encoder", "random_decoder", "flowfeat"}
+        assert {row["source"] for row in rows} == {"encoder", "random_decoder", "flowfeat", "chance"}
         assert f'id="{name}"' in page
     assert "&lt;b&gt;goat" in page and "<b>goat" not in page
     assert "measured depth" in page and "normals: encoder + FlowFeat" in page and "tracks: encoder alone" in page

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from probes.data.batching import batches
 from probes.data.davis import open_davis
 from probes.report.pictures import PictureFolder
 from probes.sources.features import Encoding, Features, Source
-from probes.task import Context, Row
+from probes.task import Context, Row, Settings
 from probes.tasks import vos
+from probes.tasks.vos_common import SequenceUnit
+from probes.tasks.vos_knn import KnnVos
 from tests.probes.small_davis import write_labels, write_sequence
 
 
@@ -50,7 +53,7 @@ def _unit(root: Path, *sequences: str, height_px: int = 64) -> vos.LinearUnit:
     return unit
 
 
-def _rows(unit: vos.LinearUnit, out: Path, *sources: Source) -> list[Row]:
+def _rows(unit: SequenceUnit, out: Path, *sources: Source) -> list[Row]:
     steps: list[int] = []
     context = Context(torch.device("cpu"), 0, PictureFolder(out, "vos", unit.name), steps.append)
     rows = unit.evaluate(sources, context)
@@ -106,7 +109,13 @@ def test_settings_are_checked() -> None:
 def test_everything_that_shapes_a_score_is_in_the_settings(davis: Path) -> None:
     """Two tasks that measure something else have other settings; the choice of sequences changes no score."""
     base = vos.LinearVos(root=davis).settings()
-    for changed in ({"height_px": 96}, {"iterations": 7}, {"standardise": True}, {"year": "2016"}):
+    for changed in (
+        {"height_px": 96},
+        {"iterations": 7},
+        {"standardise": True},
+        {"year": "2016"},
+        {"decoder_grid": "tokens"},
+    ):
         assert vos.LinearVos(root=davis, **changed).settings() != base, changed
     assert vos.LinearVos(root=davis, sequences=("boxes",)).settings() == base
     assert len(open_davis(davis)) == len(vos.LinearVos(root=davis).units())
@@ -117,6 +126,30 @@ def test_the_papers_row_is_starred() -> None:
     assert ours.rows[3] == ["DINO2-S14 *", "57.5", "58.7", "65.8", "64.6"]
     assert "starred" in ours.note
     assert not any("*" in row[0] for row in vos.LinearVos.reference({"variant": "demo_vit8"}, 2).rows)
+
+
+def test_the_papers_reduced_resolution_has_its_own_figures() -> None:
+    settings: Settings = {"variant": "dinov2_vits14", "height": 480, "decoder grid": "tokens"}
+    assert vos.LinearVos.reference(settings, 30).rows == [["DINO2-S14 *", "57.5", "-", "62.2", "62.3"]]
+
+
+def test_on_the_token_grid_a_decoder_is_probed_by_cells(davis: Path, tmp_path: Path) -> None:
+    """A source whose map is coarse already scores the same; a finer one loses its edges; tokens alone are left as they are."""
+
+    def f_mean(source: Source, grid: str) -> float:
+        (unit,) = vos.LinearVos(root=davis, height_px=64, sequences=("boxes",), decoder_grid=grid).units()
+        return float(np.mean([row.values["F"] for row in _rows(unit, tmp_path, source)]))
+
+    coarse = Source(
+        "flowfeat",
+        Pixels(),
+        lambda encoding: Features(encoding.low_bdgf, torch.nn.functional.avg_pool2d(encoding.images_bchw, 16)),
+    )
+    assert f_mean(COLORS, "tokens") == f_mean(coarse, "pixels") < f_mean(COLORS, "pixels") - 0.2
+    tokens = Features(torch.randn(1, 5, 4, 6))
+    assert vos.LinearVos(root=davis, decoder_grid="tokens").probed(tokens) is tokens
+    with pytest.raises(ValueError, match="'rows' must be pixels or tokens"):
+        vos.LinearVos(root=davis, decoder_grid="rows")
 
 
 def test_objects_that_vanish_at_the_input_size_are_refused(tmp_path: Path) -> None:
@@ -132,3 +165,37 @@ def test_features_that_are_not_finite_are_refused(davis: Path, tmp_path: Path) -
     broken = Source("flowfeat", Pixels(), lambda e: Features(e.low_bdgf, torch.full_like(e.images_bchw, torch.nan)))
     with pytest.raises(ValueError, match="not finite"):
         _rows(_unit(davis, "boxes"), tmp_path, broken)
+
+
+@pytest.mark.parametrize("task", [vos.LinearVos, KnnVos])
+def test_objects_that_appear_later(tmp_path: Path, task: type[vos.LinearVos | KnnVos]) -> None:
+    """A label above those of frame 0 is no object of the benchmark; one that frame 0 leaves out below its largest is, and found
+    nowhere: both are scored without a failure, and the object that is there as if it were alone."""
+    write_sequence(tmp_path / "plain", "boxes")
+    write_sequence(tmp_path / "later", "boxes")
+    folder = tmp_path / "later" / "Annotations" / "480p" / "boxes"
+    for index, path in enumerate(sorted(folder.iterdir())):
+        labels = np.array(Image.open(path))
+        if index == 0:
+            labels[labels == 1] = 0
+        else:
+            labels[:4, :4] = 3
+        write_labels(path, labels)
+    rows = {}
+    for root in ("plain", "later"):
+        (unit,) = task(root=tmp_path / root, height_px=64).units()
+        rows[root] = _rows(unit, tmp_path / "out", COLORS)
+    assert [row.part for row in rows["later"]] == ["1", "2"]
+    assert rows["later"][0].values["J"] == 0
+    assert rows["later"][1].values["J"] > 0.9 * rows["plain"][1].values["J"]
+
+
+def test_an_object_that_leaves_is_right_when_it_is_nowhere(tmp_path: Path) -> None:
+    """Masks that are empty on both sides agree; the sizes here are no multiples of anything."""
+    write_sequence(tmp_path, "odd", size=(61, 93), frames=4)
+    for index in (1, 2):
+        path = tmp_path / "Annotations" / "480p" / "odd" / f"{index:05d}.png"
+        write_labels(path, np.zeros((61, 93), np.uint8))
+        Image.new("RGB", (93, 61), (110, 110, 110)).save(tmp_path / "JPEGImages" / "480p" / "odd" / f"{index:05d}.jpg")
+    for row in _rows(_unit(tmp_path, height_px=61), tmp_path / "out", COLORS):
+        assert row.values["J"] == row.values["F"] == 1.0

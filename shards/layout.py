@@ -1,0 +1,41 @@
+"""Where things lie in a set and what they are called, and the two errors of everything that reads one.
+
+Used by every module of this package, mostly through `shards.schema`.
+"""
+
+from __future__ import annotations
+
+import re
+
+RECORDS = "records"
+
+
+class ShardSetError(ValueError):
+    """A shard set that is missing, incomplete, damaged or of another format."""
+
+
+class SampleError(ValueError):
+    """One sample that cannot be trusted; the message names key, shard and what is wrong."""
+
+
+def shard_path(chunk: int, pass_index: int) -> str:
+    """Path of a shard inside its set, posix style."""
+    return f"pass-{pass_index:02d}/{chunk:06d}.tar"
+
+
+def shard_place(path: str) -> tuple[int, int]:
+    """Chunk and pass of a shard's path. ValueError where it is none: nothing else may be opened as a shard."""
+    match = re.fullmatch(r"pass-([0-9]{1,9})/([0-9]{1,9})\.tar", path)
+    if match is None or shard_path(int(match[2]), int(match[1])) != path:
+        raise ValueError(f"{path!r} is not the path of a shard (pass-PP/CCCCCC.tar)")
+    return int(match[2]), int(match[1])
+
+
+def record_path(chunk: int, pass_index: int) -> str:
+    """Path of the commit record of a shard inside its set, posix style."""
+    return f"{RECORDS}/pass-{pass_index:02d}/{chunk:06d}.parquet"
+
+
+def sample_key(chunk: int, pass_index: int, position: int) -> str:
+    """Key of the sample of the position-th video of a chunk in a pass; holds no dot, as webdataset needs."""
+    return f"{chunk:06d}-{pass_index:02d}-{position:04d}"
