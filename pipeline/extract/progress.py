@@ -12,7 +12,11 @@ from shards import schema
 def planned(display: ProgressDisplay, plan: ChunkPlan, tally: Tally) -> None:
     """Say what there is to do, once it is known."""
     todo = f"{tally.chunks} chunks to do" if tally.chunks else "nothing left to do"
-    display.say(f"{len(plan.videos)} videos in {plan.chunks} chunks, {plan.passes} passes: {todo}")
+    if plan.ignored:
+        display.say(f"{plan.ignored} files are no videos by their names and are ignored")
+    if tally.lost:
+        display.say(f"{tally.lost} shards that had landed are gone: they are made again")
+    display.say(f"{len(plan.current)} videos in {plan.chunks} chunks, {plan.passes} passes: {todo}")
     display.begin(tally.total)
 
 

@@ -17,7 +17,7 @@ from pipeline.extract.local import LocalRunner
 from pipeline.extract.run import ExtractionRequest, Tally, extract
 from pipeline.extract.runner import Event, ExtractionError
 from pipeline.video.arena import Arena
-from pipeline.video.datasets import Video
+from pipeline.video.datasets import Listing, Video
 from pipeline.video.decoder import layout_of
 from pipeline.video.messages import DecodeHeader, DecodeRefusal
 from shards import schema
@@ -169,12 +169,12 @@ def test_a_decoder_that_fails_is_tried_again_and_the_next_video_starts_at_once(
 def test_the_listing_is_made_once(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the plan, unless another run has added to the set meanwhile."""
     listed: list[Path] = []
-    listing = run_module.list_videos
+    listing = run_module.survey
 
-    def count(dataset: str, root: Path, *, list_file: Path | None = None) -> list[Video]:
+    def count(dataset: str, root: Path, *, list_file: Path | None = None) -> Listing:
         listed.append(root)
         return listing(dataset, root, list_file=list_file)
 
-    monkeypatch.setattr(run_module, "list_videos", count)
+    monkeypatch.setattr(run_module, "survey", count)
     run_here(request(videos, tmp_path / "set", passes=1))
     assert len(listed) == 1
