@@ -32,6 +32,6 @@ def cut_threshold(detector: str, threshold: float, most_per_minute: float) -> fl
     return threshold or CUT_THRESHOLDS[detector]
 
 
-def without_cuts(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON has them, as they were written before there were any of cuts: sets without keep their bytes."""
-    return {name: value for name, value in settings.items() if name not in NAMES}
+def stated(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON has them, without those of cuts where no cuts are looked for: such sets keep the bytes that they always had."""
+    return {name: value for name, value in settings.items() if settings["cut_detector"] or name not in NAMES}

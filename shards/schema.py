@@ -15,8 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards.cut_settings import CUT_THRESHOLDS as CUT_THRESHOLDS  # part of the names that this module keeps
-from shards.cut_settings import cut_threshold, without_cuts
+from shards.cut_settings import cut_threshold, stated
 from shards.layout import RECORDS as RECORDS  # part of the names that this module keeps, as are the following
 from shards.layout import SampleError as SampleError
 from shards.layout import ShardSetError as ShardSetError
@@ -43,7 +42,6 @@ STORED, STILL, NON_FINITE, OUT_OF_RANGE = "stored", "still", "non_finite", "out_
 PAIR_STATUS = (STORED, STILL, NON_FINITE, OUT_OF_RANGE)
 
 OK, REJECTED = "ok", "rejected"
-
 
 Statement = Mapping[str, str | int | float | bool | None]
 """What an estimator says about itself in the manifest: all that shapes its flow."""
@@ -151,12 +149,11 @@ class Settings:
             raise ValueError(f"chunk_videos is {self.chunk_videos}; give 1..{LARGEST_CHUNK}")
         if not 0 <= self.noise_floor_px < math.inf:
             raise ValueError(f"noise_floor_px is {self.noise_floor_px}; give a number of pixels from 0")
-        threshold = cut_threshold(self.cut_detector, self.cut_threshold, self.most_cuts_per_minute)
-        object.__setattr__(self, "cut_threshold", threshold)
+        given = self.cut_detector, self.cut_threshold, self.most_cuts_per_minute
+        object.__setattr__(self, "cut_threshold", cut_threshold(*given))
 
     def to_json(self) -> dict[str, Any]:
-        body = {**self.__dict__, "offsets": list(self.offsets), "estimator": dict(self.estimator)}
-        return body if self.cut_detector else without_cuts(body)
+        return stated({**self.__dict__, "offsets": list(self.offsets), "estimator": dict(self.estimator)})
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Settings:

@@ -43,6 +43,9 @@ MEMORY_HINT = "; use a smaller --batch or fewer --workers"
 FLOW_FAILED = "flow_failed"
 """The reason of a video that the estimator raises an exception for."""
 
+NO_FLOW = "no_flow"
+"""The reason of a video none of whose pairs may be stored."""
+
 
 @dataclass(frozen=True)
 class Refused:
@@ -202,7 +205,7 @@ def _store(job: ChunkJob, video: Encoded, writer: ChunkWriter, report: Callable[
             stored += 1
     if not stored:
         detail = f"no usable flow in any of {len(video.samples)} windows: {pairs}"
-        return _refuse(planned, video.began, "no_flow", detail, pairs, report)
+        return _refuse(planned, video.began, NO_FLOW, detail, pairs, report)
     seconds = time.perf_counter() - video.began
     valid = facts.n_anchors + facts.n_anchors_across
     detail = (

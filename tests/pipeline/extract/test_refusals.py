@@ -34,8 +34,9 @@ FLAGS: dict[str, list[list[str]]] = {
     "--batch": [["0"]],
     "--deadline": [["0"], ["-1"], ["nan"], ["inf"]],
     "--max-reject-share": [["2"]],
+    "--retry-rejected": [["because"]],
 }
-NOT_REFUSABLE = {"--out", "--keep-neighbours", "--keep-confidence", "--json"}
+NOT_REFUSABLE = {"--out", "--keep-neighbours", "--keep-confidence", "--json", "--drop-passes"}
 
 
 @pytest.fixture(scope="module")
