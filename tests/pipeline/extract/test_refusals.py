@@ -35,6 +35,15 @@ FLAGS: dict[str, list[list[str]]] = {
     "--deadline": [["0"], ["-1"], ["nan"], ["inf"]],
     "--max-reject-share": [["2"]],
     "--retry-rejected": [["because"]],
+    "--cuts": [["guess"]],
+    "--cut-threshold": [
+        ["3"],
+        ["x"],
+        ["-1", "--cuts", "content"],
+        ["nan", "--cuts", "content"],
+    ],  # 3: without a detector
+    "--max-cuts-per-minute": [["12"], ["-1", "--cuts", "adaptive"], ["inf", "--cuts", "adaptive"]],
+    "--noise-floor": [["-1"], ["nan"], ["inf"]],
 }
 NOT_REFUSABLE = {"--out", "--keep-neighbours", "--keep-confidence", "--json", "--drop-passes"}
 
