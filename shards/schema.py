@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from shards.cut_settings import cut_threshold, stated
 from shards.layout import RECORDS as RECORDS  # part of the names that this module keeps, as are the following
 from shards.layout import SampleError as SampleError
 from shards.layout import ShardSetError as ShardSetError
@@ -41,7 +42,6 @@ STORED, STILL, NON_FINITE, OUT_OF_RANGE = "stored", "still", "non_finite", "out_
 PAIR_STATUS = (STORED, STILL, NON_FINITE, OUT_OF_RANGE)
 
 OK, REJECTED = "ok", "rejected"
-
 
 Statement = Mapping[str, str | int | float | bool | None]
 """What an estimator says about itself in the manifest: all that shapes its flow."""
@@ -114,7 +114,8 @@ class Settings:
     """Everything that shapes the content of a set. Extending a set with other settings is refused.
 
     offsets: signed neighbour offsets in nominal frames. image_size, flow_size: side of the stored square image and
-    of the flow grid, pixels. estimator: its name and what it says about itself (weights, iterations, ...).
+    of the flow grid, pixels. estimator: its name and what it says about itself (weights, iterations, ...). cut_detector: "" takes windows
+    across shot cuts too; else one of CUT_THRESHOLDS, with its threshold (0: the detector's own) and most_cuts_per_minute (0: any number).
     Raises ValueError naming the value and what it may be: what exists has been checked, and nobody need check it again.
     """
 
@@ -129,6 +130,9 @@ class Settings:
     noise_floor_px: float = NOISE_FLOOR_PX
     keep_neighbours: bool = False
     keep_confidence: bool = False
+    cut_detector: str = ""
+    cut_threshold: float = 0.0
+    most_cuts_per_minute: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "offsets", check_offsets(self.offsets))
@@ -145,9 +149,11 @@ class Settings:
             raise ValueError(f"chunk_videos is {self.chunk_videos}; give 1..{LARGEST_CHUNK}")
         if not 0 <= self.noise_floor_px < math.inf:
             raise ValueError(f"noise_floor_px is {self.noise_floor_px}; give a number of pixels from 0")
+        given = self.cut_detector, self.cut_threshold, self.most_cuts_per_minute
+        object.__setattr__(self, "cut_threshold", cut_threshold(*given))
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.__dict__, "offsets": list(self.offsets), "estimator": dict(self.estimator)}
+        return stated({**self.__dict__, "offsets": list(self.offsets), "estimator": dict(self.estimator)})
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Settings:

@@ -14,13 +14,12 @@ equal bytes and sets can be compared by hash.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards import schema
-from shards.files import atomic_file, fsync_path, write_atomic
-from shards.schema import Manifest, Settings, ShardInfo, ShardSetError
+from shards.files import atomic_file, fsync_path
+from shards.finalize import finalize as finalize  # part of the names that this module keeps
+from shards.records import committed as committed
+from shards.schema import Settings, ShardInfo
 
 _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE
@@ -177,82 +178,3 @@ def sample_json(row: Mapping[str, Any], offsets: Sequence[int]) -> bytes:
     body = {"key": row["key"], "video": row["video"], "frame": row["frame"], "time_s": row["time_s"]}
     body |= {"image_crc32": row["image_crc32"], "neighbours": neighbours, "optional_crc32": optional}
     return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-
-
-def committed(root: Path) -> set[tuple[int, int]]:
-    """(chunk, pass) of every shard that has landed."""
-    return {(int(p.stem), int(p.parent.name[5:])) for p in (root / schema.RECORDS).glob("pass-*/*.parquet")}
-
-
-def finalize(root: Path, settings: Settings, chunks: int, passes: int, plan: Iterable[Mapping[str, Any]]) -> Manifest:
-    """Merge all commit records into index.parquet, videos.parquet and manifest.json.
-
-    plan: (video, path, chunk, position) of every video of the set, landed or not. `complete` in the manifest says
-    whether every chunk has every pass. Raises ShardSetError when a record cannot be read.
-    """
-    tables, infos = [], []
-    outcome: dict[str, dict[str, Any]] = {}
-    landed = sorted(committed(root), key=lambda cp: (cp[1], cp[0]))
-    for chunk, pass_index in landed:
-        table, note = _read_record(root / schema.record_path(chunk, pass_index))
-        tables.append(table)
-        infos.append(ShardInfo(**note["shard"]))
-        sampled = set(table.column("video").to_pylist())
-        for video in note["videos"]:
-            _merge_video(outcome, video, video["video"] in sampled)
-    index = pa.concat_tables(tables) if tables else schema.index_schema(len(settings.offsets)).empty_table()
-    videos = [{**dict(p), **outcome[p["video"]]} for p in plan if p["video"] in outcome]
-    files = {
-        schema.INDEX: _write_table(root / schema.INDEX, index.replace_schema_metadata(None)),
-        schema.VIDEOS: _write_table(root / schema.VIDEOS, pa.Table.from_pylist(videos, schema=schema.VIDEOS_SCHEMA)),
-    }
-    manifest = Manifest(
-        settings=settings,
-        complete=len(landed) == chunks * passes,
-        passes=passes,
-        chunks=chunks,
-        counts=_counts(index, videos),
-        shards=infos,
-        files=files,
-    )
-    write_atomic(root / schema.MANIFEST, manifest.to_bytes())
-    return manifest
-
-
-def _read_record(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    try:
-        table = pq.read_table(path)
-        return table, json.loads(table.schema.metadata[b"flowfeat"])
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise ShardSetError(
-            f"commit record {path} is damaged ({error}); delete it and rerun to redo its shard"
-        ) from error
-
-
-def _merge_video(outcome: dict[str, dict[str, Any]], row: Mapping[str, Any], sampled: bool) -> None:
-    """A video is ok when any pass took it; `anchors` counts the passes that did."""
-    seen = outcome.get(row["video"])
-    if seen is None or (seen["status"] == schema.REJECTED and row["status"] == schema.OK):
-        seen = outcome[row["video"]] = {**row, "anchors": seen["anchors"] if seen else 0}
-    seen["anchors"] += sampled
-
-
-def _write_table(path: Path, table: pa.Table) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    data = buffer.getvalue()
-    write_atomic(path, data)
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "rows": table.num_rows}
-
-
-def _counts(index: pa.Table, videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    pairs = dict.fromkeys(schema.PAIR_STATUS, 0)
-    for statuses in index.column("status").to_pylist():
-        for status in statuses:
-            pairs[status] += 1
-    rejected: dict[str, int] = {}
-    for video in videos:
-        if video["status"] == schema.REJECTED:
-            rejected[video["reason"]] = rejected.get(video["reason"], 0) + 1
-    ok = len(videos) - sum(rejected.values())
-    return {"videos": len(videos), "ok": ok, "rejected": rejected, "samples": index.num_rows, "pairs": pairs}

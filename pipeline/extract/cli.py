@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,17 @@ from common.command import one_line_errors
 from common.printable import printable
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
+from pipeline.extract.accounts import Accounts, accounts_of
 from pipeline.extract.contact_sheet import choose_samples, contact_sheet, sheet_path, write_png
 from pipeline.extract.devices import devices_of, first_device
 from pipeline.extract.local import LocalRunner
-from pipeline.extract.run import ExtractionRequest, extract, stated
+from pipeline.extract.plan import ChunkPlan, Continuing
+from pipeline.extract.run import ExtractionRequest, Tally, extract, stated
 from pipeline.flow.estimator import EstimatorOptions, choose
 from pipeline.flow.options import named_values
 from pipeline.video.datasets import DATASETS
 from shards import schema
+from shards.cut_settings import CUT_THRESHOLDS
 from shards.reader import ShardSet
 from shards.schema import Manifest, Settings
 from shards.verify import verify as verify_set
@@ -60,6 +64,17 @@ _REQUEST_OPTIONS = (
     click.option("--flow-size", default=224, help="Side of the square that flow is computed on, pixels."),
     click.option("--jpeg-quality", default=90),
     click.option("--chunk-videos", default=256, help="Videos per chunk and shard."),
+    click.option(
+        "--cuts",
+        type=click.Choice(["none", *CUT_THRESHOLDS]),
+        default="none",
+        help="Take no window across a shot cut.",
+    ),
+    click.option("--cut-threshold", default=0.0, help="Of the detector of cuts; 0: its own."),
+    click.option("--max-cuts-per-minute", default=0.0, help="Reject videos with more shot cuts; 0: never."),
+    click.option(
+        "--noise-floor", default=schema.NOISE_FLOOR_PX, help="Flow that varies less is recorded as still, pixels."
+    ),
     click.option("--keep-neighbours", is_flag=True, help="Also store the neighbour frames."),
     click.option("--keep-confidence", is_flag=True, help="Also store confidence maps, where the estimator gives them."),
     click.option(
@@ -78,6 +93,16 @@ _REQUEST_OPTIONS = (
     ),
     click.option("--batch", type=int, help="Windows per call of the estimator; default: as it likes."),
     click.option("--deadline", "deadline_s", default=120.0, help="Seconds that decoding one video may take."),
+    click.option(
+        "--retry-rejected",
+        "retry",
+        multiple=True,
+        metavar="REASON",
+        help="Try videos rejected for this reason again; may be repeated.",
+    ),
+    click.option(
+        "--drop-passes", is_flag=True, help="Take passes beyond --passes back, deleting what was made of them."
+    ),
 )
 
 
@@ -99,6 +124,10 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         flow_size: int,
         jpeg_quality: int,
         chunk_videos: int,
+        cuts: str,
+        cut_threshold: float,
+        max_cuts_per_minute: float,
+        noise_floor: float,
         keep_neighbours: bool,
         keep_confidence: bool,
         flow_options: tuple[str, ...],
@@ -107,6 +136,8 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         workers: int,
         batch: int | None,
         deadline_s: float,
+        retry: tuple[str, ...],
+        drop_passes: bool,
         **rest: Any,
     ) -> None:
         options = EstimatorOptions(weights, first_device(device), precision, named_values(flow_options))
@@ -122,8 +153,13 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
             chunk_videos=chunk_videos,
             keep_neighbours=keep_neighbours,
             keep_confidence=keep_confidence,
+            noise_floor_px=noise_floor,
+            cut_detector="" if cuts == "none" else cuts,
+            cut_threshold=cut_threshold,
+            most_cuts_per_minute=max_cuts_per_minute,
         )
-        request = ExtractionRequest(root, out, settings, estimator, list_file, passes, batch, deadline_s)
+        continuing = Continuing(frozenset(retry), drop_passes)
+        request = ExtractionRequest(root, out, settings, estimator, list_file, passes, batch, deadline_s, continuing)
         runner = LocalRunner(workers, estimator, devices_of(estimator, device))
         command(request=request, runner=runner, **rest)
 
@@ -144,18 +180,24 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
 @request_options
 def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_share: float, as_json: bool) -> None:
     """Compute flow over a video set and write a shard set. Rerun the same command to continue; more --passes extend."""
+    plans: list[ChunkPlan] = []
+
+    def planned(plan: ChunkPlan, tally: Tally) -> None:
+        plans.append(plan)
+        progress.planned(display, plan, tally)
+
     with ProgressDisplay("extract", "videos") as display:
         try:
             manifest = extract(
                 request,
                 runner,
                 lambda event, tally: progress.happened(display, event, tally),
-                lambda plan, tally: progress.planned(display, plan, tally),
+                planned,
             )
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)
-    _summarise(manifest, request.out, as_json)
+    _summarise(manifest, request.out, as_json, accounts_of(request.out, plans[-1], manifest))
     rejected = sum(manifest.counts["rejected"].values())
     if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
         click.echo(
@@ -165,12 +207,19 @@ def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_
         sys.exit(REJECTED_TOO_MANY)
 
 
-def _summarise(manifest: Manifest, out: Path, as_json: bool) -> None:
+def _summarise(manifest: Manifest, out: Path, as_json: bool, of_list: Accounts | None = None) -> None:
     counts = dict(manifest.counts)
     size = sum(s.bytes for s in manifest.shards)
     if as_json:
-        click.echo(json.dumps({**counts, "bytes": size, "shards": len(manifest.shards), "complete": manifest.complete}))
+        more = {"of_list": asdict(of_list)} if of_list else {}
+        body = {**counts, "bytes": size, "shards": len(manifest.shards), "complete": manifest.complete, **more}
+        click.echo(json.dumps(body))
         return
+    if of_list:
+        said = [f"{of_list.ok} ok", *(f"{reason} {n}" for reason, n in of_list.rejected.items())]
+        said += [f"{of_list.pending} pending"] if of_list.pending else []
+        gone = f"; {of_list.gone} of the set are not in it" if of_list.gone else ""
+        click.echo(f"list of {of_list.listed} videos = {' + '.join(said)}{gone}")
     rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["rejected"].items())) or "none"
     pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n)
     click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}")
@@ -187,7 +236,7 @@ def plan(request: ExtractionRequest, runner: LocalRunner) -> None:
         click.echo(printable(made.remark), err=True)
     todo = sum(len(passes) for passes in made.missing(request.out).values())
     click.echo(
-        f"{len(made.videos)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {made.chunks * made.passes} shards to make"
+        f"{len(made.current)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {made.chunks * made.passes} shards to make"
     )
     for line in json.dumps(made.settings.to_json(), indent=2, sort_keys=True).splitlines():
         click.echo(line)

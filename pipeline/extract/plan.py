@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipeline.extract.known_videos import match
+from pipeline.extract.sources import changed_sources
 from pipeline.video.datasets import Video
 from pipeline.video.video_ids import utf8_name
 from shards import schema
 from shards.files import write_atomic
+from shards.index import read_table
+from shards.records import committed, recorded
 from shards.schema import Settings
-from shards.writer import committed
 
 
 class PlanError(ValueError):
@@ -44,14 +46,15 @@ class PlannedVideo:
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """settings: what shapes the content. passes: how many the set shall have. videos: all, in chunk order.
-
-    remark: what the listing found and did not take; for people.
-    """
+    """settings: what shapes the content. passes: how many the set shall have. videos: all places, in chunk order; a video that is tried
+    again has another, later one, and the last counts. listed: ids that this run's list holds. ignored: files that are no videos.
+    remark: what the listing found and did not take, for people."""
 
     settings: Settings
     passes: int
     videos: tuple[PlannedVideo, ...]
+    listed: frozenset[str] = frozenset()
+    ignored: int = 0
     remark: str = ""
 
     @property
@@ -59,83 +62,181 @@ class ChunkPlan:
         return self.videos[-1].chunk + 1 if self.videos else 0
 
     @cached_property
+    def current(self) -> tuple[PlannedVideo, ...]:
+        """The place of each video that counts, in chunk order."""
+        last = {v.video.id: v for v in self.videos}
+        return tuple(v for v in self.videos if last[v.video.id] is v)
+
+    @cached_property
     def by_chunk(self) -> dict[int, list[PlannedVideo]]:
         """Chunk → its videos. Grouped once: a Kinetics-sized plan has hundreds of chunks of 256."""
-        return {chunk: list(videos) for chunk, videos in groupby(self.videos, key=lambda v: v.chunk)}
+        return {chunk: list(videos) for chunk, videos in groupby(self.current, key=lambda v: v.chunk)}
 
     def chunk(self, index: int) -> list[PlannedVideo]:
-        return self.by_chunk[index]
+        return self.by_chunk.get(index, [])
 
     def missing(self, root: Path) -> dict[int, list[int]]:
-        """Chunk → passes that have not landed yet."""
+        """Chunk → passes that have not landed yet, or whose shard is gone."""
         done = committed(root)
         wanted = {c: [p for p in range(self.passes) if (c, p) not in done] for c in range(self.chunks)}
         return {chunk: passes for chunk, passes in wanted.items() if passes}
 
 
-def make_plan(root: Path, listing: Sequence[Video], source_root: Path, settings: Settings, passes: int) -> ChunkPlan:
+@dataclass(frozen=True)
+class Continuing:
+    """How a set may be continued beside adding to it. retry: reasons whose videos are tried again. drop_passes: give up passes beyond
+    those asked for."""
+
+    retry: frozenset[str] = frozenset()
+    drop_passes: bool = False
+
+
+def make_plan(
+    root: Path,
+    listing: Sequence[Video],
+    source_root: Path,
+    settings: Settings,
+    passes: int,
+    continuing: Continuing = Continuing(),  # frozen
+) -> ChunkPlan:
     """The plan for the set at `root`, new or continued; nothing is written.
 
-    Raises PlanError naming every setting that differs from the set's, or the videos that have vanished while their
-    chunk still has work to do.
+    Raises PlanError for a directory that is no set, a set whose plan is lost, settings that differ from the set's, and
+    videos that have vanished or changed while their chunk still has work to do.
     """
-    stored = _read(root) if committed(root) else None
+    _refuse_strangers(root)
+    home = os.path.realpath(source_root)
+    listed = [(_relative(video.path, home), video) for video in listing]
+    stored = _read(root) if recorded(root) else None
     if stored is None:
-        return ChunkPlan(settings, passes, _assign(listing, source_root, settings.chunk_videos, 0))
-    old = Settings.from_json(stored["settings"])
-    differences = settings.differences(old)
+        videos = _assign(listed, settings.chunk_videos, 0)
+        return ChunkPlan(settings, passes, videos, frozenset(v.video.id for v in videos))
+    differences = settings.differences(stored.settings)
     if differences:
         raise PlanError(
             f"the set at {root} was made with other settings; use another --out, or the same settings:\n  "
             + "\n  ".join(differences)
         )
-    places = [(i, path) for i, path, *_ in stored["videos"]]
-    present, fresh = match(places, [(v, _relative(v.path, source_root)) for v in listing])
-    known = [
-        PlannedVideo(present.get(i) or Video(i, source_root / path, kind), path, c, p)
-        for i, path, kind, c, p in stored["videos"]
-    ]
+    known, present, fresh = _match(stored.videos, listed, source_root)
     first = known[-1].chunk + 1 if known else 0
-    plan = ChunkPlan(
-        settings, max(passes, stored["passes"]), (*known, *_assign(fresh, source_root, settings.chunk_videos, first))
-    )
-    unfinished = plan.missing(root)
-    vanished = [v.video.id for v in known if v.video.id not in present and v.chunk in unfinished]
+    again = _tried_again(root, known, present, continuing.retry)
+    added = _assign([*again, *fresh], settings.chunk_videos, first)
+    kept = passes if continuing.drop_passes else max(passes, stored.passes)
+    plan = ChunkPlan(settings, kept, (*known, *added), frozenset(present | {v.video.id for v in added}))
+    _refuse_lost_videos(root, plan, source_root)
+    return plan
+
+
+def _refuse_strangers(root: Path) -> None:
+    """What is in a directory that is no set belongs to somebody else."""
+    if not root.is_dir() or (root / schema.MANIFEST).exists() or (root / schema.RECORDS).is_dir():
+        return
+    found = sorted(path.name for path in root.iterdir() if path.name != ".lock")
+    if found:
+        raise PlanError(f"{root} is not empty and no shard set (it holds {found[0]!r}); give an --out of its own")
+
+
+def _match(
+    stored: Sequence[PlannedVideo], listed: Sequence[tuple[str, Video]], source_root: Path
+) -> tuple[list[PlannedVideo], set[str], list[tuple[str, Video]]]:
+    """Stored videos where they are now, the ids of those that are listed, and what else is. A video keeps its id, because that draws its
+    anchors, even when a file beside it gives it another one in today's list; it is known by its path, or by its id where the root was
+    moved, or links give several videos one path."""
+    count = Counter(path for path, _ in listed)
+    by_path = {path: video for path, video in listed if count[path] == 1}
+    by_id = {video.id: (path, video) for path, video in listed}
+    paths = {v.path for v in stored}
+    known, taken, ids = [], set[str](), {v.video.id for v in stored}
+    present = set[str]()
+    for old in stored:
+        path, video = old.path, by_path.get(old.path)
+        if video is None and old.video.id in by_id:
+            moved = by_id[old.video.id]
+            if moved[0] == old.path or moved[0] not in paths:
+                path, video = moved
+        if video is None:
+            known.append(replace(old, video=replace(old.video, path=source_root / old.path)))
+            continue
+        taken.add(video.id)
+        present.add(old.video.id)
+        known.append(replace(old, path=path, video=replace(video, id=old.video.id)))
+    fresh = []
+    for path, video in listed:
+        if video.id in taken:
+            continue
+        name = video.id if video.id not in ids else path
+        if name in ids:
+            raise PlanError(f"{path} cannot be added: the set has another video called {name!r}; rename the file")
+        ids.add(name)
+        fresh.append((path, replace(video, id=name)))
+    return known, present, fresh
+
+
+def _tried_again(
+    root: Path, known: Sequence[PlannedVideo], present: set[str], reasons: frozenset[str]
+) -> list[tuple[str, Video]]:
+    """Videos with their paths that were rejected for one of the reasons; they get places in new chunks, so nothing else is made again."""
+    if not reasons:
+        return []
+    table = read_table(root, schema.VIDEOS, schema.read_manifest(root))
+    columns = (table.column(name).to_pylist() for name in ("video", "chunk", "reason"))
+    rejected = {(video, chunk) for video, chunk, reason in zip(*columns, strict=True) if reason in reasons}
+    last = {v.video.id: v for v in known}
+    wanted = [v for v in last.values() if (v.video.id, v.chunk) in rejected and v.video.id in present]
+    return [(v.path, v.video) for v in wanted]
+
+
+def _refuse_lost_videos(root: Path, plan: ChunkPlan, source_root: Path) -> None:
+    unfinished, landed = plan.missing(root), {chunk for chunk, _ in committed(root)}
+    vanished = [v.video.id for c in unfinished for v in plan.chunk(c) if v.video.id not in plan.listed]
     if vanished:
         raise PlanError(
             f"{len(vanished)} videos of the set are no longer under {source_root}, for example {vanished[0]!r}; "
             "put them back (or give the --root that the set was begun with), or start a new set with another --out"
         )
-    return plan
+    begun = [chunk for chunk in unfinished if chunk in landed]
+    changed = [line for c in begun for line in changed_sources(root, c, [v.video for v in plan.chunk(c)])]
+    if changed:
+        raise PlanError(
+            f"{len(changed)} videos have changed since the first passes of their chunk were made, for example {changed[0]}; "
+            "put the old ones back, or start a new set with another --out"
+        )
 
 
-def _read(root: Path) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _Stored:
+    settings: Settings
+    passes: int
+    videos: list[PlannedVideo]
+
+
+def _read(root: Path) -> _Stored:
     path = root / schema.PLAN
     if not path.is_file():
-        return None
+        raise PlanError(
+            f"{path} is missing, and chunks have landed: which video belongs to which is not known; restore the file, or start a new "
+            "set with another --out"
+        )
     try:
-        stored: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
+        body = json.loads(path.read_bytes())
+        videos = [PlannedVideo(Video(i, Path(at), kind), at, c, p) for i, at, kind, c, p in body["videos"]]
+        return _Stored(Settings.from_json(body["settings"]), int(body["passes"]), videos)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlanError(f"{path} is damaged ({error}); restore it, or start a new set with another --out") from error
-    return stored
 
 
-def _assign(
-    listing: Sequence[Video], source_root: Path, chunk_videos: int, first_chunk: int
-) -> tuple[PlannedVideo, ...]:
+def _assign(listed: Sequence[tuple[str, Video]], chunk_videos: int, first_chunk: int) -> tuple[PlannedVideo, ...]:
     return tuple(
-        PlannedVideo(video, _relative(video.path, source_root), first_chunk + i // chunk_videos, i % chunk_videos)
-        for i, video in enumerate(listing)
+        PlannedVideo(video, path, first_chunk + i // chunk_videos, i % chunk_videos)
+        for i, (path, video) in enumerate(listed)
     )
 
 
-def _relative(path: Path, source_root: Path) -> str:
+def _relative(path: Path, home: str) -> str:
     """Relative to the data set's root where it lies inside, so that a set does not depend on where the data was mounted."""
-    try:
-        # realpath and not resolve: a link that leads to itself is a video that cannot be read, and no reason to stop
-        return Path(os.path.realpath(path)).relative_to(os.path.realpath(source_root)).as_posix()
-    except ValueError:
-        return path.as_posix()
+    real = os.path.realpath(path)
+    inside = home.rstrip(os.sep) + os.sep
+    return real[len(inside) :] if real.startswith(inside) else path.as_posix()
 
 
 def save_plan(root: Path, plan: ChunkPlan) -> None:

@@ -15,7 +15,9 @@ def planned(display: ProgressDisplay, plan: ChunkPlan, tally: Tally) -> None:
     todo = f"{tally.chunks} chunks to do" if tally.chunks else "nothing left to do"
     if plan.remark:
         display.say(plan.remark)
-    display.say(f"{len(plan.videos)} videos in {plan.chunks} chunks, {plan.passes} passes: {todo}")
+    if tally.lost:
+        display.say(f"{tally.lost} shards that had landed are gone: they are made again")
+    display.say(f"{len(plan.current)} videos in {plan.chunks} chunks, {plan.passes} passes: {todo}")
     display.begin(tally.total)
 
 
@@ -34,6 +36,8 @@ def describe(tally: Tally) -> str:
     if tally.rejects:
         reasons = ", ".join(f"{reason} {count}" for reason, count in tally.rejects.most_common())
         text += f", rejected {tally.rejects.total()} ({reasons})"
+    if tally.across_cuts:
+        text += f", {tally.across_cuts} anchors not drawn: across cuts"
     return text
 
 

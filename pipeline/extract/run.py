@@ -16,9 +16,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from common.command import nearest
 from common.lock import directory_lock
 from pipeline.extract.batches import windows_per_call
-from pipeline.extract.plan import ChunkPlan, make_plan, save_plan
+from pipeline.extract.plan import ChunkPlan, Continuing, make_plan, save_plan
 from pipeline.extract.runner import (
     ChunkDone,
     ChunkFailed,
@@ -30,14 +31,22 @@ from pipeline.extract.runner import (
     VideoReport,
     disk_is_full,
 )
+from pipeline.extract.sources import note_sources
+from pipeline.extract.stages import FLOW_FAILED, NO_FLOW
 from pipeline.flow.estimator import EstimatorChoice, PairsTogether
+from pipeline.video.cut_rule import rule_of
 from pipeline.video.datasets import survey
+from pipeline.video.rejects import REJECT_REASONS
 from shards import schema
 from shards.files import full_disk
+from shards.records import committed, drop_passes, recorded
 from shards.schema import Manifest, Settings, Statement
-from shards.writer import committed, finalize
+from shards.writer import finalize
 
 PARTIAL_MANIFEST_EVERY_S = 60.0
+
+RETRIABLE = frozenset({*REJECT_REASONS, FLOW_FAILED, NO_FLOW})
+"""Reasons that a rejected video can have, and be tried again for."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class ExtractionRequest:
     """What is asked for, checked. settings: all that shapes the set; its dataset says how `root` is laid out.
 
     estimator: the one that the settings state. passes: samples per video. batch: windows per call of the estimator, None as it likes.
-    deadline_s: for decoding one video.
+    deadline_s: for decoding one video. continuing: what else to do with a set that exists.
     """
 
     root: Path
@@ -56,6 +65,7 @@ class ExtractionRequest:
     passes: int = 8
     batch: int | None = None
     deadline_s: float = 120.0
+    continuing: Continuing = field(default_factory=Continuing)
 
     def __post_init__(self) -> None:
         for name, value in (("passes", self.passes), ("batch", self.batch)):
@@ -63,6 +73,10 @@ class ExtractionRequest:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if not 0 < self.deadline_s < math.inf:
             raise ValueError(f"deadline is {self.deadline_s} s; it must be a positive number of seconds")
+        rule_of(self.settings)  # says so here where what finds cuts is missing
+        unknown = sorted(self.continuing.retry - RETRIABLE)
+        if unknown:
+            raise ValueError(f"no video is rejected for {unknown[0]!r}; {nearest(unknown[0], sorted(RETRIABLE))}")
         assert self.settings.estimator == stated(self.estimator), "the settings state another estimator"
         if self.settings.flow_size < self.estimator.smallest_side_px:
             raise ValueError(
@@ -73,8 +87,8 @@ class ExtractionRequest:
     def plan(self) -> ChunkPlan:
         """The plan for what lies at `out` now; nothing is written. Raises ValueError for bad input."""
         listing = survey(self.settings.dataset, self.root, list_file=self.list_file)
-        plan = make_plan(self.out, listing.videos, self.root, self.settings, self.passes)
-        return replace(plan, remark=listing.remark())
+        plan = make_plan(self.out, listing.videos, self.root, self.settings, self.passes, self.continuing)
+        return replace(plan, ignored=listing.ignored, remark=listing.remark())
 
 
 def stated(estimator: EstimatorChoice) -> Statement:
@@ -84,19 +98,22 @@ def stated(estimator: EstimatorChoice) -> Statement:
 
 @dataclass
 class Tally:
-    """Running totals of one run, for the progress line."""
+    """Running totals of one run, for the progress line. lost: shards that had landed and are gone."""
 
     total: int
     chunks: int
     videos: set[str] = field(default_factory=set)
     rejects: Counter[str] = field(default_factory=Counter)
     chunks_done: int = 0
+    lost: int = 0
     load: StageLoad | None = None
+    across_cuts: int = 0
 
     def add(self, report: VideoReport) -> None:
         if report.video in self.videos:  # a chunk that was tried again
             return
         self.videos.add(report.video)
+        self.across_cuts += report.across_cuts
         if report.status == schema.REJECTED:
             self.rejects[report.reason] += 1
 
@@ -106,7 +123,7 @@ OnPlan = Callable[[ChunkPlan, Tally], None]
 
 
 def extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_plan: OnPlan) -> Manifest:
-    """Run to the end and return the finished manifest.
+    """Run to the end and return the finished manifest. The accounts of the run close, or it ends in an AssertionError.
 
     Raises ValueError for bad input and ExtractionError where no estimator can be built (nothing is written then),
     ExtractionError when a chunk cannot be made or the disk is full. After any error or interrupt the set holds exactly the
@@ -138,9 +155,11 @@ def _extract(
 ) -> Manifest:
     """Under the lock. running: leaving it ends the runner."""
     shutil.rmtree(request.out / ".tmp", ignore_errors=True)  # what a killed run left; nobody else writes
+    drop_passes(request.out, plan.passes)
+    lost = len(recorded(request.out) - committed(request.out))
     save_plan(request.out, plan)
     missing = plan.missing(request.out)
-    tally = Tally(sum(len(plan.chunk(c)) for c in missing), len(missing))
+    tally = Tally(sum(len(plan.chunk(c)) for c in missing), len(missing), lost=lost)
     on_plan(plan, tally)
     jobs = [
         ChunkJob(
@@ -192,6 +211,7 @@ def _run(out: Path, runner: Runner, jobs: Sequence[ChunkJob], plan: ChunkPlan, t
                 tally.load = event
             elif isinstance(event, ChunkDone):
                 tally.chunks_done += 1
+                note_sources(out, event.chunk, [v.video for v in plan.chunk(event.chunk)])
                 log.flush()
                 overdue = time.perf_counter() - finalized > PARTIAL_MANIFEST_EVERY_S
                 if overdue and tally.chunks_done < tally.chunks:

@@ -48,7 +48,10 @@ class ChunkJob:
 
 @dataclass(frozen=True)
 class VideoReport:
-    """How one video ended. pairs: count by status over all its samples of this run."""
+    """How one video ended. pairs: count by status over all its samples of this run.
+
+    across_cuts: anchors that were not to be drawn because their windows cross a shot cut.
+    """
 
     video: str
     status: str
@@ -56,6 +59,7 @@ class VideoReport:
     detail: str
     seconds: float
     pairs: Mapping[str, int]
+    across_cuts: int = 0
 
 
 @dataclass(frozen=True)

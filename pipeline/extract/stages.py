@@ -43,6 +43,9 @@ MEMORY_HINT = "; use a smaller --batch or fewer --workers"
 FLOW_FAILED = "flow_failed"
 """The reason of a video that the estimator raises an exception for."""
 
+NO_FLOW = "no_flow"
+"""The reason of a video none of whose pairs may be stored."""
+
 
 @dataclass(frozen=True)
 class Refused:
@@ -202,10 +205,16 @@ def _store(job: ChunkJob, video: Encoded, writer: ChunkWriter, report: Callable[
             stored += 1
     if not stored:
         detail = f"no usable flow in any of {len(video.samples)} windows: {pairs}"
-        return _refuse(planned, video.began, "no_flow", detail, pairs, report)
+        return _refuse(planned, video.began, NO_FLOW, detail, pairs, report)
     seconds = time.perf_counter() - video.began
-    report(VideoReport(planned.video.id, schema.OK, "", "", seconds, pairs))
-    row = {"video": planned.video.id, "status": schema.OK, "reason": "", "detail": ""}
+    valid = facts.n_anchors + facts.n_anchors_across
+    detail = (
+        f"{facts.n_cuts} cuts; windows of {facts.n_anchors_across} of {valid} anchors cross them"
+        if facts.n_cuts
+        else ""
+    )
+    report(VideoReport(planned.video.id, schema.OK, "", detail, seconds, pairs, facts.n_anchors_across))
+    row = {"video": planned.video.id, "status": schema.OK, "reason": "", "detail": detail}
     return {
         **row,
         "frames": facts.n_frames,

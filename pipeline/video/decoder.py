@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from pipeline.video.arena import Arena
 from pipeline.video.child_process import ChildProcess
+from pipeline.video.cut_rule import rule_of
 from pipeline.video.datasets import LISTED_FRAMES_FPS, Video
 from pipeline.video.messages import (
     DecodeHeader,
@@ -233,6 +234,7 @@ def request_of(
         image_size=settings.image_size,
         flow_size=settings.flow_size,
         keep_neighbours=settings.keep_neighbours,
+        cuts=rule_of(settings),
         places=tuple(places if places is not None else range(0, layout.size * len(passes), layout.size)),
     )
 

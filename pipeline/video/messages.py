@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.video.cut_rule import CutRule
+
 LONGEST_MESSAGE = 1 << 26
 _LENGTH = struct.Struct("!i")
 """How `multiprocessing.connection.Connection`, which the child uses, marks the length of a message."""
@@ -25,7 +27,7 @@ _LENGTH = struct.Struct("!i")
 class DecodeRequest:
     """What is asked of one video. path as text; fps only for frame folders; sizes in px.
 
-    places: for each pass the offset in the arena, from which `PixelLayout.size` bytes are its own.
+    places: for each pass the offset in the arena, from which `PixelLayout.size` bytes are its own. cuts: None does not look for any.
     """
 
     video_id: str
@@ -39,6 +41,7 @@ class DecodeRequest:
     flow_size: int
     keep_neighbours: bool
     places: tuple[int, ...] = ()
+    cuts: CutRule | None = None
 
     @property
     def layout(self) -> PixelLayout:
@@ -51,14 +54,16 @@ class DecodeRequest:
     def from_bytes(message: bytes) -> DecodeRequest:
         body: dict[str, Any] = json.loads(message)
         lists = {name: tuple(body[name]) for name in ("passes", "offsets", "places")}
-        return DecodeRequest(**{**body, **lists})
+        cuts = None if body["cuts"] is None else CutRule(**body["cuts"])
+        return DecodeRequest(**{**body, **lists, "cuts": cuts})
 
 
 @dataclass(frozen=True)
 class VideoFacts:
     """n_frames: frames that can be shown. n_anchors: valid ones. fps: 1 / nominal interval. width, height: px, upright.
 
-    engine: the frame source that read it. frames_decoded: frames that the windows use.
+    engine: the frame source that read it. frames_decoded: frames that the windows use. n_cuts: shot cuts, where they were looked for;
+    n_anchors_across: anchors that are not among the valid ones because their windows cross one.
     """
 
     n_frames: int
@@ -69,6 +74,8 @@ class VideoFacts:
     duration_s: float
     engine: str
     frames_decoded: int
+    n_cuts: int = 0
+    n_anchors_across: int = 0
 
 
 @dataclass(frozen=True)

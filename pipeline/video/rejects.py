@@ -20,6 +20,8 @@ REJECT_REASONS: dict[str, str] = {
     "unsupported_codec": "the decoders at hand cannot read this codec or container",
     "corrupt": "the container cannot be read, or decoding raises an error",
     "too_short": "no frame has all the neighbours that the offsets ask for",
+    "many_cuts": "more shot cuts than the set allows: a montage",
+    "only_across_cuts": "every window crosses a shot cut",
     "too_small": "the frames are too small, or too narrow, to make a square from",
     "too_large": "the frames have more pixels, or decoding takes more memory, than a decoding process may use",
     "broken_frame": "a picture of a frame folder is missing, cannot be decoded or has another size than the first",

@@ -1,7 +1,8 @@
 """One video to its windows, inside the decoding process: open, draw, sweep, crop.
 
 Comes in: a `DecodeRequest`. The time stamps give the valid anchors, (seed, id, pass) draws one for each pass, and the union of all
-frames that these windows need is read in one ascending sweep; every frame is cropped and resized once. Goes out: a
+frames that these windows need is read in one ascending sweep; every frame is cropped and resized once. Where the set leaves out
+windows across shot cuts, a sweep over all frames comes first and finds them. Goes out: a
 `DecodeHeader` and the arrays of each pass, or a Reject.
 """
 
@@ -15,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.video.cut_rule import CutRule
+from pipeline.video.cuts import crossing, find_cuts
 from pipeline.video.decord_frames import DecordFrames
 from pipeline.video.folder_frames import FolderFrames
 from pipeline.video.frame_source import EngineFailure, FrameSource, RepeatedFrames
@@ -102,6 +105,16 @@ def gather(source: FrameSource, request: DecodeRequest) -> tuple[DecodeHeader, l
         raise Reject(
             "too_short", f"{request.path}: none of its {found} has neighbours at all of {_signed(request.offsets)}"
         )
+    n_cuts, across = 0, 0
+    if request.cuts is not None:
+        cuts = _cuts(source, request.cuts, request.path)
+        crosses = crossing(anchors, neighbours, cuts)
+        n_cuts, across = len(cuts), int(crosses.sum())
+        anchors, neighbours = anchors[~crosses], neighbours[~crosses]
+        if not len(anchors):
+            raise Reject(
+                "only_across_cuts", f"{request.path}: {n_cuts} shot cuts, and all of its {across} windows cross one"
+            )
     drawn = [draw_anchor(request.seed, request.video_id, p, len(anchors)) for p in request.passes]
     with_image = set(anchors[drawn].tolist()) | (
         set(neighbours[drawn].ravel().tolist()) if request.keep_neighbours else set()
@@ -137,6 +150,8 @@ def gather(source: FrameSource, request: DecodeRequest) -> tuple[DecodeHeader, l
         duration_s=float(times_s[-1] - times_s[0] + interval_s),
         engine=source.engine,
         frames_decoded=len(needed),
+        n_cuts=n_cuts,
+        n_anchors_across=across,
     )
     windows = tuple(
         WindowFrames(
@@ -149,6 +164,22 @@ def gather(source: FrameSource, request: DecodeRequest) -> tuple[DecodeHeader, l
     )
     arrays = [_arrays(squares, int(anchors[d]), neighbours[d].tolist(), request.keep_neighbours) for d in drawn]
     return DecodeHeader(facts, windows), arrays
+
+
+def _cuts(source: FrameSource, rule: CutRule, path: str) -> NDArray[np.int64]:
+    """The cuts of a video, in a sweep of its own over all frames: which anchors can be drawn depends on all of them.
+
+    Raises Reject("many_cuts").
+    """
+    times_s = source.times_s
+    cuts = find_cuts((frame_hwc for _, frame_hwc in source.fetch(range(len(times_s)))), rule)
+    duration_s = float(times_s[-1] - times_s[0] + nominal_interval_s(times_s))
+    if rule.too_many(len(cuts), duration_s):
+        raise Reject(
+            "many_cuts",
+            f"{path}: {len(cuts)} shot cuts in {duration_s:.1f} s, more than {rule.most_per_minute:g} per minute",
+        )
+    return cuts
 
 
 def _arrays(

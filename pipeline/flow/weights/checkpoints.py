@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -42,7 +40,16 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as missing:
         raise ValueError(f"no weights file at {path}") from missing
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, KeyError) as broken:
+    except pickle.UnpicklingError as foreign:  # torch's own words advise to run whatever code the file holds
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint: it holds something else than tensors, or is "
+            "damaged; give a file of a state dictionary alone"
+        ) from foreign
+    except OSError as unreadable:
+        raise ValueError(f"{path} cannot be read: {unreadable.strerror or unreadable}") from unreadable
+    except (
+        Exception
+    ) as broken:  # a foreign file meets whatever code its bytes lead to: IndexError, AttributeError, struct.error ...
         reason = f"{type(broken).__name__} {broken}".split("\n", 1)[0].strip()
         raise ValueError(f"{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint: {reason}") from broken
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.printable import printable, printable_line
-from pipeline.extract.known_videos import match
 from pipeline.extract.plan import make_plan
-from pipeline.video.datasets import Video, list_videos
+from pipeline.video.datasets import list_videos
 from shards import schema
 from shards.schema import Settings
 from tests.pipeline.extract.in_process import run_here
@@ -53,23 +52,6 @@ def test_a_file_with_an_existing_stem_joins_the_set(clip: Path, tmp_path: Path) 
     rows = pq.read_table(out / schema.VIDEOS).to_pylist()
     assert [(row["video"], row["path"]) for row in rows] == [("a", "a.mp4"), ("a.avi", "a.avi")]
     assert manifest.complete and manifest.counts["samples"] == 4
-
-
-def video(name: str, video_id: str) -> tuple[Video, str]:
-    return Video(video_id, Path("/videos") / name, "file"), name
-
-
-def test_paths_then_ids_tell_which_videos_are_known() -> None:
-    present, fresh = match([("a", "a.mp4")], [video("a.avi", "a.avi"), video("a.mp4", "a.mp4")])
-    assert present["a"].path.name == "a.mp4" and [v.id for v in fresh] == ["a.avi"]
-    present, fresh = match([("a", "old/a.mp4")], [video("new/a.mp4", "a")])
-    assert present["a"].path == Path("/videos/new/a.mp4") and not fresh, "moved data"
-    present, fresh = match([("a.mp4", "a.mp4"), ("a", "b.mp4")], [video("a.mp4", "a"), video("b.mp4", "b")])
-    assert {i: v.path.name for i, v in present.items()} == {"a.mp4": "a.mp4", "a": "b.mp4"} and not fresh
-    present, fresh = match([("a.mp4", "a.mp4"), ("a", "b.mp4")], [video("b.mp4", "b"), video("a.avi", "a")])
-    assert [v.id for v in fresh] == ["a.avi"] and set(present) == {"a"}
-    with pytest.raises(ValueError, match="another video with the id"):
-        match([("a", "x"), ("a.avi", "y")], [video("x", "x"), video("a.avi", "a"), video("y", "y")])
 
 
 def test_a_plan_goes_past_a_link_to_itself(tmp_path: Path) -> None:

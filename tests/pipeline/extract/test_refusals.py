@@ -34,8 +34,18 @@ FLAGS: dict[str, list[list[str]]] = {
     "--batch": [["0"]],
     "--deadline": [["0"], ["-1"], ["nan"], ["inf"]],
     "--max-reject-share": [["2"]],
+    "--retry-rejected": [["because"]],
+    "--cuts": [["guess"]],
+    "--cut-threshold": [
+        ["3"],
+        ["x"],
+        ["-1", "--cuts", "content"],
+        ["nan", "--cuts", "content"],
+    ],  # 3: without a detector
+    "--max-cuts-per-minute": [["12"], ["-1", "--cuts", "adaptive"], ["inf", "--cuts", "adaptive"]],
+    "--noise-floor": [["-1"], ["nan"], ["inf"]],
 }
-NOT_REFUSABLE = {"--out", "--keep-neighbours", "--keep-confidence", "--json"}
+NOT_REFUSABLE = {"--out", "--keep-neighbours", "--keep-confidence", "--json", "--drop-passes"}
 
 
 @pytest.fixture(scope="module")

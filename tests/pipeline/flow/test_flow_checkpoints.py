@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.flow.networks.build import build_network
 from pipeline.flow.networks.table import NETWORKS
-from pipeline.flow.weights.checkpoints import hash_in_name, load_checkpoint, load_random
+from pipeline.flow.weights.checkpoints import hash_in_name, load_checkpoint, load_random, read_checkpoint
 from pipeline.flow.weights.key_layouts import LAYOUTS
 from shards.files import sha256_of
 from tests.pipeline.flow.flow_stand_in import FIXTURES, official_shapes, stand_in_state
@@ -197,3 +197,15 @@ def test_nested_and_absent_files(tmp_path: Path) -> None:
         load_checkpoint(build_network("raft"), "raft", tmp_path / "nested.pth")
     with pytest.raises(ValueError, match="no weights file at"):
         load_checkpoint(build_network("raft"), "raft", tmp_path / "absent.pth")
+
+
+class _Foreign:
+    """What an untrusted file could hold."""
+
+
+def test_nobody_is_told_to_run_code_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"model": _Foreign()}, path)
+    with pytest.raises(ValueError, match="holds something else than tensors") as caught:
+        read_checkpoint(path)
+    assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)
