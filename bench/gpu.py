@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -138,6 +139,7 @@ def main(
     for stale in ("log.txt", "rows.csv", "summary.json", "table.txt"):
         (out / stale).unlink(missing_ok=True)
     os.environ["BENCH_COMMIT"] = commit()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # parts and scratch go as after Ctrl-C
     scratch = Path(tempfile.mkdtemp(prefix="flowfeat-gpu-"))
     try:
         site = scratch / "site"

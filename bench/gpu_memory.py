@@ -1,4 +1,5 @@
 """Running out of memory for real: flow batches are halved and the flow stays the same; a training says what to change and then fits.
+What features of large pictures take is set against what is said that they take.
 
 The process is given less memory than the work takes (`torch.cuda.set_per_process_memory_fraction`; on a CPU the address space of
 setrlimit), so that the allocator itself fails in the middle of the work. Ends with an error if a batch was not halved, if the flow
@@ -29,8 +30,10 @@ from common.device import pick_device
 from common.memory import is_out_of_memory
 from pipeline.flow.batching import PairEstimator
 from pipeline.flow.estimator import EstimatorOptions, create
+from trainer import FlowFeat
 from trainer.config import load_config
 from trainer.learner import Learner
+from trainer.tiling import choose_tiles, extraction_bytes
 
 SHARE = 0.4
 """Of what the work takes together. On CUDA that is less than half, so that one halving is not enough."""
@@ -125,18 +128,35 @@ def training_in_parts(settings: list[str], device: torch.device, gpu: str | None
         raise PlainError(f"a training step of {needed / 2**20:.0f} MiB ran in 60 % of it")
 
 
+def features_memory(variant: str, h: int, w: int, tile_px: int, device: torch.device, gpu: str | None) -> None:
+    """What features of a large picture take, plain and in tiles, over what `trainer.tiling` says that they take at most."""
+    model = FlowFeat.create(variant, init="random").eval().to(device)
+    images = torch.zeros(1, 3, h, w, device=device)
+    for name, tile in (("plain", None), ("tiled", tile_px)):
+
+        def run(tile: int | None = tile) -> object:
+            return model.extract(images, tile=tile, normalised=True)
+
+        run()  # what libraries keep from the first call on
+        tiles = choose_tiles(model, (1, h, w), tile=tile, overlap=None, memory=None, resized=False)
+        stated = extraction_bytes(model, (1, h, w), tiles)
+        note = f"{variant}, {h}x{w} px, tile {tile or 'none'}; {stated / 2**20:.0f} MiB are stated"
+        record("memory", f"features_{name}_over_stated", peak_bytes(run, device) / stated, "ratio", note, device=gpu)
+
+
 @click.command(context_settings={"show_default": True})
 @click.option("--device", default="auto")
 @click.option("--small", is_flag=True)
 @one_line_errors(out_of_memory="the limit leaves too little for a single pair")
 def main(device: str, small: bool) -> None:
-    """Flow first, then training."""
+    """Flow, features, training."""
     chosen = pick_device(device)
     if chosen.type == "cpu":
         torch.set_num_threads(1)
         hand_back_freed_memory()
     gpu = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else None
     halved_flow("raft-small" if small else "sea-raft-m", 16 if small else 64, 128 if small else 224, chosen, gpu)
+    features_memory(*(("tiny_dino8", 256, 384, 128) if small else ("dinov2_vits14", 1008, 2044, 448)), chosen, gpu)
     if chosen.type == "cuda":  # on a CPU libraries end the process, or wait, where memory lacks in the backward pass
         size = ("tiny_dino8", 32, 64) if small else ("dinov2_vits14", 224, 64)
         settings = [f"encoder.variant={size[0]}", "encoder.init=random", f"views.image_size={size[1]}"]

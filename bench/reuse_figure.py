@@ -24,7 +24,7 @@ from common.command import one_line_errors
 from shards.files import write_atomic
 from trainer.config import load_config
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 380, 64, 190, 34, 52
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 680, 380, 64, 220, 34, 52
 COLORS = ("#0b6fa4", "#c2571a", "#4b8b3b", "#7a4fa3")
 
 

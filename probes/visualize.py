@@ -134,13 +134,18 @@ def draw(
 
     Raises
     ------
-    ValueError: a height that the encoder does not take, labels that do not fit, a first picture of labels that cannot be decoded.
+    ValueError: a result that would be written over an input, a height that the encoder does not take, labels that do not fit,
+    a first picture of labels that cannot be decoded.
     OSError: a result that cannot be written.
     """
+    targets = [out / f"{file.stem}_features{'.mp4' if is_video(file) else '.png'}" for file in files]
+    given = {file.resolve() for file in files}
+    for target in targets:
+        if target.resolve() in given:
+            raise ValueError(f"{target} is one of the files given: choose another --out")
     written = []
     display.begin(sum(VideoFile(file).claimed_frames() if is_video(file) else 1 for file in files))
-    for file in files:
-        target = out / f"{file.stem}_features{'.mp4' if is_video(file) else '.png'}"
+    for file, target in zip(files, targets, strict=True):
         try:
             image = _image(VideoFile(file).middle_frame()) if is_video(file) else open_rgb(file)
         except ValueError as error:

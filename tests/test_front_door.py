@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -50,6 +51,13 @@ def test_the_page_of_settings_is_what_the_command_prints() -> None:
     page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
     assert page == config_table(), "run: python -m trainer settings > docs/config.md"
     assert set(re.findall(r"^\| `(\w+\.\w+)` \|", page, re.MULTILINE)) == set(flatten(Config()))
+
+
+def test_every_setting_is_named_in_what_its_section_says() -> None:
+    silent = []
+    for section, kind in get_type_hints(Config).items():
+        silent += [f"{section}.{key}" for key in get_type_hints(kind) if f"`{key}`" not in kind.__doc__]
+    assert silent == []
 
 
 def test_the_citation_file_has_what_the_format_asks_for() -> None:

@@ -23,7 +23,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is trained for. "flowfeat": a linear map is fitted per image; "naive": one for all images is learned (an ablation)."""
+    """What is trained for. `name` "flowfeat": a linear map is fitted per image; "naive": one for all images is learned (an ablation)."""
 
     name: Literal["flowfeat", "naive"] = "flowfeat"
 
@@ -35,9 +35,11 @@ class DataConfig:
     neighbour. `passes` 0: all; n: the first n anchors of every video. `source_size` 0: twice the view size, at most what is stored
     (the paper crops 224 out of 448). `block_samples`: samples that are read in one go and shuffled with those of `window_blocks`
     such blocks (0: 64 where a set is read from an address, else none; -1: none). `allow_partial`: accept a set that is still
-    growing. `holdout`: share of the videos that are never trained on, for figures while the training runs (0: none).
-    Beyond the paper (docs/ahead.md): `neighbours` of each sample that a step compares with; `motion_samples`, `motion_neighbours`:
-    samples, or a sample's neighbours, are drawn in proportion to this power of their motion (0: all alike)."""
+    growing. `workers`: processes that decode, per rank; `prefetch_batches`: how many batches they are ahead at most. `timeout_s`:
+    their longest silence; `max_failed_share`: past this share of unreadable samples a run stops. `holdout`: share of the videos
+    that are never trained on, for figures while the training runs (0: none). Beyond the paper (docs/ahead.md): `neighbours` of each
+    sample that a step compares with; `motion_samples`, `motion_neighbours`: samples, or a sample's neighbours, are drawn in
+    proportion to this power of their motion (0: all alike)."""
 
     shards: str | tuple[str, ...] = ""
     weights: tuple[float, ...] = setting((), above=0)
@@ -65,7 +67,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ViewsConfig:
-    """Two square views per frame: side in pixels and the range their share of the source is drawn from."""
+    """Two square views per frame. `image_size`: their side in pixels; `crop_scale`: the range that their share of the source's
+    height and width is drawn from."""
 
     image_size: int = setting(224, low=16, high=4096)
     crop_scale: tuple[float, float] = setting((0.5, 0.75), above=0, high=1)
@@ -73,7 +76,8 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Ridge strength alpha (with the Gram matrix divided by N), focal sigma, weights of the two terms. `grad_kind`: the gradient
+    """`alpha`: strength of the ridge (with the Gram matrix divided by N). `sigma`: that of the focal weight in the gradient term.
+    `flow_weight`, `grad_weight`: weights of the two terms. `flow_kind`: how flow is compared in the flow term. `grad_kind`: the gradient
     term compares the "magnitude" of differences (the published code) or the differences with their sign, "signed", which leaves
     no patch lattice (docs/ahead.md). `confidence`: pixels count in ridge and losses as much as the flow is trusted there; for
     sets extracted with --keep-confidence."""
@@ -89,11 +93,12 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """`precision`: "fp32"; "tf32" lets convolutions use TF32 (CUDA); "bf16" runs both networks in bfloat16 autocast (CUDA, or a
-    processor with bf16 instructions). `batch_size` is that of all ranks together; `accumulate` splits each rank's share into equal
-    parts (same gradient, less memory). `threads` of torch on the CPU, 0: what the run began with, at first all cores that are there
-    for it (docs/training.md). `schedule`, `warmup_steps`: how `lr` rises and
-    falls over the run (`trainer.schedule`). `max_minutes` 0: no limit."""
+    """`seed`: of initial weights, order of samples and views. `steps`: optimiser steps in all. `lr`, `betas`, `weight_decay`: of
+    AdamW. `device`: auto, cpu, cuda or cuda:N. `compile`: the networks through `torch.compile`. `precision`: "fp32"; "tf32" lets
+    convolutions use TF32 (CUDA); "bf16" runs both networks in bfloat16 autocast (CUDA, or a processor with bf16 instructions).
+    `batch_size` is that of all ranks together; `accumulate` splits each rank's share into equal parts (same gradient, less memory).
+    `threads` of torch on the CPU, 0: what the run began with, at first all cores that are there for it (docs/training.md).
+    `schedule`, `warmup_steps`: how `lr` rises and falls over the run (`trainer.schedule`). `max_minutes` 0: no limit."""
 
     seed: int = setting(0, low=0, high=2**31 - 1)
     steps: int = setting(115_300, low=1)
@@ -113,8 +118,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """The EMA's cap and how many optimiser steps lie between its updates. `export`: the model file holds the teacher's decoder
-    instead of the student's."""
+    """The EMA of the decoder. `max_decay`: cap of its decay; `every`: optimiser steps between its updates. `export`: the model file
+    holds the teacher's decoder instead of the student's."""
 
     max_decay: float = setting(0.999, low=0, high=1)
     every: int = setting(5, low=1)
@@ -123,8 +128,8 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Steps between log lines, pictures (0: never), checkpoints and evaluations of the held-out videos; how many
-    checkpoints stay; how many batches are evaluated at most; TensorBoard on or off."""
+    """Steps between log lines (`every`), pictures (`pictures_every`, 0: never), checkpoints (`checkpoint_every`) and evaluations of the
+    held-out videos (`holdout_every`, of at most `holdout_batches` batches). `keep_checkpoints`: how many stay. `tensorboard`: on or off."""
 
     every: int = setting(10, low=1)
     pictures_every: int = setting(1000, low=0)

@@ -8,7 +8,7 @@ Shape legend: C feature channels, D encoder width, h x w pixels that the network
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -19,13 +19,13 @@ from PIL import Image, ImageOps
 from safetensors.torch import save
 from torch import Tensor
 
+from common.clip import VideoFile
 from common.feature_colors import ColorBasis
 from shards.files import atomic_file, atomic_path, write_atomic
 from trainer.extract_features import PLAIN, Extracted, Frugality
 from trainer.flowfeat import FlowFeat
 
 BAND_PIXELS = 1 << 20
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 Pixels = NDArray[np.uint8]
 
 
@@ -90,14 +90,14 @@ def draw_video(
     Raises ValueError for a video
     without readable frames, OSError where the result cannot be written.
     """
-    capture = cv2.VideoCapture(str(source))
-    claimed, fps = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS) or 25.0
+    video = VideoFile(source)
+    claimed, fps = video.claimed_frames(), video.fps()
     basis: ColorBasis | None = None
     writer: cv2.VideoWriter | None = None
     done = 0
     try:
         with atomic_path(out, keep_suffix=True) as temporary:
-            for frame_hwc in _frames(capture):
+            for frame_hwc in video.frames():
                 pixels_hwc = resized(Image.fromarray(frame_hwc), shorter_px, model.size_multiple)
                 found = model.extract(pixels_hwc, tile=frugality.tile, memory=frugality.memory)
                 high = found.high.float()
@@ -114,18 +114,9 @@ def draw_video(
             if written != done:
                 raise OSError(f"{out} could not be written whole ({written} of {done} frames): is the disk full?")
     finally:
-        capture.release()
         if writer is not None:
             writer.release()
     return done
-
-
-def _frames(capture: cv2.VideoCapture) -> Iterator[Pixels]:
-    while True:
-        more, frame_hwc = capture.read()
-        if not more:
-            return
-        yield np.ascontiguousarray(frame_hwc[..., ::-1], np.uint8)
 
 
 def _video_writer(path: Path, fps: float, height: int, width: int) -> cv2.VideoWriter:

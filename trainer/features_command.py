@@ -48,10 +48,11 @@ def features_command(
     file that cannot be read is named and skipped; the exit code is then 1.
     """
     # Here, because they load torch, which --help should not wait for.
+    from common.clip import VIDEO_SUFFIXES
     from common.device import pick_device
     from common.progress import ProgressDisplay
     from trainer.extract_features import Extracted, Frugality
-    from trainer.feature_files import VIDEO_SUFFIXES, draw_video, read_image, write_features, write_picture
+    from trainer.feature_files import draw_video, read_image, write_features, write_picture
     from trainer.flowfeat import FlowFeat
     from trainer.tiling import check_tile, parse_bytes
 

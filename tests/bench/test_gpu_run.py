@@ -115,6 +115,26 @@ def test_a_group_runs_side_by_side(run: Run, tmp_path: Path) -> None:
     assert {outcome.status for outcome in ended.values()} == {"ok"}
 
 
+def test_an_interrupt_leaves_no_part_behind(tmp_path: Path) -> None:
+    child = tmp_path / "pid"
+
+    def interrupted(outcome: Outcome) -> None:
+        raise KeyboardInterrupt
+
+    quick = shell("quick", f"until [ -s {child} ]; do sleep 0.05; done", group="checks")
+    slow = shell("slow", f"echo $$ > {child}; exec sleep 300", group="checks")
+    with pytest.raises(KeyboardInterrupt):
+        run_parts(
+            [slow, quick],
+            deadline_s=120,
+            scratch=tmp_path,
+            log=tmp_path / "log.txt",
+            environment={**os.environ},
+            ended=interrupted,
+        )
+    assert not alive(int(child.read_text()))
+
+
 def test_a_line_that_was_cut_off_is_no_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     assert gpu_run.read_rows(path) == ()

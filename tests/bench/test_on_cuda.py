@@ -13,6 +13,7 @@ from bench.gpu_data import make_shards
 from pipeline.flow.estimator import EstimatorOptions, create
 from pipeline.flow.precision import moving_texture
 from pipeline.synth import write_videos
+from trainer import FlowFeat
 from trainer.config import Config, load_config
 from trainer.train import train
 
@@ -28,6 +29,23 @@ def test_flow_is_that_of_the_cpu() -> None:
     )
     for a, b in zip(here, there, strict=True):
         assert np.abs(a.flow_kchw - b.flow_kchw).max() < 0.05
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+def test_features_are_those_of_the_cpu(tile: int | None) -> None:
+    """Of a picture of odd size, at points as well, whole and in tiles."""
+    picture, points = torch.rand(3, 101, 139, generator=torch.Generator().manual_seed(0)), [(3.0, 4.0), (100.5, 70.25)]
+    here, there = (
+        FlowFeat.create("tiny_dino8", init="random", seed=0)
+        .eval()
+        .to(device)
+        .extract(picture, points=points, tile=tile)
+        for device in ("cuda", "cpu")
+    )
+    assert here.high.device.type == "cuda" and here.high.shape[-2:] == (101, 139)
+    assert here.at_points is not None and there.at_points is not None
+    for a, b in ((here.high, there.high), (here.low, there.low), (here.at_points, there.at_points)):
+        torch.testing.assert_close(a.cpu(), b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
 @pytest.fixture(scope="module")

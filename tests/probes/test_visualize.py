@@ -152,3 +152,15 @@ def test_labels_of_the_first_picture_are_found_again(tiny_checkpoint: Checkpoint
         seen = other.look(Image.fromarray(frames[0]))
         other.fit_colors(seen)
         other.draw(seen)
+
+
+def test_an_input_is_never_written_over(checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "a_features.png"):
+        _write(tmp_path / name)
+    before = (tmp_path / "a_features.png").read_bytes()
+    result = _run(tmp_path, "--model", checkpoint, "--out", tmp_path, "--height", 48)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"Error: {tmp_path / 'a_features.png'} is one of the files given: choose another --out"
+    )
+    assert (tmp_path / "a_features.png").read_bytes() == before
