@@ -22,6 +22,7 @@ def main(videos: str | None, davis: str | None, shards: str | None) -> None:
     size = ["--variant", "demo_vit8", "--size", "128", "--batch", "8"]
     jobs: list[tuple[str, list[str], str, str | None]] = [
         ("codec.py", [], "--davis", davis),
+        ("jf.py", ["--record"], "--davis", davis),
         ("extraction.py", [], "--videos", videos),
         ("break_even.py", [], "--videos", videos),
         ("loader.py", ["--frames", f"{davis}/JPEGImages"] if davis else [], "--shards", shards),
@@ -34,6 +35,7 @@ def main(videos: str | None, davis: str | None, shards: str | None) -> None:
             start(script, *arguments, option, data)
     start("synthetic_flow.py")
     start("feature_cache.py", "--record")
+    start("probe_memory.py", "--record")
     start("flow.py", "--quick", "--record")
 
 

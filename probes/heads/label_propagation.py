@@ -15,8 +15,8 @@ features separately and averages the two label maps; each keeps its own queue, t
 DAVIS is scored under two published sets of settings, `DINO480` and `DINOV3_960`; their scores do not compare.
 
 Memory: targets are taken in tiles of 16 x 16 cells with the sources their windows reach, (16 + 2 radius)^2 cells per context
-frame. With radius 12 and 8 frames that is 13 MB of affinities and 5 MB of features per 100 channels, whatever the picture's
-size, besides the queue itself (8 feature maps).
+frame. With radius 12 and 8 frames that is 13 MB of affinities, held four times at the most, and 5 MB of features per 100 channels,
+whatever the picture's size, besides the queue itself (8 feature maps) and a copy of it (`bench/probe_memory.py` measures it).
 
 Shape legend: t context frames, d feature channels, c classes (0 is background), (g, f) cells of the grid, n targets and
 s sources (per frame) of a tile, (h, w) pixels.

@@ -11,7 +11,8 @@ a window covers half the extent (the paper's Table 6). One deviation from DINO's
 with 0.229 as the standard deviation of red where the script has 0.228.
 
 Memory: per source with a decoder, 8 frames of two maps and one soft label map on the grid (26 MB at 480 px with patch 16,
-384 + 128 channels and 1 object; 4.2 times that at 960 px; 4 times with `--knn-grid 2`), and matching in tiles of below 40 MB.
+384 + 128 channels and 1 object; 4.2 times that at 960 px; 4 times with `--knn-grid 2`), a copy of one of them, and matching in
+tiles of below 75 MB.
 The network's own full-resolution map is larger than all of these, 0.2 GB at 480x832 and 0.8 GB at 960x1728, one at a time.
 Nothing grows with the length of the video.
 """
