@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -53,7 +54,23 @@ def name_of(video: int) -> str:
 
 
 def rows_of(chunk: int, pass_index: int, videos: range) -> pa.Table:
-    """What a record of DIS flow holds, with statistics that differ from row to row."""
+    """What a record of DIS flow holds. Statistics differ from row to row, and repeat from record to record."""
+    table = _template().slice(0, len(videos))
+    named = {
+        "key": [schema.sample_key(chunk, pass_index, position) for position in range(len(videos))],
+        "pass": [pass_index] * len(videos),
+        "shard": [schema.shard_path(chunk, pass_index)] * len(videos),
+        "video": [name_of(video) for video in videos],
+    }
+    for name, values in named.items():
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    return table
+
+
+@cache
+def _template() -> pa.Table:
+    chunk, pass_index, videos = 0, 0, range(256)
     four = range(len(SETTINGS.offsets))
     rows = []
     for position, video in enumerate(videos):
