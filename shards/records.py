@@ -1,12 +1,14 @@
 """Commit records: which shards have landed, and what is known of them.
 
 `records/pass-PP/CCCCCC.parquet` is written by `shards.writer` after its shard; a shard without a record does not exist. A record whose
-shard has gone counts as not landed, so that the next run makes the shard again.
+shard has gone counts as not landed, so that the next run makes the shard again. `records/videos/CCCCCC.json` says what became of the videos
+of a chunk, once for all its passes.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards import schema
+from shards.files import write_atomic
 from shards.schema import ShardSetError
 
 
@@ -39,9 +42,48 @@ def drop_passes(root: Path, passes: int) -> int:
 
 def read_record(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            table = file.read(use_threads=False)
         return table, json.loads(table.schema.metadata[b"flowfeat"])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise ShardSetError(
             f"commit record {path} is damaged ({error}); delete it and rerun to redo its shard"
         ) from error
+
+
+def write_videos(root: Path, chunk: int, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Say what became of the videos of a chunk, beside what earlier passes said. Before the first record of the commit."""
+    merged: dict[str, dict[str, Any]] = {}
+    if any(
+        landed == chunk for landed, _ in recorded(root)
+    ):  # else the file, if there is one, is from a run that was killed
+        for earlier in read_videos(root, chunk):
+            merge_video(merged, earlier)
+    for row in rows:
+        merge_video(merged, row)
+    write_atomic(_videos_path(root, chunk), json.dumps(list(merged.values()), sort_keys=True) + "\n")
+
+
+def read_videos(root: Path, chunk: int) -> list[dict[str, Any]]:
+    """What `write_videos` said; nothing of chunks from before there was such a file, whose records say it."""
+    path = _videos_path(root, chunk)
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_bytes()) if path.is_file() else []
+        if not all(isinstance(row, dict) and {"video", "status"} <= row.keys() for row in rows):
+            raise ValueError("rows without a video or its status")
+    except (OSError, ValueError, TypeError) as error:
+        raise ShardSetError(
+            f"{path} is damaged ({error}); delete the chunk's records (records/pass-*/{chunk:06d}.parquet) and rerun"
+        ) from error
+    return rows
+
+
+def merge_video(found: dict[str, dict[str, Any]], row: Mapping[str, Any]) -> None:
+    """A video is ok when any pass took it."""
+    seen = found.get(row["video"])
+    if seen is None or (seen["status"] == schema.REJECTED and row["status"] == schema.OK):
+        found[row["video"]] = dict(row)
+
+
+def _videos_path(root: Path, chunk: int) -> Path:
+    return root / schema.RECORDS / "videos" / f"{chunk:06d}.json"

@@ -3,8 +3,8 @@
 Where data comes from: stage 1, one encoded sample at a time. Where it goes: the directory of a set.
 
     ChunkWriter   .tmp/<chunk>-<pid>/pass-00.tar …   written and hashed in one go
-      .commit()   fsync → rename to pass-00/<chunk>.tar … → rename of records/pass-00/<chunk>.parquet
-    finalize()    all records → index.parquet, videos.parquet, manifest.json
+      .commit()   fsync → rename to pass-00/<chunk>.tar … → records/videos/<chunk>.json → rename of records/pass-00/<chunk>.parquet
+    finalize()    all records → index.parquet, videos.parquet, manifest.json (shards.finalize)
 
 The record is the commit: a shard without one does not exist for anybody and is overwritten by the next run.
 Nothing in a set depends on time, machine, process or the order in which chunks land, so equal inputs give
@@ -31,6 +31,7 @@ from shards import schema
 from shards.files import atomic_file, fsync_path
 from shards.finalize import finalize as finalize  # part of the names that this module keeps
 from shards.records import committed as committed
+from shards.records import write_videos
 from shards.schema import Settings, ShardInfo
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -140,7 +141,7 @@ class ChunkWriter:
             path = schema.shard_path(self.chunk, pass_index)
             info = ShardInfo(path, len(self._rows[pass_index]), size, digest)
             table = pa.Table.from_pylist(self._rows[pass_index], schema=index)
-            note = json.dumps({"shard": info.__dict__, "videos": list(videos)}, sort_keys=True)
+            note = json.dumps({"shard": info.__dict__}, sort_keys=True)
             record = self.directory / f"pass-{pass_index:02d}.parquet"
             with atomic_file(record) as stream:
                 pq.write_table(table.replace_schema_metadata({"flowfeat": note}), stream)
@@ -149,6 +150,7 @@ class ChunkWriter:
             fsync_path((self.root / path).parent)
             records.append((record, self.root / schema.record_path(self.chunk, pass_index)))
             infos.append(info)
+        write_videos(self.root, self.chunk, videos)
         for source, target in records:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(source, target)

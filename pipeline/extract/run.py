@@ -12,9 +12,11 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 
 from common.command import nearest
 from common.lock import directory_lock
@@ -44,6 +46,11 @@ from shards.schema import Manifest, Settings, Statement
 from shards.writer import finalize
 
 PARTIAL_MANIFEST_EVERY_S = 60.0
+PARTIAL_MANIFEST_GROWTH = 1.1
+"""A manifest of what has landed so far is due when so much more has landed than in the last: all of them together then cost a fixed
+number of times what the last one does, however large the set."""
+PUBLISHING_WAIT_S = 1.0
+"""How long the events wait for such a manifest; it is made beside them from then on."""
 
 RETRIABLE = frozenset({*REJECT_REASONS, FLOW_FAILED, NO_FLOW})
 """Reasons that a rejected video can have, and be tried again for."""
@@ -194,11 +201,9 @@ def _run(out: Path, runner: Runner, jobs: Sequence[ChunkJob], plan: ChunkPlan, t
     """Let the runner make the jobs, and keep the accounts: log, tally, a manifest of what has landed so far."""
     log_path = out / ".log" / f"extract-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
     log_path.parent.mkdir(exist_ok=True)
-    finalized = time.perf_counter()
-    with open(log_path, "a") as log:
+    with open(log_path, "a") as log, _Publisher(out, plan, plan.chunks - tally.chunks) as publisher:
 
         def handle(event: Event) -> None:
-            nonlocal finalized
             if isinstance(event, VideoReport):
                 tally.add(event)
                 log.write(json.dumps(asdict(event)) + "\n")
@@ -213,10 +218,42 @@ def _run(out: Path, runner: Runner, jobs: Sequence[ChunkJob], plan: ChunkPlan, t
                 tally.chunks_done += 1
                 note_sources(out, event.chunk, [v.video for v in plan.chunk(event.chunk)])
                 log.flush()
-                overdue = time.perf_counter() - finalized > PARTIAL_MANIFEST_EVERY_S
-                if overdue and tally.chunks_done < tally.chunks:
-                    _finalize(out, plan)  # training may begin on what has landed
-                    finalized = time.perf_counter()
+                publisher.landed(last=tally.chunks_done == tally.chunks)
             on_event(event, tally)
 
         runner.run(jobs, handle)
+
+
+class _Publisher:
+    """Manifests of what has landed so far, made in a thread: training may begin on them. chunks: how many had landed before."""
+
+    def __init__(self, out: Path, plan: ChunkPlan, chunks: int) -> None:
+        self._out, self._plan = out, plan
+        self._chunks = self._published = chunks
+        self._since = time.perf_counter()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="manifest")
+        self._at_work: Future[Manifest] | None = None
+
+    def __enter__(self) -> _Publisher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None and self._at_work is not None:
+            self._at_work.result()
+
+    def landed(self, *, last: bool) -> None:
+        """One more chunk has. Raises what went wrong with the manifest before. last: the end of the run makes the next one."""
+        self._chunks += 1
+        if self._at_work is not None and self._at_work.done():
+            self._at_work.result()
+            self._at_work = None
+        due = time.perf_counter() - self._since > PARTIAL_MANIFEST_EVERY_S
+        if last or not due or self._at_work or self._chunks < PARTIAL_MANIFEST_GROWTH * self._published:
+            return
+        self._since, self._published = time.perf_counter(), self._chunks
+        self._at_work = self._pool.submit(_finalize, self._out, self._plan)
+        with suppress(TimeoutError):
+            self._at_work.result(PUBLISHING_WAIT_S)

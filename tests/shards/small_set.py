@@ -101,6 +101,7 @@ def write_set(
         }
         bad = {"status": "rejected", "reason": "corrupt", "detail": "made up"}
         writer.commit([{"video": names[0], **ok}, {"video": names[1], **ok}, {"video": names[2], **bad}])
+    (root / schema.RECORDS).mkdir(parents=True, exist_ok=True)
     (root / schema.PLAN).write_text("{}")  # the pipeline's; without one a set counts as one that cannot be continued
     finalize(root, settings, chunks, passes, plan)
     return root

@@ -20,6 +20,7 @@ from pipeline.extract.runner import ChunkDone, Event, ExtractionError, disk_is_f
 from pipeline.window import Window, WindowFlow
 from shards import schema
 from shards.reader import ShardSet
+from shards.records import read_videos
 from shards.schema import Statement
 from tests.pipeline.extract.in_process import run_here
 from tests.pipeline.extract.small_extraction import digests, make_videos, request, run
@@ -143,7 +144,7 @@ def test_rows_and_members_follow_the_plan_when_a_video_is_rejected_in_the_middle
         run_here(request(videos, out, content={"chunk_videos": 8}, batch=batch), on_event=note)
         assert seen == names
         record = pq.read_table(out / schema.record_path(0, 1))
-        rows = json.loads(record.schema.metadata[b"flowfeat"])["videos"]
+        rows = read_videos(out, 0)
         assert [row["video"] for row in rows] == names
         assert record.column("video").to_pylist() == [name for name in names if name != "synth-00002"]
     assert digests(tmp_path / "batch-1") == digests(tmp_path / "batch-64")
