@@ -45,9 +45,8 @@ def scores(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Scores
         folder = root / str(level)
         generate(folder, 0, 2, 3, frames=14, size=(96, 128), style=Style(speed=4.0, difficulty=level))
         write_stills(folder, 12, 3, size=(96, 128), style=Style(difficulty=level))
-        tasks = [
-            task for task in embedded.tasks(TASKS, folder, lambda kind: SMALL.get(kind.name, {})) if task.name in SMALL
-        ]
+        kinds = [task for task in TASKS if task.name in SMALL]
+        tasks = embedded.tasks(kinds, folder, lambda kind: SMALL[kind.name])
         request = Request(checkpoint, folder / "report", (SOURCE,), 0, False, "cpu", TASKS)
         found[level] = {section.task.name: section for section in run_tasks(tasks, request)}
     return found
