@@ -47,7 +47,10 @@ def test_training_learns_and_leaves_everything_behind(shards: Path, tmp_path: Pa
     assert [p.name for p in checkpoints(out)] == [f"step-{s:07d}.pth" for s in (40, 50, 60)]
     assert load_config(out / "config.toml").train.steps == 60
     assert {p.name for p in (out / "pictures").iterdir()} == {"training-0000030.png", "training-0000060.png"}
-    assert Image.open(out / "pictures/training-0000060.png").size == (5 * 34 - 2, 4 * 34 - 2)
+    assert Image.open(out / "pictures/training-0000060.png").size == (
+        5 * 130 - 2,  # views of 32 px, enlarged to 128
+        16 + (4 * 130 - 2) + 2 + 48,  # headings, rows, gap, legend
+    )
     assert list((out / "tensorboard").glob("events*"))
     assert not [p for p in out.rglob("*.tmp")]
 
