@@ -45,7 +45,9 @@ def open_table(root: Path | str, name: str, manifest: Manifest, folder: Folder |
         )
     stream.seek(0)
     try:
-        return pq.ParquetFile(stream)
+        # Arrow's own threads may outlive a read and then die with the interpreter, which aborts (apache/arrow#34314): none of them gets
+        # to hold a file of Python's, here and wherever such a file is read.
+        return pq.ParquetFile(stream, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise ShardSetError(f"{path} is no parquet file ({_first_line(error)}); {_READ_AGAIN}") from error
 
@@ -63,7 +65,7 @@ def _stream(root: Path | str, name: str, folder: Folder | None) -> BinaryIO:
 def read_table(root: Path | str, name: str, manifest: Manifest, folder: Folder | None = None) -> pa.Table:
     """All of a parquet file of the set. Raises as `open_table` does."""
     try:
-        return open_table(root, name, manifest, folder).read()
+        return open_table(root, name, manifest, folder).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ShardSetError(f"{inside(root, name)} is damaged ({_first_line(error)}); {_READ_AGAIN}") from error
 
@@ -165,7 +167,7 @@ def read_index(root: Path | str, manifest: Manifest, folder: Folder | None = Non
     )
     fill, done = _Fill(index, manifest, bytes_of, width), 0
     try:
-        for batch in file.iter_batches(BATCH_ROWS, columns=wanted.names):
+        for batch in file.iter_batches(BATCH_ROWS, columns=wanted.names, use_threads=False):
             table = pa.Table.from_batches([batch]).select(wanted.names).cast(wanted)
             fill.add(table, slice(done, done + len(batch)))
             done += len(batch)
