@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from common.clip import frames_in
 from pipeline.synth.compose import Style
 from pipeline.synth.render import Renderer
 from pipeline.synth.scene import Scene
@@ -52,15 +53,6 @@ def is_written(record_path: Path, record: dict[str, Any]) -> bool:
     return record_path.is_file() and record_path.read_bytes() == json_bytes(record)
 
 
-def _frames_in(path: Path) -> int:
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    count = 0
-    while capture.grab():
-        count += 1
-    capture.release()
-    return count
-
-
 def _encode_video(path: Path, scene: Scene, fps: float) -> None:
     """MPEG-4 in .mp4, from OpenCV's own encoder: prediction between frames, as in downloaded clips."""
     fourcc = cv2.VideoWriter.fourcc(*"mp4v")
@@ -74,7 +66,7 @@ def _encode_video(path: Path, scene: Scene, fps: float) -> None:
         for t in range(scene.frames):
             writer.write(cv2.cvtColor(renderer.frame(t), cv2.COLOR_RGB2BGR))
         writer.release()
-        readable = _frames_in(temporary)
+        readable = frames_in(temporary)
         if readable != scene.frames:  # OpenCV reports no failed write, not even a full disk
             raise OSError(
                 f"{path}: {readable} of {scene.frames} frames could be read back after writing; is the disk full?"

@@ -158,18 +158,10 @@ class DataSetUnit:
 
 
 @dataclass(frozen=True)
-class AttentionSegmentation(SegmentationTask):
-    """The paper's protocol."""
+class TrainedSegmentation(SegmentationTask):
+    """A head is trained on frozen features of square pictures; the defaults are the attention probe's."""
 
-    name: ClassVar = "segmentation"
-    title: ClassVar = "Semantic segmentation, attention probe"
-    description: ClassVar = (
-        "Sources with a decoder: the attention probe; the encoder alone: a linear layer on its tokens. Trained on the train "
-        "split with frozen features, scored on another over all its pixels; per cent."
-    )
     refines: ClassVar = True
-
-    embedded: ClassVar = {**EMBEDDED, "iterations": 150, "batch": 8, "learning_rate": 1e-2}
 
     size_px: int = size_option(256)
     iterations: int | None = iterations_option(2000, "Steps of training; the paper takes up to 100,000.")
@@ -185,6 +177,20 @@ class AttentionSegmentation(SegmentationTask):
     @property
     def side_px(self) -> int:
         return self.size_px
+
+
+@dataclass(frozen=True)
+class AttentionSegmentation(TrainedSegmentation):
+    """The paper's protocol."""
+
+    name: ClassVar = "segmentation"
+    title: ClassVar = "Semantic segmentation, attention probe"
+    description: ClassVar = (
+        "Sources with a decoder: the attention probe; the encoder alone: a linear layer on its tokens. Trained on the train "
+        "split with frozen features, scored on another over all its pixels; per cent."
+    )
+
+    embedded: ClassVar = {**EMBEDDED, "iterations": 150, "batch": 8, "learning_rate": 1e-2}
 
     def learner(self) -> Learner:
         # Coupled decay ends the attention: CamVid at 96 px, 150 iterations at lr 1e-2, spread of z over classes 3e-13
@@ -206,7 +212,7 @@ class AttentionSegmentation(SegmentationTask):
 
 
 @dataclass(frozen=True)
-class LinearSegmentation(SegmentationTask):
+class LinearSegmentation(TrainedSegmentation):
     """The protocol of upsamplers' papers."""
 
     name: ClassVar = "segmentation-linear"
@@ -216,7 +222,6 @@ class LinearSegmentation(SegmentationTask):
         "Trained on the train split with frozen features, scored on another over all its pixels; per cent."
     )
     epochs: ClassVar = 20
-    refines: ClassVar = True
 
     embedded: ClassVar = {**EMBEDDED, "iterations": 150, "batch": 4, "learning_rate": 5e-3}
 
@@ -224,16 +229,6 @@ class LinearSegmentation(SegmentationTask):
     iterations: int | None = iterations_option(None, f"Steps of training.  [default: {epochs} epochs]")
     batch: int = batch_option(2)
     learning_rate: float = rate_option(5e-4)
-    memory_gb: float = memory_option()
-
-    def __post_init__(self) -> None:
-        require_positive(
-            size=self.size_px, iterations=self.iterations, batch=self.batch, learning_rate=self.learning_rate
-        )
-
-    @property
-    def side_px(self) -> int:
-        return self.size_px
 
     def learner(self) -> Learner:
         rules = Optimisation(self.learning_rate, weight_decay=0.01, decoupled=True)
@@ -243,7 +238,7 @@ class LinearSegmentation(SegmentationTask):
         return {**super().settings(), "head": "linear", "optimiser": "AdamW", **_training_settings(self)}
 
 
-def _training_settings(task: AttentionSegmentation | LinearSegmentation) -> Settings:
+def _training_settings(task: TrainedSegmentation) -> Settings:
     iterations = task.iterations if task.iterations is not None else f"{LinearSegmentation.epochs} epochs"
     return {"iterations": iterations, "batch": task.batch, "learning_rate": task.learning_rate}
 

@@ -97,26 +97,35 @@ def test_kill_at_random_moments_then_rerun_gives_the_same_bytes(
 
 
 def test_killing_any_process_changes_nothing(videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path) -> None:
-    """kill -9 of decoders, workers and the parent at random moments, until a run gets through."""
+    """kill -9 of decoders, workers and the parent at random moments, until a run gets through.
+
+    The first kills hit a run at any moment, its start included; the others wait until it has children, whatever the load
+    of the machine, and every second of them hits a child.
+    """
     expected, seconds = whole
     generator = random.Random(2)
     out = tmp_path / "set"
     killed: list[bool] = []  # whether it was the parent
     status = -1
-    while status != 0:
+    while status != 0 or len(killed) < 3 or all(killed):
+        if status == 0:  # it got through before enough could be killed
+            shutil.rmtree(out)
         process = start(command(videos, out, "--passes", "2"))
+        while len(killed) >= ANY_KILLS // 2 and process.poll() is None and not descendants(process):
+            time.sleep(0.01)
         while process.poll() is None:
             time.sleep(generator.uniform(0.05, 0.3) * seconds)
-            family = [psutil.Process(process.pid), *descendants(process)] if process.poll() is None else []
-            if family and len(killed) < ANY_KILLS:
-                victim = generator.choice(family)
+            children = descendants(process) if process.poll() is None else []
+            family = [psutil.Process(process.pid), *children] if process.poll() is None else []
+            if family and (len(killed) < ANY_KILLS or all(killed)):
+                alone = children and len(killed) >= ANY_KILLS // 2 and len(killed) % 2
+                victim = generator.choice(children if alone else family)
                 with suppress(psutil.NoSuchProcess):
                     victim.kill()
                     killed.append(victim.pid == process.pid)
         status = process.wait()
-        assert len(killed) == ANY_KILLS or status != 0 or digests(out) == expected
-    assert digests(out) == expected and verify(out, deep=True) == []
-    assert len(killed) >= 3 and not all(killed)
+        assert status != 0 or digests(out) == expected
+    assert verify(out, deep=True) == []
 
 
 def test_a_killed_worker_costs_one_try(videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path) -> None:
@@ -136,12 +145,15 @@ def test_a_killed_worker_costs_one_try(videos: Path, whole: tuple[dict[str, str]
 
 
 def test_interrupt_keeps_what_has_landed(videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path) -> None:
-    out = tmp_path / "set"
-    process = start(command(videos, out, "--workers", "1"))
-    while len(list(out.glob("records/pass-*/*.parquet"))) < 2 and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    for attempt in range(5):
+        out = tmp_path / str(attempt) / "set"
+        process = start(command(videos, out, "--workers", "1"))
+        while len(list(out.glob("records/pass-*/*.parquet"))) < 2 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        if process.returncode != 0:  # else the run was over before the signal came: on a busy machine it can be
+            break
     assert process.returncode == 130 and b"run the same command again" in output, output
     assert b"Traceback" not in output
     assert (out / "manifest.json").is_file()
