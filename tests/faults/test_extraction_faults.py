@@ -79,19 +79,22 @@ def test_kill_at_random_moments_then_rerun_gives_the_same_bytes(
     generator = random.Random(1)
     out = tmp_path / "set"
     interrupted = 0
-    for _ in range(KILLS):
+    while interrupted < KILLS:
         if out.exists() and digests(out) == expected:
             shutil.rmtree(out)  # a run got through: begin again, so that every kill hits work in progress
         process = start(command(videos, out))
         time.sleep(generator.uniform(0.1, 1.0) * seconds)
         children = descendants(process)
-        interrupted += process.poll() is None
+        if process.poll() is None:
+            interrupted += 1
+        else:  # the machine is faster now than when the whole run was timed
+            assert process.returncode == 0
+            seconds *= 0.9
         process.send_signal(signal.SIGKILL)
         process.wait()
         _, alive = psutil.wait_procs(children, timeout=10)
         assert not alive, f"{len(alive)} workers outlived their parent"
     finish(command(videos, out))
-    assert interrupted >= KILLS // 2, f"only {interrupted} of {KILLS} kills hit a running extraction"
     assert digests(out) == expected and verify(out) == []
     assert not list((out / ".tmp").glob("*"))
 
@@ -133,9 +136,10 @@ def test_a_killed_worker_costs_one_try(videos: Path, whole: tuple[dict[str, str]
     process = start(command(videos, out))
     victim = None
     while victim is None and process.poll() is None:
-        workers = [c for c in descendants(process) if "spawn_main" in " ".join(c.cmdline())]
-        if workers and list(out.glob(".tmp/*")):  # at work
-            victim = workers[0]
+        with suppress(psutil.NoSuchProcess):  # between the listing and the question
+            workers = [c for c in descendants(process) if "spawn_main" in " ".join(c.cmdline())]
+            if workers and list(out.glob(".tmp/*")):  # at work
+                victim = workers[0]
         time.sleep(0.01)
     assert victim is not None
     victim.kill()
