@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from shards import schema
 from shards.blocks import Block, BlockFolder, block_numbers
 from shards.codec import FlowCodecError, decode_flow
-from shards.index import read_index, read_table
+from shards.index import read_deviations, read_index, read_table
+from shards.index_arrays import Deviations
 from shards.sample import Buffers, OptionalMember, Sample, StoredMember, decode_confidence, decode_image
 from shards.schema import SampleError, ShardSetError, read_manifest
 from shards.storage import Patience, is_url, open_folder
@@ -37,8 +39,7 @@ class ShardSet:
     format version, ValueError when an address needs a package that is not installed.
 
     place: root as given. keys[i], video[i]: names; shard_codes[i]: position in shards; pass_index[i]: pass; block[i]: number of
-    its block, from 0, all 0 without blocks;
-    quantum_exponent[i, k], std_px[i, k, 2]: the neighbours.
+    its block, from 0, all 0 without blocks.
     Safe to hand to other processes: files are opened per process, on first use.
     """
 
@@ -67,7 +68,6 @@ class ShardSet:
         self.shards: list[str] = [info.path for info in self.manifest.shards]
         self.shard_codes, self._image, self._json, self._flow = index.shard, index.image, index.json, index.flow
         self._optional, self._status = index.optional, index.status
-        self.quantum_exponent, self.std_px = index.quantum_exponent, index.std_px
         self.block: NDArray[np.int64] = np.zeros(len(self.keys), np.int64)
         if block_samples:
             self.block = block_numbers(self.shard_codes, block_samples)
@@ -75,6 +75,20 @@ class ShardSet:
             self._check_sizes()
         elif block_samples:
             self._folder = BlockFolder(self._folder)
+
+    @cached_property
+    def _deviations(self) -> Deviations:
+        return read_deviations(self.place, self.manifest, self._folder)
+
+    @property
+    def quantum_exponent(self) -> NDArray[np.int8]:
+        """[samples, K], read from the index when first asked for. ShardSetError where that is another by then; so for std_px."""
+        return self._deviations.quantum_exponent
+
+    @property
+    def std_px(self) -> NDArray[np.float32]:
+        """[samples, K, 2]: standard deviation of dx and dy of the stored flows, pixels."""
+        return self._deviations.std_px
 
     @property
     def root(self) -> Path:
