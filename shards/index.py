@@ -67,6 +67,16 @@ def read_table(root: Path | str, name: str, manifest: Manifest, folder: Folder |
         raise ShardSetError(f"{inside(root, name)} is damaged ({_first_line(error)}); {_READ_AGAIN}") from error
 
 
+def check_table(root: Path | str, name: str, manifest: Manifest) -> None:
+    """Read a parquet file of the set and forget it, batch by batch. Raises as `open_table` does."""
+    file = open_table(root, name, manifest)
+    try:
+        for _ in file.iter_batches(BATCH_ROWS, use_threads=False):
+            pass
+    except (pa.ArrowException, OSError) as error:
+        raise ShardSetError(f"{inside(root, name)} is damaged ({_first_line(error)}); {_READ_AGAIN}") from error
+
+
 def read_index(root: Path | str, manifest: Manifest, folder: Folder | None = None) -> Index:
     """ShardSetError where the file differs from the manifest, lacks a column, or names what the set does not hold."""
     names = ["key", "pass", "shard", "video", "frame", *(f"{m}_{c}" for m in ("json", "image", "flow") for c in MEMBER)]
@@ -88,7 +98,7 @@ def read_index(root: Path | str, manifest: Manifest, folder: Folder | None = Non
     )
     fill = IndexRows(index, manifest, bytes_of, width)
     table.read(fill.add)
-    video = Names(index.video.codes, pa.array(fill.videos, pa.string()))
+    video = Names(index.video.codes, fill.videos)
     keys = Keys(index.shard, index.keys.distinct, index.keys.position)
     optional = pa.chunked_array(fill.optional, index.optional.type).combine_chunks()
     return replace(index, keys=keys, video=video, optional=optional)

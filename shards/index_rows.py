@@ -39,9 +39,8 @@ class IndexRows:
         self.index, self.bytes_of, self.width = index, bytes_of, width
         self.paths = pa.array([info.path for info in manifest.shards], pa.string())
         self.optional: list[pa.Array] = []
-        self.videos: list[str] = []
+        self.videos: pa.Array = pa.array([], pa.string())
         self._code_of: dict[str, int] = {}
-        self._known = pa.array([], pa.string())
         heads = [head.encode() for head in index.keys.distinct.to_pylist()]
         self._head_bytes = max(map(len, heads), default=0)
         alike = all(len(head) == self._head_bytes for head in heads)
@@ -122,17 +121,17 @@ class IndexRows:
         """A name is compared with the one that the last pass had there; only others are looked up."""
         width = self._code_at.shape[1]
         codes = np.where(position < width, self._code_at[chunk, np.minimum(position, width - 1)], -1).astype(np.int32)
-        if len(self._known):
-            guessed = self._known.take(pa.array(np.maximum(codes, 0)))
+        if len(self.videos):
+            guessed = self.videos.take(pa.array(np.maximum(codes, 0)))
             codes[~pc.equal(guessed, videos).to_numpy(zero_copy_only=False)] = -1
         others = np.flatnonzero(codes < 0)
         if len(others):
-            before = len(self.videos)
+            fresh: list[str] = []
             for row, name in zip(others.tolist(), videos.take(pa.array(others)).to_pylist(), strict=True):
-                code = codes[row] = self._code_of.setdefault(name, len(self.videos))
-                if code == len(self.videos):
-                    self.videos.append(name)
-            self._known = pa.concat_arrays([self._known, pa.array(self.videos[before:], pa.string())])
+                code = codes[row] = self._code_of.setdefault(name, len(self._code_of))
+                if code == len(self.videos) + len(fresh):
+                    fresh.append(name)
+            self.videos = pa.concat_arrays([self.videos, pa.array(fresh, pa.string())])
             others = others[position[others] < width]
             self._code_at[chunk[others], position[others]] = codes[others]
         return codes

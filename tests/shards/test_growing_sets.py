@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -37,7 +38,12 @@ def growing(tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Records read, in order."""
     seen: list[Path] = []
-    monkeypatch.setattr(finalizing, "read_record", lambda path: (seen.append(path), read_record(path))[1])
+
+    def note(path: Path) -> tuple[pa.Table, dict[str, object]]:
+        seen.append(path)
+        return read_record(path)
+
+    monkeypatch.setattr(finalizing, "read_record", note)
     return seen
 
 
