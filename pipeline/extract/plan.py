@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pipeline.extract.places import relative_paths
+from pipeline.extract.real_paths import relative_paths
 from pipeline.extract.sources import changed_sources
 from pipeline.video.datasets import Video
 from pipeline.video.video_ids import utf8_name
