@@ -26,7 +26,7 @@ from pipeline.extract.accounts import Accounts, accounts_of
 from pipeline.extract.contact_sheet import choose_samples, contact_sheet, sheet_path, write_png
 from pipeline.extract.devices import devices_of, first_device
 from pipeline.extract.local import LocalRunner
-from pipeline.extract.places import PLACE_OPTIONS, Places
+from pipeline.extract.places import PLACE_OPTIONS, Places, places_of
 from pipeline.extract.plan import ChunkPlan, Continuing
 from pipeline.extract.run import ExtractionRequest, Tally, extract, stated
 from pipeline.flow.estimator import EstimatorOptions, choose
@@ -114,11 +114,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def wrapped(
         dataset: str,
-        root: Path | str,
         list_file: Path | None,
-        out: Path | str,
-        scratch: Path | None,
-        scratch_gib: float,
         flow: str,
         weights: str | None,
         passes: int,
@@ -163,7 +159,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
             most_cuts_per_minute=max_cuts_per_minute,
         )
         continuing = Continuing(frozenset(retry), drop_passes)
-        places = Places(root, out, scratch, scratch_gib)
+        places = places_of(rest, flow)
         request = ExtractionRequest(
             places.root, places.out, settings, estimator, list_file, passes, batch, deadline_s, continuing
         )

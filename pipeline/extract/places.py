@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -101,3 +102,13 @@ class Places:
     def told(self, event: Event) -> Event:
         """An event, for people."""
         return replace(event, detail=self.named(event.detail)) if isinstance(event, VideoReport) else event
+
+
+def places_of(options: dict[str, Any], flow: str) -> Places:
+    """From the values of PLACE_OPTIONS, which are taken out of `options`. flow: name of the estimator."""
+    places = Places(*(options.pop(name) for name in ("root", "out", "scratch", "scratch_gib")))
+    if flow == "truth" and places.remote:
+        raise ValueError(
+            f"--flow truth reads files beside the videos, which {places.root_name} cannot give; copy them to a folder"
+        )
+    return places
