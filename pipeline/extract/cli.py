@@ -1,4 +1,4 @@
-"""python -m pipeline extract | plan | verify | inspect: options become one checked request; what happens becomes lines and exit codes.
+"""python -m pipeline extract | plan | verify: options become one checked request; what happens becomes lines and exit codes.
 
 Everything that can be refused is refused while the request is built, before anything is written: the corrected command
 finds the directory as it was.
@@ -22,7 +22,6 @@ from common.printable import printable
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
 from pipeline.extract.accounts import Accounts, accounts_of
-from pipeline.extract.contact_sheet import choose_samples, contact_sheet, sheet_path, write_png
 from pipeline.extract.devices import devices_of, first_device
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.plan import ChunkPlan, Continuing
@@ -32,7 +31,6 @@ from pipeline.flow.options import named_values
 from pipeline.video.datasets import DATASETS
 from shards import schema
 from shards.cut_settings import CUT_THRESHOLDS
-from shards.reader import ShardSet
 from shards.schema import Manifest, Settings
 from shards.verify import verify as verify_set
 
@@ -197,7 +195,7 @@ def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)
-    _summarise(manifest, request.out, as_json, accounts_of(request.out, plans[-1], manifest))
+    summarise(manifest, request.out, as_json, accounts_of(request.out, plans[-1], manifest))
     rejected = sum(manifest.counts["rejected"].values())
     if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
         click.echo(
@@ -207,7 +205,8 @@ def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_
         sys.exit(REJECTED_TOO_MANY)
 
 
-def _summarise(manifest: Manifest, out: Path, as_json: bool, of_list: Accounts | None = None) -> None:
+def summarise(manifest: Manifest, out: Path | str, as_json: bool, of_list: Accounts | None = None) -> None:
+    """Print what a set holds, and what became of a run's list."""
     counts = dict(manifest.counts)
     size = sum(s.bytes for s in manifest.shards)
     if as_json:
@@ -265,24 +264,3 @@ def verify(shard_set: Path, deep: bool, as_json: bool) -> None:
         click.echo(f"{shard_set}: {f'{len(problems)} problems' if problems else 'intact'}")
     if problems:
         sys.exit(DAMAGED)
-
-
-@click.command()
-@click.argument("shard_set", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="PNG to write; default: beside the set, as <its name>-contact-sheet.png. Never inside it.",
-)
-@click.option("--samples", default=6, type=click.IntRange(1, 100), help="How many, spread over the set.")
-@click.option("--key", "keys", multiple=True, help="Draw this sample; may be repeated.")
-@plain_errors
-def inspect(shard_set: Path, out: Path | None, samples: int, keys: tuple[str, ...]) -> None:
-    """Print what a set holds and draw a contact sheet: anchors, flow color wheel, statistics."""
-    path = sheet_path(shard_set, out)
-    data = ShardSet(shard_set, allow_partial=True)
-    if not len(data):
-        raise ValueError(f"{shard_set} holds no samples; see {schema.VIDEOS} for why")
-    _summarise(data.manifest, shard_set, as_json=False)
-    write_png(path, contact_sheet(data, choose_samples(data, samples, keys)))
-    click.echo(f"contact sheet: {path}")
