@@ -8,7 +8,8 @@ from __future__ import annotations
 import click
 
 from common.command import Suggesting
-from pipeline.extract.cli import extract_command, plan, verify
+from pipeline.extract.cli import extract_command, verify
+from pipeline.extract.plan_command import plan
 from pipeline.flow.cli import commands as flow_commands
 from pipeline.inspect.command import inspect
 from pipeline.synth.cli import synth

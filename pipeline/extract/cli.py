@@ -1,4 +1,5 @@
-"""python -m pipeline extract | plan | verify: options become one checked request; what happens becomes lines and exit codes.
+"""python -m pipeline extract | verify, and the options that `plan` shares: they become one checked request; what happens becomes lines
+and exit codes.
 
 Everything that can be refused is refused while the request is built, before anything is written: the corrected command
 finds the directory as it was.
@@ -18,11 +19,11 @@ from typing import Any
 import click
 
 from common.command import one_line_errors
-from common.printable import printable
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
 from pipeline.extract.accounts import Accounts, accounts_of
 from pipeline.extract.devices import devices_of, first_device
+from pipeline.extract.forecast_beside import Beside, beside
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.plan import ChunkPlan, Continuing
 from pipeline.extract.run import ExtractionRequest, Tally, extract, stated
@@ -48,11 +49,11 @@ def _offsets(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
         raise click.BadParameter(f"{text!r} is not a list of whole numbers such as -2,-1,1,2") from None
 
 
+OUT_OPTION = click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the shard set.")
 _REQUEST_OPTIONS = (
     click.option("--dataset", required=True, type=click.Choice(DATASETS), help="Layout of the videos."),
     click.option("--root", required=True, type=click.Path(path_type=Path), help="Where the videos are."),
     click.option("--list", "list_file", type=click.Path(path_type=Path), help="Text file of videos to take."),
-    click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the shard set."),
     click.option("--flow", default="dis", help="Flow estimator."),
     click.option("--weights", help="Weights of the flow network: a file, or random:SEED."),
     click.option("--passes", default=8, help="Anchors per video; one paper epoch each."),
@@ -104,7 +105,9 @@ _REQUEST_OPTIONS = (
 )
 
 
-def request_options(command: Callable[..., None]) -> Callable[..., None]:
+def request_options(
+    command: Callable[..., None], out_option: Callable[..., Callable[..., None]] = OUT_OPTION
+) -> Callable[..., None]:
     """The options of `extract`; the command receives `request` and `runner`, both checked, nothing started."""
 
     @wraps(command)
@@ -161,7 +164,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         runner = LocalRunner(workers, estimator, devices_of(estimator, device))
         command(request=request, runner=runner, **rest)
 
-    for option in reversed(_REQUEST_OPTIONS):
+    for option in reversed((out_option, *_REQUEST_OPTIONS)):
         wrapped = option(wrapped)
     return wrapped
 
@@ -195,7 +198,8 @@ def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)
-    summarise(manifest, request.out, as_json, accounts_of(request.out, plans[-1], manifest))
+    compared = beside(request.out, manifest)
+    summarise(manifest, request.out, as_json, accounts_of(request.out, plans[-1], manifest), compared)
     rejected = sum(manifest.counts["rejected"].values())
     if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
         click.echo(
@@ -205,12 +209,19 @@ def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_
         sys.exit(REJECTED_TOO_MANY)
 
 
-def summarise(manifest: Manifest, out: Path | str, as_json: bool, of_list: Accounts | None = None) -> None:
-    """Print what a set holds, and what became of a run's list."""
+def summarise(
+    manifest: Manifest,
+    out: Path | str,
+    as_json: bool,
+    of_list: Accounts | None = None,
+    compared: Beside | None = None,
+) -> None:
+    """Print what a set holds, what became of a run's list, and how that compares with the forecast."""
     counts = dict(manifest.counts)
     size = sum(s.bytes for s in manifest.shards)
     if as_json:
         more = {"of_list": asdict(of_list)} if of_list else {}
+        more |= {"forecast": asdict(compared)} if compared else {}
         body = {**counts, "bytes": size, "shards": len(manifest.shards), "complete": manifest.complete, **more}
         click.echo(json.dumps(body))
         return
@@ -223,21 +234,7 @@ def summarise(manifest: Manifest, out: Path | str, as_json: bool, of_list: Accou
     pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n)
     click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}")
     click.echo(f"{counts['samples']} samples, pairs: {pairs}; {len(manifest.shards)} shards, {size / 2**20:.1f} MiB")
-
-
-@click.command()
-@plain_errors
-@request_options
-def plan(request: ExtractionRequest, runner: LocalRunner) -> None:
-    """Say what `extract` with the same options would do; write nothing."""
-    made = request.plan()
-    if made.remark:
-        click.echo(printable(made.remark), err=True)
-    todo = sum(len(passes) for passes in made.missing(request.out).values())
-    click.echo(
-        f"{len(made.current)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {made.chunks * made.passes} shards to make"
-    )
-    for line in json.dumps(made.settings.to_json(), indent=2, sort_keys=True).splitlines():
+    for line in compared.lines() if compared else ():
         click.echo(line)
 
 

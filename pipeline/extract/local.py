@@ -44,7 +44,7 @@ class LocalRunner:
     def __init__(self, workers: int, choice: EstimatorChoice, devices: Sequence[str] = ()) -> None:
         if workers < 1:
             raise ValueError(f"workers is {workers}; it must be at least 1")
-        self.workers, self.choice = workers, choice
+        self.workers, self.choice, self.devices = workers, choice, tuple(devices)
         self._choices: list[EstimatorChoice | None] = [choice] * workers
         if devices:
             if not isinstance(choice, PairsTogether):
