@@ -44,7 +44,13 @@ def finalize(root: Path, settings: Settings, chunks: int, passes: int, plan: Ite
     landed = sorted(wanted, key=lambda cp: (cp[1], cp[0]))
     complete = len(landed) == chunks * passes
     known = _known(root, settings, landed, planned)
-    if known is not None and complete and known.manifest.complete and len(known.infos) == len(landed):
+    if (
+        known is not None
+        and complete
+        and known.manifest.complete
+        and len(known.infos) == len(landed)
+        and known.index_stands(root)
+    ):
         return known.manifest
     merged = _extended(root, known, landed, planned) if known is not None and not complete else None
     merged = merged or _merged(root, landed, planned, len(settings.offsets))
@@ -71,6 +77,15 @@ class _Known:
     infos: Mapping[Place, ShardInfo]
     videos: Mapping[int, pa.Table]
 
+    @property
+    def index_sha256(self) -> str:
+        return str(self.manifest.files[schema.INDEX]["sha256"])
+
+    def index_stands(self, root: Path) -> bool:
+        """Whether the index is the one that the manifest means."""
+        path = root / schema.INDEX
+        return path.is_file() and sha256_of(path) == self.index_sha256
+
 
 @dataclass(frozen=True)
 class _Merged:
@@ -83,7 +98,7 @@ class _Merged:
 
 
 def _known(root: Path, settings: Settings, landed: Sequence[Place], planned: PlannedVideos) -> _Known | None:
-    """None where there is no manifest whose files can be trusted to describe some of the landed shards as they are now."""
+    """None where there is no manifest that can be trusted to describe some of the landed shards as they are now."""
     try:
         manifest = schema.read_manifest(root)
         written = (root / schema.MANIFEST).stat().st_mtime_ns
@@ -97,8 +112,7 @@ def _known(root: Path, settings: Settings, landed: Sequence[Place], planned: Pla
         table = read_table(root, schema.VIDEOS, manifest)
         if table.schema != schema.VIDEOS_SCHEMA or not planned.agrees(table, {chunk for chunk, _ in infos}):
             return None
-        same = sha256_of(root / schema.INDEX) == manifest.files[schema.INDEX]["sha256"]
-        return _Known(manifest, infos, by_chunk(table)) if same else None
+        return _Known(manifest, infos, by_chunk(table))
     except (ShardSetError, OSError, KeyError):
         return None  # whatever cannot be read is made anew
 
@@ -142,20 +156,24 @@ def _merged(root: Path, landed: Sequence[Place], planned: PlannedVideos, width: 
 
 
 def _extended(root: Path, known: _Known, landed: Sequence[Place], planned: PlannedVideos) -> _Merged | None:
-    """What is known with the shards that are new; None where these are many."""
+    """What is known with the shards that are new; None where these are many, or the index is not the known one."""
     fresh = [place for place in landed if place not in known.infos]
     before = known.manifest.files[schema.INDEX]
     pairs = Counter(known.manifest.counts["pairs"])
     if not fresh:
-        return _Merged(before, known.infos, known.videos, pairs)
+        return _Merged(before, known.infos, known.videos, pairs) if known.index_stands(root) else None
     if len(fresh) * REBUILD_SHARE >= len(known.infos):
         return None
     reading = _Reading(root)
 
     def extend(path: Path) -> int:
-        return int(before["rows"]) + extend_index(path, root / schema.INDEX, reading.tables(fresh))
+        added = extend_index(path, root / schema.INDEX, known.index_sha256, reading.tables(fresh))
+        return int(before["rows"]) + added
 
-    index = _write(root / schema.INDEX, extend)
+    try:
+        index = _write(root / schema.INDEX, extend)
+    except (ShardSetError, FileNotFoundError):
+        return None  # the index is gone, or another; a record that cannot be read is met again
     videos = dict(known.videos)
     for chunk in {chunk for chunk, _ in fresh}:
         if chunk in videos:  # more passes of a chunk that was there

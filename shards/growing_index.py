@@ -6,6 +6,7 @@ copies what is there as bytes, so it costs the rows that are new, and what a cop
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards import schema
+from shards.schema import ShardSetError
 
 GROUP_ROWS = 1 << 20
 """Rows of a row group of index.parquet."""
@@ -35,19 +37,24 @@ def write_index(path: Path, tables: Iterable[pa.Table], width: int) -> int:
         return _write_groups(writer, first, stream)
 
 
-def extend_index(path: Path, earlier: Path, tables: Iterable[pa.Table]) -> int:
-    """The rows of `earlier`, then those of the tables; returns how many were added."""
-    found = pq.read_metadata(earlier)
-    stream, added = iter(tables), 0
-    first = next(stream)
+def extend_index(path: Path, earlier: Path, sha256: str, tables: Iterable[pa.Table]) -> int:
+    """The rows of `earlier`, whose digest must be `sha256`, then those of the tables; returns how many were added. ShardSetError where
+    the digest is another."""
     collected: list[pq.FileMetaData] = []
-    with (
-        pa.OSFile(str(path), "wb") as sink,
-        pq.ParquetWriter(sink, first.schema, metadata_collector=collected) as writer,
-    ):
-        # The writer has written its magic and asks the sink where it is: what is written past it moves the rows that follow.
-        _copy_rows(earlier, sink)
-        added = _write_groups(writer, first, stream)
+    with open(earlier, "rb") as source:  # opened once: another run may put its own in the place
+        if hashlib.file_digest(source, "sha256").hexdigest() != sha256:
+            raise ShardSetError(f"{earlier} does not match the manifest")
+        stream = iter(tables)
+        first = next(stream)
+        with (
+            pa.OSFile(str(path), "wb") as sink,
+            pq.ParquetWriter(sink, first.schema, metadata_collector=collected) as writer,
+        ):
+            # The writer has written its magic and asks the sink where it is: what is written past it moves the rows that follow.
+            _copy_rows(source, sink)
+            added = _write_groups(writer, first, stream)
+        source.seek(0)
+        found = pq.read_metadata(source)
     found.append_row_groups(collected[0])
     footer = io.BytesIO()
     found.write_metadata_file(footer)  # a parquet file without rows: magic and footer
@@ -58,15 +65,13 @@ def extend_index(path: Path, earlier: Path, tables: Iterable[pa.Table]) -> int:
     return added
 
 
-def _copy_rows(earlier: Path, sink: pa.NativeFile) -> None:
+def _copy_rows(source: BinaryIO, sink: pa.NativeFile) -> None:
     """All that lies between the magic and the footer of a file."""
-    with open(earlier, "rb") as file:
-        left = _footer_start(file) - file.seek(len(_MAGIC))
-        while left > 0:
-            piece = file.read(min(left, _PIECE_BYTES))
-            assert piece, f"{earlier} has become shorter"
-            sink.write(piece)
-            left -= len(piece)
+    left = _footer_start(source) - source.seek(len(_MAGIC))
+    while left > 0:
+        piece = source.read(min(left, _PIECE_BYTES))
+        sink.write(piece)
+        left -= len(piece)
 
 
 def _footer_start(file: BinaryIO) -> int:

@@ -52,7 +52,7 @@ class ShardSet:
         patience: Patience | None = None,
     ) -> None:
         self.place = str(root)
-        self._folder = open_folder(root, patience)
+        self._folder = self._tables = open_folder(root, patience)
         self.manifest = read_manifest(root, self._folder)
         if not self.manifest.complete and not allow_partial:
             have, want = len(self.manifest.shards), self.manifest.chunks * self.manifest.passes
@@ -78,7 +78,7 @@ class ShardSet:
 
     @cached_property
     def _deviations(self) -> Deviations:
-        return read_deviations(self.place, self.manifest, self._folder)
+        return read_deviations(self.place, self.manifest, self._tables)
 
     @property
     def quantum_exponent(self) -> NDArray[np.int8]:
