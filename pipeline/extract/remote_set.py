@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.command import PlainError
-from common.lock import directory_lock
+from common.scratch import scratch_folder, scratch_home
 from pipeline.extract.remote_lock import RemoteLock
 from pipeline.extract.runner import ExtractionError
 from shards import schema
@@ -48,8 +48,7 @@ class RemoteSet:
     def __init__(self, url: str, scratch: Path, patience: Patience = WRITING) -> None:
         self.bucket = Bucket(url, patience)
         self.url = self.bucket.url
-        self._name = f"flowfeat-{hashlib.sha256(self.url.encode()).hexdigest()[:16]}"
-        self.home = scratch / f"{self._name}-{os.getpid()}"
+        self.home = scratch_home(scratch, f"flowfeat-{hashlib.sha256(self.url.encode()).hexdigest()[:16]}")
         self.mirror, self.making = self.home / "set", self.home / "making"
         self._plan = b""
         self._published: dict[str, str] = {}
@@ -62,31 +61,21 @@ class RemoteSet:
 
         writing: hold the set's lock meanwhile. PlainError where another run has it.
         """
-        self._remove_leftovers()
-        with directory_lock(self.home, "an extraction"):
-            try:
-                if not writing:
-                    self._fetch()
+        with scratch_folder(self.home):
+            if not writing:
+                self._fetch()
+                yield
+                return
+            with RemoteLock(self.bucket) as self._lock:
+                self._fetch()
+                try:
                     yield
-                    return
-                with RemoteLock(self.bucket) as self._lock:
-                    self._fetch()
-                    try:
-                        yield
-                    except BaseException:
-                        # What stopped the run is what the user must hear of; the next run makes the manifest from the records.
-                        with suppress(StorageError):
-                            self.publish()
-                        raise
-                    self.publish()
-            finally:
-                shutil.rmtree(self.home, ignore_errors=True)
-
-    def _remove_leftovers(self) -> None:
-        """What killed runs have left of this set."""
-        for home in self.home.parent.glob(f"{self._name}-*"):
-            with suppress(PlainError), directory_lock(home, "an extraction"):  # else it is at work
-                shutil.rmtree(home, ignore_errors=True)
+                except BaseException:
+                    # What stopped the run is what the user must hear of; the next run makes the manifest from the records.
+                    with suppress(StorageError):
+                        self.publish()
+                    raise
+                self.publish()
 
     def _fetch(self) -> None:
         """Make the local folder from the bucket."""

@@ -15,11 +15,10 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from common.command import PlainError
-from common.lock import directory_lock
+from common.scratch import scratch_folder, scratch_home
 from pipeline.video.datasets import Video
 from pipeline.video.rejects import Reject
 from pipeline.video.video_ids import VIDEO_EXTENSIONS
@@ -38,8 +37,8 @@ class RemoteVideos:
     def __init__(self, url: str, scratch: Path, patience: Patience = WRITING) -> None:
         self.url, self._patience = url.rstrip("/"), patience
         self._bucket = Bucket(self.url, patience)
-        self._name = f"flowfeat-videos-{hashlib.sha256(self.url.encode()).hexdigest()[:16]}"
-        self.home = scratch / f"{self._name}-{os.getpid()}"
+        digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        self.home = scratch_home(scratch, f"flowfeat-videos-{digest}")
         self.root, self._fetched = self.home / "listed", self.home / "fetched"
         self._lock = threading.Lock()
         self._count = 0
@@ -48,17 +47,11 @@ class RemoteVideos:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """List what is there; afterwards remove everything local. StorageError where it cannot be listed."""
-        for home in self.home.parent.glob(f"{self._name}-*"):
-            with suppress(PlainError), directory_lock(home, "an extraction"):  # else it is at work
-                shutil.rmtree(home, ignore_errors=True)
-        with directory_lock(self.home, "an extraction"):
-            try:
-                for folder in (self.root, self._fetched):
-                    folder.mkdir(parents=True)
-                self._list()
-                yield
-            finally:
-                shutil.rmtree(self.home, ignore_errors=True)
+        with scratch_folder(self.home):
+            for folder in (self.root, self._fetched):
+                folder.mkdir(parents=True)
+            self._list()
+            yield
 
     def _list(self) -> None:
         files = self._bucket.files()
