@@ -75,7 +75,10 @@ class RemoteSet:
                     with suppress(StorageError):
                         self.publish()
                     raise
-                self.publish()
+                try:
+                    self.publish()
+                except StorageError as error:
+                    raise self.explained(error) from error
 
     def _fetch(self) -> None:
         """Make the local folder from the bucket."""
@@ -83,19 +86,19 @@ class RemoteSet:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         held = self.bucket.files()
-        fetched = [name for name in held if _FETCHED.fullmatch(name)]
+        sizes = {name: file.size for name, file in held.items()}
         if self._lock is not None:
             self.bucket.delete(name for name in held if is_temporary(name))
         elsewise = [name for name in held if not name.startswith(".") and name.split("/")[0] not in ("..", "")]
         if elsewise and schema.MANIFEST not in held and not any(n.startswith(f"{schema.RECORDS}/") for n in held):
             (self.mirror / min(elsewise).split("/")[0]).touch()  # planning refuses what is no set, by this name
-        self.bucket.get_all(fetched, self.mirror)
+        self.bucket.get_all({name: size for name, size in sizes.items() if _FETCHED.fullmatch(name)}, self.mirror)
         for name in held:
             if _SHARD.fullmatch(name):
                 self._stand_in(name)
         # Tables last, as extraction writes them: what is older than the manifest need not be finalized again.
         for name in PUBLISHED:
-            self.bucket.get_all([name] if name in held else [], self.mirror)
+            self.bucket.get_all({name: sizes[name]} if name in sizes else {}, self.mirror)
         plan = self.mirror / schema.PLAN
         self._plan = plan.read_bytes() if plan.is_file() else b""
         made = [self.mirror / name for name in PUBLISHED]
