@@ -129,7 +129,7 @@ probe-data: $(READY)
 
 probe-all: $(READY) $(if $(strip $(PROBED_DATA)),,probe-data)
 	$(PY) -m probes all --model $(PROBED_RUN)/flowfeat.safetensors --run $(PROBED_RUN) --out $(PROBED_RUN)/report \
-	  $(if $(strip $(PROBED_DATA)),$(if $(filter-out file,$(origin DAVIS)),--davis $(DAVIS)),--embedded data/demo-$(SEED) --seed $(SEED)) $(PROBE)
+	  $(if $(strip $(PROBED_DATA)),$(if $(filter-out file,$(origin DAVIS)),--davis $(DAVIS)),--embedded data/demo-$(SEED) --seed $(SEED) --jobs $(or $(JOBS),2)) $(PROBE)
 
 report: $(READY)
 	$(PY) -m probes report --out $(RUN)/report

@@ -19,12 +19,14 @@ from typing import Any
 import click
 
 from common.command import one_line_errors
+from common.place import PLACE
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
 from pipeline.extract.accounts import Accounts, accounts_of
 from pipeline.extract.devices import devices_of, first_device
 from pipeline.extract.forecast_beside import Beside, beside
 from pipeline.extract.local import LocalRunner
+from pipeline.extract.places import OUT_OPTION, PLACE_OPTIONS, Places, places_of
 from pipeline.extract.plan import ChunkPlan, Continuing
 from pipeline.extract.run import ExtractionRequest, Tally, extract, stated
 from pipeline.flow.estimator import EstimatorOptions, choose
@@ -49,11 +51,10 @@ def _offsets(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
         raise click.BadParameter(f"{text!r} is not a list of whole numbers such as -2,-1,1,2") from None
 
 
-OUT_OPTION = click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the shard set.")
 _REQUEST_OPTIONS = (
     click.option("--dataset", required=True, type=click.Choice(DATASETS), help="Layout of the videos."),
-    click.option("--root", required=True, type=click.Path(path_type=Path), help="Where the videos are."),
     click.option("--list", "list_file", type=click.Path(path_type=Path), help="Text file of videos to take."),
+    *PLACE_OPTIONS,
     click.option("--flow", default="dis", help="Flow estimator."),
     click.option("--weights", help="Weights of the flow network: a file, or random:SEED."),
     click.option("--passes", default=8, help="Anchors per video; one paper epoch each."),
@@ -108,14 +109,12 @@ _REQUEST_OPTIONS = (
 def request_options(
     command: Callable[..., None], out_option: Callable[..., Callable[..., None]] = OUT_OPTION
 ) -> Callable[..., None]:
-    """The options of `extract`; the command receives `request` and `runner`, both checked, nothing started."""
+    """The options of `extract`; the command receives `request`, `runner` and `places`, checked, nothing started."""
 
     @wraps(command)
     def wrapped(
         dataset: str,
-        root: Path,
         list_file: Path | None,
-        out: Path,
         flow: str,
         weights: str | None,
         passes: int,
@@ -160,9 +159,12 @@ def request_options(
             most_cuts_per_minute=max_cuts_per_minute,
         )
         continuing = Continuing(frozenset(retry), drop_passes)
-        request = ExtractionRequest(root, out, settings, estimator, list_file, passes, batch, deadline_s, continuing)
-        runner = LocalRunner(workers, estimator, devices_of(estimator, device))
-        command(request=request, runner=runner, **rest)
+        places = places_of(rest, flow)
+        request = ExtractionRequest(
+            places.root, places.out, settings, estimator, list_file, passes, batch, deadline_s, continuing
+        )
+        runner = LocalRunner(workers, estimator, devices_of(estimator, device), places.remote)
+        command(request=request, runner=runner, places=places, **rest)
 
     for option in reversed((out_option, *_REQUEST_OPTIONS)):
         wrapped = option(wrapped)
@@ -179,7 +181,9 @@ def request_options(
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON at the end.")
 @plain_errors
 @request_options
-def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_share: float, as_json: bool) -> None:
+def extract_command(
+    request: ExtractionRequest, runner: LocalRunner, places: Places, max_reject_share: float, as_json: bool
+) -> None:
     """Compute flow over a video set and write a shard set. Rerun the same command to continue; more --passes extend."""
     plans: list[ChunkPlan] = []
 
@@ -189,21 +193,23 @@ def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_
 
     with ProgressDisplay("extract", "videos") as display:
         try:
-            manifest = extract(
-                request,
-                runner,
-                lambda event, tally: progress.happened(display, event, tally),
-                planned,
-            )
+            with places.opened(runner, writing=True) as landing:
+                manifest = extract(
+                    request,
+                    landing,
+                    lambda event, tally: progress.happened(display, places.told(event), tally),
+                    planned,
+                )
+                of_list = accounts_of(request.out, plans[-1], manifest)
+                compared = beside(request.out, manifest)
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)
-    compared = beside(request.out, manifest)
-    summarise(manifest, request.out, as_json, accounts_of(request.out, plans[-1], manifest), compared)
+    summarise(manifest, places.out_name, as_json, of_list, compared)
     rejected = sum(manifest.counts["rejected"].values())
     if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
         click.echo(
-            f"Error: {rejected} of {manifest.counts['videos']} videos were rejected; see {schema.VIDEOS} in {request.out}",
+            f"Error: {rejected} of {manifest.counts['videos']} videos were rejected; see {schema.VIDEOS} in {places.out_name}",
             err=True,
         )
         sys.exit(REJECTED_TOO_MANY)
@@ -239,11 +245,11 @@ def summarise(
 
 
 @click.command()
-@click.argument("shard_set", type=click.Path(path_type=Path))
+@click.argument("shard_set", type=PLACE)
 @click.option("--deep", is_flag=True, help="Also decode every member and check its statistics.")
 @click.option("--json", "as_json", is_flag=True)
 @plain_errors
-def verify(shard_set: Path, deep: bool, as_json: bool) -> None:
+def verify(shard_set: Path | str, deep: bool, as_json: bool) -> None:
     """Check every byte of a set against its manifest. Exits 4 and names what is damaged."""
     with ProgressDisplay("verify", "shards") as display:
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from pipeline.extract.plan import ChunkPlan, PlannedVideo
 from pipeline.extract.run import ExtractionRequest
 from pipeline.extract.stages import FLOW_FAILED
 from pipeline.flow.estimator import EstimatorChoice, PairsTogether
+from pipeline.video.datasets import Video
 from pipeline.video.decoder import DecodedAnchor, Decoder
 from pipeline.video.rejects import Reject
 from pipeline.window import WindowFlow
@@ -57,12 +58,13 @@ def measure(
     *,
     videos: int,
     seconds: float,
+    local: Callable[[Video], AbstractContextManager[Video]] = nullcontext,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measured:
     """Measure at most so many videos, drawn at random, and stop beginning new work after about so many seconds.
 
-    One video is decoded and two batches are run at least. tell: called with videos decoded and chosen. Raises what building or running the
-    estimator raises.
+    One video is decoded and two batches are run at least. local: a video where it can be decoded, while it is. tell: called with videos
+    decoded and chosen. Raises what building or running the estimator raises.
     """
     began = time.perf_counter()
     chosen = draw(plan.current, videos, plan.settings.seed)
@@ -74,7 +76,7 @@ def measure(
         for done, planned in enumerate(chosen):
             if done and time.perf_counter() - began > DECODING_SHARE * seconds:
                 break
-            found = _decode(decoder, request, plan, planned, wanted)
+            found = _decode(decoder, request, plan, planned, wanted, local)
             if isinstance(found, _Taken):
                 taken.append(found)
             else:
@@ -96,15 +98,21 @@ def draw(videos: Sequence[PlannedVideo], count: int, seed: int) -> list[PlannedV
 
 
 def _decode(
-    decoder: Decoder, request: ExtractionRequest, plan: ChunkPlan, planned: PlannedVideo, wanted: int
+    decoder: Decoder,
+    request: ExtractionRequest,
+    plan: ChunkPlan,
+    planned: PlannedVideo,
+    wanted: int,
+    local: Callable[[Video], AbstractContextManager[Video]],
 ) -> _Taken | VideoMeasured:
     passes = range(min(plan.passes, MOST_PASSES))
     video, settings, deadline_s = planned.video, plan.settings, request.deadline_s
     try:
-        found = decoder.windows(video, passes, settings, deadline_s=deadline_s)
-        kept = set(np.linspace(0, len(passes) - 1, min(wanted, len(passes))).astype(int).tolist())
-        anchors = [anchor for number, anchor in enumerate(found.anchors) if number in kept]
-        alone = decoder.windows(video, [int(passes[-1])], settings, deadline_s=deadline_s)
+        with local(video) as here:
+            found = decoder.windows(here, passes, settings, deadline_s=deadline_s)
+            kept = set(np.linspace(0, len(passes) - 1, min(wanted, len(passes))).astype(int).tolist())
+            anchors = [anchor for number, anchor in enumerate(found.anchors) if number in kept]
+            alone = decoder.windows(here, [int(passes[-1])], settings, deadline_s=deadline_s)
     except Reject as refusal:
         return VideoMeasured(video.id, refusal.seconds, refusal.reason)
     return _Taken(VideoMeasured(video.id, found.decode_s, decode_one_s=alone.decode_s), anchors)

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from common.place import PLACE
 from common.printable import printable
 from common.progress import ProgressDisplay
 from pipeline.extract.cli import plain_errors, request_options
@@ -24,9 +25,11 @@ from pipeline.extract.forecast_beside import Kept, beside, keep
 from pipeline.extract.forecast_sample import measure
 from pipeline.extract.forecast_text import forecast_lines, told
 from pipeline.extract.local import LocalRunner
+from pipeline.extract.places import Places
 from pipeline.extract.plan import ChunkPlan
 from pipeline.extract.run import ExtractionRequest
 from shards import schema
+from shards.storage import is_url
 
 NO_SET = Path(os.devnull) / "no-set"
 """What takes the place of a set when none is named: a path at which none can be, nor be made."""
@@ -35,8 +38,8 @@ _out_option = click.option(
     "--out",
     default=NO_SET,
     show_default="none",
-    type=click.Path(path_type=Path),
-    help="Directory of the shard set: what has landed there counts, and the forecast is kept in its .log.",
+    type=PLACE,
+    help="Directory or address of the shard set: what has landed there counts, and a directory keeps the forecast in its .log.",
 )
 
 
@@ -66,6 +69,7 @@ _out_option = click.option(
 def plan(
     request: ExtractionRequest,
     runner: LocalRunner,
+    places: Places,
     sample: int,
     seconds: float,
     gpus: int,
@@ -78,35 +82,38 @@ def plan(
 
     A few videos, drawn at random, are decoded, put through flow, encoded and thrown away. Of a finished set: its forecast beside what came.
     """
-    made = request.plan()
-    todo = sum(len(passes) for passes in made.missing(request.out).values())
-    body = _what_there_is(made, todo)
-    if not as_json:
-        if made.remark:
-            click.echo(printable(made.remark), err=True)
-        shards = made.chunks * made.passes
-        click.echo(
-            f"{len(made.current)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {shards} shards to make"
-        )
-    found: dict[str, Any] = {}
-    if todo == 0:
-        compared = beside(request.out, schema.read_manifest(request.out))
-        lines = compared.lines() if compared else [f"nothing left to do; {request.out} has no forecast"]
-        found = {"beside": asdict(compared)} if compared else {}
-    elif sample:
-        machine = Machine(os.cpu_count() or 1, runner.workers, len(runner.devices))
-        with ProgressDisplay("plan", "videos of the sample") as display:
-            measured = measure(request, made, videos=sample, seconds=seconds, tell=partial(_tell, display))
-        said = _forecast(request, made, measured, machine)
-        elsewhere = Machine(cores or machine.cores, max(runner.workers, cores or 1), gpus) if gpus else None
-        result = told(measured, said, machine, elsewhere, gpu_pairs_per_s, train_samples_per_s, os.getloadavg()[0])
-        lines = forecast_lines(result)
-        found = {"forecast": asdict(result)}
-        if request.out != NO_SET:
-            kept = _kept(made, said, machine, len(measured.videos))
-            lines.append(f"kept in {keep(request.out, kept)}; extract puts what comes beside it")
-    else:
-        lines = json.dumps(body["settings"], indent=2, sort_keys=True).splitlines()
+    with places.opened(runner, writing=False):
+        made = request.plan()
+        todo = sum(len(passes) for passes in made.missing(request.out).values())
+        body = _what_there_is(made, todo)
+        if not as_json:
+            if made.remark:
+                click.echo(printable(made.remark), err=True)
+            shards = made.chunks * made.passes
+            click.echo(
+                f"{len(made.current)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {shards} shards to make"
+            )
+        found: dict[str, Any] = {}
+        if todo == 0:
+            compared = beside(request.out, schema.read_manifest(request.out))
+            lines = compared.lines() if compared else [f"nothing left to do; {places.out_name} has no forecast"]
+            found = {"beside": asdict(compared)} if compared else {}
+        elif sample:
+            machine = Machine(os.cpu_count() or 1, runner.workers, len(runner.devices))
+            with ProgressDisplay("plan", "videos of the sample") as display:
+                measured = measure(
+                    request, made, videos=sample, seconds=seconds, local=places.local, tell=partial(_tell, display)
+                )
+            said = _forecast(request, made, measured, machine)
+            elsewhere = Machine(cores or machine.cores, max(runner.workers, cores or 1), gpus) if gpus else None
+            result = told(measured, said, machine, elsewhere, gpu_pairs_per_s, train_samples_per_s, os.getloadavg()[0])
+            lines = forecast_lines(result)
+            found = {"forecast": asdict(result)}
+            if request.out != NO_SET and not is_url(places.out_name):
+                kept = _kept(made, said, machine, len(measured.videos))
+                lines.append(f"kept in {keep(request.out, kept)}; extract puts what comes beside it")
+        else:
+            lines = json.dumps(body["settings"], indent=2, sort_keys=True).splitlines()
     if as_json:
         click.echo(json.dumps({**body, **found}))
         return

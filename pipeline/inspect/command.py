@@ -6,16 +6,18 @@ from pathlib import Path
 
 import click
 
+from common.place import PLACE
 from pipeline.extract.cli import plain_errors, summarise
 from pipeline.inspect.contact_sheet import choose_samples, contact_sheet, place_beside, sheet_path, write_png
 from pipeline.inspect.set_page import write_set_page
 from pipeline.inspect.windows import random_samples
 from shards import schema
 from shards.reader import ShardSet
+from shards.storage import is_url
 
 
 @click.command()
-@click.argument("shard_set")
+@click.argument("shard_set", type=PLACE)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -33,11 +35,11 @@ from shards.reader import ShardSet
 @click.option("--key", "keys", multiple=True, help="Draw this sample; may be repeated.")
 @plain_errors
 def inspect(
-    shard_set: str, out: Path | None, page: Path | None, samples: int, seed: int, keys: tuple[str, ...]
+    shard_set: Path | str, out: Path | None, page: Path | None, samples: int, seed: int, keys: tuple[str, ...]
 ) -> None:
     """Print what a set holds and draw a contact sheet, or with --page a page: anchors, flow colour wheel, statistics.
 
-    SHARD_SET is a folder; a page can be made of a set at an address (s3://...) too.
+    SHARD_SET is a folder, or an address (s3://...).
     """
     if page is not None:
         if out is not None:
@@ -48,8 +50,8 @@ def inspect(
         chosen = choose_samples(data, samples, keys) if keys else random_samples(data, samples, seed)
         click.echo(f"page: {write_set_page(data, chosen, page)}")
         return
-    path = sheet_path(Path(shard_set), out)
-    data = ShardSet(Path(shard_set), allow_partial=True)
+    path = sheet_path(Path(Path(shard_set).name) if is_url(shard_set) else Path(shard_set), out)
+    data = ShardSet(shard_set, allow_partial=True)
     if not len(data):
         raise ValueError(f"{shard_set} holds no samples; see {schema.VIDEOS} for why")
     summarise(data.manifest, shard_set, as_json=False)

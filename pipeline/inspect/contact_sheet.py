@@ -35,7 +35,7 @@ def sheet_path(shard_set: Path, wanted: Path | None) -> Path:
     return path
 
 
-def place_beside(shard_set: str, path: Path, option: str) -> None:
+def place_beside(shard_set: Path | str, path: Path, option: str) -> None:
     """Raises ValueError for a path inside the set, or the set itself. option: what names the path."""
     if not is_url(shard_set):
         inside = Path(shard_set).resolve()

@@ -99,8 +99,7 @@ def section_html(section: Section, out: Path) -> str:
     if results.complete():
         parts += [f'<p class="dim">{escape(task.description)} {escape(tables.scope_note(section))}</p>']
         parts += [bars(section), set_table(tables.main_table(section))]
-        reference = task.reference(results.settings, len(results.complete()))
-        if reference is not None:
+        for reference in task.references(results.settings, len(results.complete())):
             parts += [f"<h3>{escape(reference.title)}</h3>", f'<p class="dim">{escape(reference.note)}</p>']
             parts += [set_table(Table([*reference.header], [[*row] for row in reference.rows]))]
         parts += _beside(section)
