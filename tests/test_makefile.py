@@ -44,6 +44,13 @@ def test_extraction_takes_the_papers_network_for_the_papers_data_sets() -> None:
     assert "--flow dis " in commands("extract-flow", "DATASET=folder")
 
 
+def test_extraction_is_shared_out_on_request() -> None:
+    plain = commands("extract-flow", "DATASET=folder")
+    assert "--runner" not in plain and "--part" not in plain
+    assert "--runner ray " in commands("extract-flow", "DATASET=folder", "RUNNER=ray")
+    assert "--part 2/8 " in commands("extract-flow", "DATASET=folder", "PART=2/8", "RUNNER=local")
+
+
 def test_the_demo_sweep_makes_its_own_data_and_is_judged_on_it() -> None:
     lines = commands("sweep")
     assert "pipeline extract" in lines

@@ -7,7 +7,6 @@ finds the directory as it was.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,11 +22,13 @@ from common.progress import ProgressDisplay
 from pipeline.extract import progress
 from pipeline.extract.accounts import Accounts, accounts_of
 from pipeline.extract.contact_sheet import choose_samples, contact_sheet, sheet_path, write_png
-from pipeline.extract.devices import devices_of, first_device
-from pipeline.extract.local import LocalRunner
+from pipeline.extract.part_summary import summarise_part
+from pipeline.extract.parts import Part
 from pipeline.extract.plan import ChunkPlan, Continuing
-from pipeline.extract.run import ExtractionRequest, Tally, extract, stated
-from pipeline.flow.estimator import EstimatorOptions, choose
+from pipeline.extract.run import ExtractionRequest, Tally, extract_part, stated
+from pipeline.extract.runner import Runner
+from pipeline.extract.sharing_options import SHARING_OPTIONS, choice_for, runner_for
+from pipeline.flow.estimator import EstimatorOptions
 from pipeline.flow.options import named_values
 from pipeline.video.datasets import DATASETS
 from shards import schema
@@ -84,13 +85,7 @@ _REQUEST_OPTIONS = (
         "--device", default="cpu", help="Where the flow network runs: cpu, cuda (every visible GPU), cuda:0,cuda:1."
     ),
     click.option("--precision", default="fp32", help="fp32, tf32, bf16 or fp16."),
-    click.option(
-        "--workers",
-        default=lambda: os.cpu_count() or 1,
-        show_default="number of cores",
-        type=int,
-        help="Decoding processes, and as many for flow on a CPU or encoding beside GPUs.",
-    ),
+    *SHARING_OPTIONS,
     click.option("--batch", type=int, help="Windows per call of the estimator; default: as it likes."),
     click.option("--deadline", "deadline_s", default=120.0, help="Seconds that decoding one video may take."),
     click.option(
@@ -133,15 +128,18 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         flow_options: tuple[str, ...],
         device: str,
         precision: str,
-        workers: int,
+        part: Part,
+        where: str,
+        actors: int | None,
+        workers: int | None,
         batch: int | None,
         deadline_s: float,
         retry: tuple[str, ...],
         drop_passes: bool,
         **rest: Any,
     ) -> None:
-        options = EstimatorOptions(weights, first_device(device), precision, named_values(flow_options))
-        estimator = choose(flow, options, image_size=image_size)
+        options = EstimatorOptions(weights, device, precision, named_values(flow_options))
+        estimator = choice_for(where, flow, options, device, image_size)
         settings = Settings(
             dataset=dataset,
             estimator=stated(estimator),
@@ -159,8 +157,10 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
             most_cuts_per_minute=max_cuts_per_minute,
         )
         continuing = Continuing(frozenset(retry), drop_passes)
-        request = ExtractionRequest(root, out, settings, estimator, list_file, passes, batch, deadline_s, continuing)
-        runner = LocalRunner(workers, estimator, devices_of(estimator, device))
+        request = ExtractionRequest(
+            root, out, settings, estimator, list_file, passes, batch, deadline_s, continuing, part
+        )
+        runner = runner_for(where, estimator, device, workers, actors)
         command(request=request, runner=runner, **rest)
 
     for option in reversed(_REQUEST_OPTIONS):
@@ -178,7 +178,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON at the end.")
 @plain_errors
 @request_options
-def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_share: float, as_json: bool) -> None:
+def extract_command(request: ExtractionRequest, runner: Runner, max_reject_share: float, as_json: bool) -> None:
     """Compute flow over a video set and write a shard set. Rerun the same command to continue; more --passes extend."""
     plans: list[ChunkPlan] = []
 
@@ -188,7 +188,7 @@ def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_
 
     with ProgressDisplay("extract", "videos") as display:
         try:
-            manifest = extract(
+            ended = extract_part(
                 request,
                 runner,
                 lambda event, tally: progress.happened(display, event, tally),
@@ -197,6 +197,12 @@ def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)
+    if not request.part.whole:
+        if not summarise_part(request.out, plans[-1], request.part, ended, max_reject_share, as_json):
+            sys.exit(REJECTED_TOO_MANY)
+        return
+    manifest = ended.manifest
+    assert manifest is not None, "only a part leaves the manifest to others"
     _summarise(manifest, request.out, as_json, accounts_of(request.out, plans[-1], manifest))
     rejected = sum(manifest.counts["rejected"].values())
     if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
@@ -229,7 +235,7 @@ def _summarise(manifest: Manifest, out: Path, as_json: bool, of_list: Accounts |
 @click.command()
 @plain_errors
 @request_options
-def plan(request: ExtractionRequest, runner: LocalRunner) -> None:
+def plan(request: ExtractionRequest, runner: Runner) -> None:
     """Say what `extract` with the same options would do; write nothing."""
     made = request.plan()
     if made.remark:
