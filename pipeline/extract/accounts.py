@@ -87,3 +87,10 @@ def accounts_of_part(root: Path, plan: ChunkPlan, part: Part) -> Accounts:
         f"{closed.pending} videos of part {part} have no outcome"
     )
     return closed
+
+
+def accounts_at_end(root: Path, plan: ChunkPlan, part: Part, manifest: Manifest | None) -> Accounts:
+    """Of whatever a run has made: the list, or its part of it."""
+    if part.whole and manifest is not None:
+        return accounts_of(root, plan, manifest)
+    return accounts_of_part(root, plan, part)

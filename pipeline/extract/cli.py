@@ -17,13 +17,15 @@ from typing import Any
 import click
 
 from common.command import one_line_errors
+from common.place import PLACE
 from common.printable import printable
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
-from pipeline.extract.accounts import Accounts, accounts_of
+from pipeline.extract.accounts import Accounts, accounts_at_end
 from pipeline.extract.contact_sheet import choose_samples, contact_sheet, sheet_path, write_png
 from pipeline.extract.part_summary import summarise_part
 from pipeline.extract.parts import Part
+from pipeline.extract.places import PLACE_OPTIONS, Places, places_of
 from pipeline.extract.plan import ChunkPlan, Continuing
 from pipeline.extract.run import ExtractionRequest, Tally, extract_part, stated
 from pipeline.extract.runner import Runner
@@ -35,6 +37,7 @@ from shards import schema
 from shards.cut_settings import CUT_THRESHOLDS
 from shards.reader import ShardSet
 from shards.schema import Manifest, Settings
+from shards.storage import is_url
 from shards.verify import verify as verify_set
 
 REJECTED_TOO_MANY = 3
@@ -53,9 +56,8 @@ def _offsets(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
 
 _REQUEST_OPTIONS = (
     click.option("--dataset", required=True, type=click.Choice(DATASETS), help="Layout of the videos."),
-    click.option("--root", required=True, type=click.Path(path_type=Path), help="Where the videos are."),
     click.option("--list", "list_file", type=click.Path(path_type=Path), help="Text file of videos to take."),
-    click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the shard set."),
+    *PLACE_OPTIONS,
     click.option("--flow", default="dis", help="Flow estimator."),
     click.option("--weights", help="Weights of the flow network: a file, or random:SEED."),
     click.option("--passes", default=8, help="Anchors per video; one paper epoch each."),
@@ -102,14 +104,12 @@ _REQUEST_OPTIONS = (
 
 
 def request_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of `extract`; the command receives `request` and `runner`, both checked, nothing started."""
+    """The options of `extract`; the command receives `request`, `runner` and `places`, checked, nothing started."""
 
     @wraps(command)
     def wrapped(
         dataset: str,
-        root: Path,
         list_file: Path | None,
-        out: Path,
         flow: str,
         weights: str | None,
         passes: int,
@@ -157,11 +157,12 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
             most_cuts_per_minute=max_cuts_per_minute,
         )
         continuing = Continuing(frozenset(retry), drop_passes)
+        places = places_of(rest, flow)
         request = ExtractionRequest(
-            root, out, settings, estimator, list_file, passes, batch, deadline_s, continuing, part
+            places.root, places.out, settings, estimator, list_file, passes, batch, deadline_s, continuing, part
         )
-        runner = runner_for(where, estimator, device, workers, actors)
-        command(request=request, runner=runner, **rest)
+        runner = runner_for(where, estimator, device, workers, actors, places.remote)
+        command(request=request, runner=runner, places=places, **rest)
 
     for option in reversed(_REQUEST_OPTIONS):
         wrapped = option(wrapped)
@@ -178,7 +179,9 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON at the end.")
 @plain_errors
 @request_options
-def extract_command(request: ExtractionRequest, runner: Runner, max_reject_share: float, as_json: bool) -> None:
+def extract_command(
+    request: ExtractionRequest, runner: Runner, places: Places, max_reject_share: float, as_json: bool
+) -> None:
     """Compute flow over a video set and write a shard set. Rerun the same command to continue; more --passes extend."""
     plans: list[ChunkPlan] = []
 
@@ -188,32 +191,32 @@ def extract_command(request: ExtractionRequest, runner: Runner, max_reject_share
 
     with ProgressDisplay("extract", "videos") as display:
         try:
-            ended = extract_part(
-                request,
-                runner,
-                lambda event, tally: progress.happened(display, event, tally),
-                planned,
-            )
+            with places.opened(runner, writing=True) as landing:
+                ended = extract_part(
+                    request,
+                    landing,
+                    lambda event, tally: progress.happened(display, places.told(event), tally),
+                    planned,
+                )
+                of_list = accounts_at_end(request.out, plans[-1], request.part, ended.manifest)
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)
-    if not request.part.whole:
-        if not summarise_part(request.out, plans[-1], request.part, ended, max_reject_share, as_json):
-            sys.exit(REJECTED_TOO_MANY)
-        return
     manifest = ended.manifest
-    assert manifest is not None, "only a part leaves the manifest to others"
-    _summarise(manifest, request.out, as_json, accounts_of(request.out, plans[-1], manifest))
+    if manifest is None or not request.part.whole:
+        fine = summarise_part(places.out_name, plans[-1], request.part, ended, of_list, max_reject_share, as_json)
+        sys.exit(0 if fine else REJECTED_TOO_MANY)
+    _summarise(manifest, places.out_name, as_json, of_list)
     rejected = sum(manifest.counts["rejected"].values())
     if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
         click.echo(
-            f"Error: {rejected} of {manifest.counts['videos']} videos were rejected; see {schema.VIDEOS} in {request.out}",
+            f"Error: {rejected} of {manifest.counts['videos']} videos were rejected; see {schema.VIDEOS} in {places.out_name}",
             err=True,
         )
         sys.exit(REJECTED_TOO_MANY)
 
 
-def _summarise(manifest: Manifest, out: Path, as_json: bool, of_list: Accounts | None = None) -> None:
+def _summarise(manifest: Manifest, out: Path | str, as_json: bool, of_list: Accounts | None = None) -> None:
     counts = dict(manifest.counts)
     size = sum(s.bytes for s in manifest.shards)
     if as_json:
@@ -235,12 +238,14 @@ def _summarise(manifest: Manifest, out: Path, as_json: bool, of_list: Accounts |
 @click.command()
 @plain_errors
 @request_options
-def plan(request: ExtractionRequest, runner: Runner) -> None:
+def plan(request: ExtractionRequest, runner: Runner, places: Places) -> None:
     """Say what `extract` with the same options would do; write nothing."""
-    made = request.plan()
+    with places.opened(runner, writing=False):
+        made = request.plan()
+        missing = made.missing(request.out)
     if made.remark:
         click.echo(printable(made.remark), err=True)
-    todo = sum(len(passes) for passes in made.missing(request.out).values())
+    todo = sum(len(passes) for passes in missing.values())
     click.echo(
         f"{len(made.current)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {made.chunks * made.passes} shards to make"
     )
@@ -249,11 +254,11 @@ def plan(request: ExtractionRequest, runner: Runner) -> None:
 
 
 @click.command()
-@click.argument("shard_set", type=click.Path(path_type=Path))
+@click.argument("shard_set", type=PLACE)
 @click.option("--deep", is_flag=True, help="Also decode every member and check its statistics.")
 @click.option("--json", "as_json", is_flag=True)
 @plain_errors
-def verify(shard_set: Path, deep: bool, as_json: bool) -> None:
+def verify(shard_set: Path | str, deep: bool, as_json: bool) -> None:
     """Check every byte of a set against its manifest. Exits 4 and names what is damaged."""
     with ProgressDisplay("verify", "shards") as display:
 
@@ -274,7 +279,7 @@ def verify(shard_set: Path, deep: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("shard_set", type=click.Path(path_type=Path))
+@click.argument("shard_set", type=PLACE)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -283,9 +288,9 @@ def verify(shard_set: Path, deep: bool, as_json: bool) -> None:
 @click.option("--samples", default=6, type=click.IntRange(1, 100), help="How many, spread over the set.")
 @click.option("--key", "keys", multiple=True, help="Draw this sample; may be repeated.")
 @plain_errors
-def inspect(shard_set: Path, out: Path | None, samples: int, keys: tuple[str, ...]) -> None:
+def inspect(shard_set: Path | str, out: Path | None, samples: int, keys: tuple[str, ...]) -> None:
     """Print what a set holds and draw a contact sheet: anchors, flow color wheel, statistics."""
-    path = sheet_path(shard_set, out)
+    path = sheet_path(Path(Path(shard_set).name) if is_url(shard_set) else Path(shard_set), out)
     data = ShardSet(shard_set, allow_partial=True)
     if not len(data):
         raise ValueError(f"{shard_set} holds no samples; see {schema.VIDEOS} for why")

@@ -6,22 +6,20 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
 from common.printable import printable
-from pipeline.extract.accounts import accounts_of_part
+from pipeline.extract.accounts import Accounts
 from pipeline.extract.at_work import PartEnd
 from pipeline.extract.parts import Part
 from pipeline.extract.plan import ChunkPlan
 
 
 def summarise_part(
-    out: Path, plan: ChunkPlan, part: Part, ended: PartEnd, max_reject_share: float, as_json: bool
+    out: str, plan: ChunkPlan, part: Part, ended: PartEnd, found: Accounts, max_reject_share: float, as_json: bool
 ) -> bool:
-    """Print it. False where more of the part's videos were rejected than may be."""
-    found = accounts_of_part(out, plan, part)
+    """Print it. found: the accounts of the part. False where more of the part's videos were rejected than may be."""
     rejected = sum(found.rejected.values())
     shards = sum(len(passes) for passes in ended.missing.values())
     if as_json:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.extract.local import LocalRunner
-from pipeline.extract.plan import stored_plan
 from pipeline.extract.runner import ChunkJob, Event
 from pipeline.flow.estimator import EstimatorChoice
 
@@ -94,18 +93,12 @@ class Engine:
         """Waits until the estimator is built, or cannot be."""
         return self._built.get()
 
-    def unseen(self, root: Path, plan_digest: str, video: Path | None, wait_s: float) -> str:
-        """What this node does not see as the driver does: the set with its plan, or a video. Empty where all is well."""
+    def unseen(self, paths: Sequence[Path], wait_s: float) -> str:
+        """The first of these that is there for the driver and not on this node; empty where all are."""
         until = time.monotonic() + wait_s
-        while True:
-            missing = ""
-            if stored_plan(root).digest != plan_digest:
-                missing = str(root)
-            elif video is not None and not video.exists():
-                missing = str(video)
-            if not missing or time.monotonic() > until:
-                return missing
+        while (missing := next((path for path in paths if not path.exists()), None)) and time.monotonic() < until:
             time.sleep(0.2)  # a network file system may take its time to show what is new
+        return str(missing or "")
 
     def step(self, jobs: Sequence[ChunkJob]) -> Step:
         """Begin these, where there are any, and say what has happened: at once if anything has, else after POLL_S."""

@@ -14,15 +14,16 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
-from pipeline.extract.plan import stored_plan
 from pipeline.extract.ray_actor import Engine, Ready, Step
 from pipeline.extract.runner import ChunkDone, ChunkFailed, ChunkJob, Event, ExtractionError, StageLoad
 from pipeline.flow.estimator import EstimatorChoice, PairsTogether
@@ -54,13 +55,15 @@ def on_cluster(choice: EstimatorChoice) -> EstimatorChoice:
 
 @dataclass(eq=False)
 class _Seat:
-    """An actor. asked: the call that has not been answered. jobs: its chunks that have not ended, in order."""
+    """An actor. asked: the call that has not been answered. busy: whether it has been given chunks and not said that it is through with
+    them. jobs: those that have not ended, in order."""
 
     actor: Any
     asked: Any
     host: str = "?"
     ready: bool = False
     sees: bool = False
+    busy: bool = False
     jobs: deque[ChunkJob] = field(default_factory=deque)
     load: StageLoad | None = None
 
@@ -154,25 +157,31 @@ class RayRunner:
             self.prepare(len(jobs))
         self._running = True
         waiting, deaths = deque(jobs), Counter[int]()
-        while waiting or any(seat.jobs for seat in self._seats):
-            for seat in self._seats:
-                if seat.ready and seat.asked is None:
-                    self._ask(seat, waiting, jobs[0])
-            self._hear(on_event, deaths, waiting)
+        mark = jobs[0].root / f".ray-{secrets.token_hex(8)}"
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        try:
+            while waiting or any(seat.jobs for seat in self._seats):
+                for seat in self._seats:
+                    if seat.ready and seat.asked is None:
+                        self._ask(seat, waiting, jobs[0], mark)
+                self._hear(on_event, deaths, waiting)
+        finally:
+            mark.unlink(missing_ok=True)
         self._running = False
 
-    def _ask(self, seat: _Seat, waiting: deque[ChunkJob], first: ChunkJob) -> None:
-        """The next question to an actor that is there."""
+    def _ask(self, seat: _Seat, waiting: deque[ChunkJob], first: ChunkJob, mark: Path) -> None:
+        """The next question to an actor that is there. mark: a file in the set's directory that no other directory has."""
         if not seat.sees:
             video = next((v.video.path for v in first.videos if v.video.path.exists()), None)
-            digest = stored_plan(first.root).digest
-            seat.asked = seat.actor.unseen.remote(first.root, digest, video, SEEN_S)
+            seat.asked = seat.actor.unseen.remote([mark] if video is None else [mark, video], SEEN_S)
             return
-        if not seat.jobs:
+        if not seat.busy:
             share = math.ceil(len(waiting) / (2 * len(self._seats)))
             seat.jobs.extend(waiting.popleft() for _ in range(share))
             if not seat.jobs:
                 return
+            seat.busy = True
             seat.asked = seat.actor.step.remote(list(seat.jobs))
             return
         seat.asked = seat.actor.step.remote([])
@@ -205,10 +214,13 @@ class RayRunner:
             elif isinstance(answer, Step):
                 for event in answer.events:
                     self._happened(seat, event, on_event)
+                seat.busy = answer.busy
                 if answer.broken:
                     self._lost(seat, answer.broken, deaths, waiting, on_event, answer.trace)
             elif answer:
-                self._go_on_without(seat, f"{seat.host} does not see {answer} as this machine does: mount it there")
+                self._go_on_without(
+                    seat, f"{seat.host} does not see {answer}, which is there on this machine: mount it"
+                )
             else:
                 seat.sees = True
 

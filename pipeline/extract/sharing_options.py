@@ -13,6 +13,7 @@ from pipeline.extract.parts import Part
 from pipeline.extract.ray_runner import RayRunner, on_cluster
 from pipeline.extract.runner import Runner
 from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
+from pipeline.video.remote_videos import RemoteVideos
 
 LOCAL, RAY = "local", "ray"
 
@@ -54,12 +55,23 @@ def choice_for(where: str, flow: str, options: EstimatorOptions, device: str, im
     return on_cluster(choose(flow, replace(options, device="cpu"), image_size=image_size))
 
 
-def runner_for(where: str, choice: EstimatorChoice, device: str, workers: int | None, actors: int | None) -> Runner:
-    """Checked, nothing started. Raises ValueError."""
+def runner_for(
+    where: str,
+    choice: EstimatorChoice,
+    device: str,
+    workers: int | None,
+    actors: int | None,
+    remote: tuple[RemoteVideos, int] | None,
+) -> Runner:
+    """Checked, nothing started. remote: of videos that are no local files, as `LocalRunner` takes it. Raises ValueError."""
     if where == RAY:
+        if remote is not None:
+            raise ValueError(
+                "--runner ray reads videos from a folder that every node sees; leave it out, or copy them there"
+            )
         address = os.environ.get("RAY_ADDRESS", "")
         return RayRunner(choice, actors=actors, workers=workers, on_gpus=device != "cpu", address=address)
     if actors is not None:
         raise ValueError(f"--actors is {actors}; it goes with --runner ray")
     cores = os.cpu_count() or 1
-    return LocalRunner(cores if workers is None else workers, choice, devices_of(choice, device))
+    return LocalRunner(cores if workers is None else workers, choice, devices_of(choice, device), remote)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.extract.plan import save_plan, stored_plan
 from pipeline.extract.ray_actor import Engine
 from pipeline.extract.runner import ChunkDone, ChunkJob, Event
 from shards.records import committed
@@ -80,11 +79,7 @@ def test_an_engine_that_breaks_says_how(engine: Engine, videos: Path, tmp_path: 
     assert step.broken.startswith("ValueError: ") and "in batches" in step.trace
 
 
-def test_what_a_node_does_not_see(engine: Engine, videos: Path, tmp_path: Path, choice: TroubledChoice) -> None:
-    out, video = tmp_path / "set", videos / "synth-00000.mp4"
-    assert engine.unseen(out, "a plan", video, 0.0) == str(out)
-    save_plan(out, asked(videos, out, choice).plan())
-    digest = stored_plan(out).digest
-    assert engine.unseen(out, "another plan", video, 0.0) == str(out)
-    assert engine.unseen(out, digest, videos / "gone.mp4", 0.25) == str(videos / "gone.mp4")
-    assert engine.unseen(out, digest, video, 0.0) == "" == engine.unseen(out, digest, None, 0.0)
+def test_what_a_node_does_not_see(engine: Engine, videos: Path) -> None:
+    there, gone = videos / "synth-00000.mp4", videos / "gone.mp4"
+    assert engine.unseen([there, gone], 0.25) == str(gone)
+    assert engine.unseen([there], 0.0) == "" == engine.unseen([], 0.0)

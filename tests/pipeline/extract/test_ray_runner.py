@@ -1,4 +1,4 @@
-"""Actors of a real Ray cluster, three nodes on this machine: a worker and a node die in the middle, and the bytes are those of one process.
+"""Actors of a real Ray cluster, two nodes on this machine: a worker and a node die in the middle, and the bytes are those of one process.
 
 The cluster is started once, for the tests of this file.
 """
@@ -15,7 +15,6 @@ from click.testing import CliRunner
 
 from pipeline.cli import main
 from pipeline.extract import ray_runner as module
-from pipeline.extract.plan import Stored
 from pipeline.extract.ray_runner import RayRunner, on_cluster
 from pipeline.extract.run import ExtractionRequest, extract
 from pipeline.extract.runner import Event, ExtractionError, VideoReport
@@ -33,7 +32,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'flow
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head without cores, so that actors go to the two nodes of the tests, each with a core and what Ray is told is a GPU."""
+    """Two nodes, each with a core and what Ray is told is a GPU."""
     from ray.cluster_utils import Cluster
 
     patched = pytest.MonkeyPatch()
@@ -42,10 +41,9 @@ def cluster() -> Iterator[Any]:
     memory = 100 << 20
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": memory, "include_dashboard": False},
+        head_node_args={"num_cpus": 1, "num_gpus": 1, "object_store_memory": memory, "include_dashboard": False},
     )
-    for _ in range(2):
-        cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=memory)
+    cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=memory)
     ray.init(address=cluster.address, log_to_driver=False)
     yield cluster
     ray.shutdown()
@@ -110,8 +108,10 @@ def test_a_node_that_does_not_see_the_set_makes_nothing_of_it(
 ) -> None:
     """Two nodes that would each write into a directory of their own."""
     monkeypatch.setattr(module, "SEEN_S", 0.1)
-    monkeypatch.setattr(module, "stored_plan", lambda root: Stored("what this machine sees", True))
-    with pytest.raises(ExtractionError, match=r"does not see .*set as this machine does: mount it there"):
+    monkeypatch.setattr(Path, "touch", lambda path: None)  # what this machine alone sees
+    with pytest.raises(
+        ExtractionError, match=r"does not see .*set/\.ray-\w+, which is there on this machine: mount it"
+    ):
         run(asked(videos, tmp_path / "set", TroubledChoice(trouble)))
     assert not list((tmp_path / "set").rglob("*.tar"))
 
