@@ -1,4 +1,5 @@
-"""python -m pipeline extract | plan | verify | inspect: options become one checked request; what happens becomes lines and exit codes.
+"""python -m pipeline extract | verify, and the options that `plan` shares: they become one checked request; what happens becomes lines
+and exit codes.
 
 Everything that can be refused is refused while the request is built, before anything is written: the corrected command
 finds the directory as it was.
@@ -18,14 +19,13 @@ import click
 
 from common.command import one_line_errors
 from common.place import PLACE
-from common.printable import printable
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
 from pipeline.extract.accounts import Accounts, accounts_at_end
-from pipeline.extract.contact_sheet import choose_samples, contact_sheet, sheet_path, write_png
+from pipeline.extract.forecast_beside import Beside, beside
 from pipeline.extract.part_summary import summarise_part
 from pipeline.extract.parts import Part
-from pipeline.extract.places import PLACE_OPTIONS, Places, places_of
+from pipeline.extract.places import OUT_OPTION, PLACE_OPTIONS, Places, places_of
 from pipeline.extract.plan import ChunkPlan, Continuing
 from pipeline.extract.run import ExtractionRequest, Tally, extract_part, stated
 from pipeline.extract.runner import Runner
@@ -35,9 +35,7 @@ from pipeline.flow.options import named_values
 from pipeline.video.datasets import DATASETS
 from shards import schema
 from shards.cut_settings import CUT_THRESHOLDS
-from shards.reader import ShardSet
 from shards.schema import Manifest, Settings
-from shards.storage import is_url
 from shards.verify import verify as verify_set
 
 REJECTED_TOO_MANY = 3
@@ -103,7 +101,9 @@ _REQUEST_OPTIONS = (
 )
 
 
-def request_options(command: Callable[..., None]) -> Callable[..., None]:
+def request_options(
+    command: Callable[..., None], out_option: Callable[..., Callable[..., None]] = OUT_OPTION
+) -> Callable[..., None]:
     """The options of `extract`; the command receives `request`, `runner` and `places`, checked, nothing started."""
 
     @wraps(command)
@@ -164,7 +164,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         runner = runner_for(where, estimator, device, workers, actors, places.remote)
         command(request=request, runner=runner, places=places, **rest)
 
-    for option in reversed(_REQUEST_OPTIONS):
+    for option in reversed((out_option, *_REQUEST_OPTIONS)):
         wrapped = option(wrapped)
     return wrapped
 
@@ -199,6 +199,7 @@ def extract_command(
                     planned,
                 )
                 of_list = accounts_at_end(request.out, plans[-1], request.part, ended.manifest)
+                compared = beside(request.out, ended.manifest) if ended.manifest is not None else None
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)
@@ -206,7 +207,7 @@ def extract_command(
     if manifest is None or not request.part.whole:
         fine = summarise_part(places.out_name, plans[-1], request.part, ended, of_list, max_reject_share, as_json)
         sys.exit(0 if fine else REJECTED_TOO_MANY)
-    _summarise(manifest, places.out_name, as_json, of_list)
+    summarise(manifest, places.out_name, as_json, of_list, compared)
     rejected = sum(manifest.counts["rejected"].values())
     if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
         click.echo(
@@ -216,11 +217,19 @@ def extract_command(
         sys.exit(REJECTED_TOO_MANY)
 
 
-def _summarise(manifest: Manifest, out: Path | str, as_json: bool, of_list: Accounts | None = None) -> None:
+def summarise(
+    manifest: Manifest,
+    out: Path | str,
+    as_json: bool,
+    of_list: Accounts | None = None,
+    compared: Beside | None = None,
+) -> None:
+    """Print what a set holds, what became of a run's list, and how that compares with the forecast."""
     counts = dict(manifest.counts)
     size = sum(s.bytes for s in manifest.shards)
     if as_json:
         more = {"of_list": asdict(of_list)} if of_list else {}
+        more |= {"forecast": asdict(compared)} if compared else {}
         body = {**counts, "bytes": size, "shards": len(manifest.shards), "complete": manifest.complete, **more}
         click.echo(json.dumps(body))
         return
@@ -233,23 +242,7 @@ def _summarise(manifest: Manifest, out: Path | str, as_json: bool, of_list: Acco
     pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n)
     click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}")
     click.echo(f"{counts['samples']} samples, pairs: {pairs}; {len(manifest.shards)} shards, {size / 2**20:.1f} MiB")
-
-
-@click.command()
-@plain_errors
-@request_options
-def plan(request: ExtractionRequest, runner: Runner, places: Places) -> None:
-    """Say what `extract` with the same options would do; write nothing."""
-    with places.opened(runner, writing=False):
-        made = request.plan()
-        missing = made.missing(request.out)
-    if made.remark:
-        click.echo(printable(made.remark), err=True)
-    todo = sum(len(passes) for passes in missing.values())
-    click.echo(
-        f"{len(made.current)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {made.chunks * made.passes} shards to make"
-    )
-    for line in json.dumps(made.settings.to_json(), indent=2, sort_keys=True).splitlines():
+    for line in compared.lines() if compared else ():
         click.echo(line)
 
 
@@ -276,24 +269,3 @@ def verify(shard_set: Path | str, deep: bool, as_json: bool) -> None:
         click.echo(f"{shard_set}: {f'{len(problems)} problems' if problems else 'intact'}")
     if problems:
         sys.exit(DAMAGED)
-
-
-@click.command()
-@click.argument("shard_set", type=PLACE)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="PNG to write; default: beside the set, as <its name>-contact-sheet.png. Never inside it.",
-)
-@click.option("--samples", default=6, type=click.IntRange(1, 100), help="How many, spread over the set.")
-@click.option("--key", "keys", multiple=True, help="Draw this sample; may be repeated.")
-@plain_errors
-def inspect(shard_set: Path | str, out: Path | None, samples: int, keys: tuple[str, ...]) -> None:
-    """Print what a set holds and draw a contact sheet: anchors, flow color wheel, statistics."""
-    path = sheet_path(Path(Path(shard_set).name) if is_url(shard_set) else Path(shard_set), out)
-    data = ShardSet(shard_set, allow_partial=True)
-    if not len(data):
-        raise ValueError(f"{shard_set} holds no samples; see {schema.VIDEOS} for why")
-    _summarise(data.manifest, shard_set, as_json=False)
-    write_png(path, contact_sheet(data, choose_samples(data, samples, keys)))
-    click.echo(f"contact sheet: {path}")

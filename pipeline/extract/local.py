@@ -52,7 +52,7 @@ class LocalRunner:
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers is {workers}; it must be at least 1")
-        self.workers, self.choice, self._remote = workers, choice, remote
+        self.workers, self.choice, self.devices, self._remote = workers, choice, tuple(devices), remote
         self._choices: list[EstimatorChoice | None] = [choice] * workers
         if devices:
             if not isinstance(choice, PairsTogether):

@@ -20,18 +20,19 @@ from common.place import PLACE
 from pipeline.extract.remote_set import RemoteSet
 from pipeline.extract.runner import Event, Runner, VideoReport, disk_is_full
 from pipeline.extract.uploading import UploadingRunner
+from pipeline.video.datasets import Video
 from pipeline.video.remote_videos import RemoteVideos
 from shards.bucket import WRITING
 from shards.storage import Patience, StorageError, is_url
 
 PLACE_OPTIONS = (
     click.option("--root", required=True, type=PLACE, help="Where the videos are: a folder, or an address (s3://...)."),
-    click.option("--out", required=True, type=PLACE, help="Directory or address of the shard set."),
     click.option(
         "--scratch", type=click.Path(path_type=Path), help="Local folder for what goes to or comes from addresses."
     ),
     click.option("--scratch-gib", default=20.0, help="Most that may lie there."),
 )
+OUT_OPTION = click.option("--out", required=True, type=PLACE, help="Directory or address of the shard set.")
 
 
 class Places:
@@ -74,6 +75,21 @@ class Places:
                 stack.enter_context(self._set.opened(writing=writing))
                 runner = UploadingRunner(runner, self._set, self._half_bytes)
             yield runner
+
+    @contextmanager
+    def local(self, video: Video) -> Iterator[Video]:
+        """A video where it can be decoded, inside `opened`: itself, or a copy that is gone afterwards.
+
+        Raises Reject for one that the storage does not give.
+        """
+        if self._videos is None:
+            yield video
+            return
+        path = self._videos.fetch(video)
+        try:
+            yield replace(video, path=path)
+        finally:
+            self._videos.remove(path)
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
