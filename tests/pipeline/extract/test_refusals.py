@@ -36,6 +36,9 @@ FLAGS: dict[str, list[list[str]]] = {
     "--deadline": [["0"], ["-1"], ["nan"], ["inf"]],
     "--max-reject-share": [["2"]],
     "--retry-rejected": [["because"]],
+    "--part": [["0/2"], ["3"], ["1/2", "--drop-passes"]],
+    "--runner": [["slurm"]],
+    "--actors": [["2"]],  # without Ray
     "--cuts": [["guess"]],
     "--cut-threshold": [
         ["3"],
