@@ -7,6 +7,7 @@ appear later go into new chunks. As long as nothing has landed a plan binds nobo
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from pipeline.extract.sources import changed_sources
 from pipeline.video.datasets import Video
 from pipeline.video.video_ids import utf8_name
 from shards import schema
-from shards.files import write_atomic
+from shards.files import sha256_of, write_atomic
 from shards.index import read_table
 from shards.records import committed, recorded
 from shards.schema import Settings
@@ -87,10 +88,12 @@ class ChunkPlan:
 @dataclass(frozen=True)
 class Continuing:
     """How a set may be continued beside adding to it. retry: reasons whose videos are tried again. drop_passes: give up passes beyond
-    those asked for."""
+    those asked for. whole: whether one run makes all of it; parts, which begin one after the other and must come to one plan, try nothing
+    again before everything has landed."""
 
     retry: frozenset[str] = frozenset()
     drop_passes: bool = False
+    whole: bool = True
 
 
 def make_plan(
@@ -120,10 +123,13 @@ def make_plan(
         )
     known, present, fresh = _match(stored.videos, listed, source_root)
     first = known[-1].chunk + 1 if known else 0
-    again = _tried_again(root, known, present, continuing.retry)
-    added = _assign([*again, *fresh], settings.chunk_videos, first)
     kept = passes if continuing.drop_passes else max(passes, stored.passes)
+    later = not continuing.whole and bool(ChunkPlan(settings, kept, tuple(known)).missing(root))
+    again = _tried_again(root, known, present, frozenset() if later else continuing.retry)
+    added = _assign([*again, *fresh], settings.chunk_videos, first)
     plan = ChunkPlan(settings, kept, (*known, *added), frozenset(present | {v.video.id for v in added}))
+    if later and continuing.retry:
+        plan = replace(plan, remark="rejected videos are tried again once every chunk of the set has landed")
     _refuse_lost_videos(root, plan, source_root)
     return plan
 
@@ -132,7 +138,7 @@ def _refuse_strangers(root: Path) -> None:
     """What is in a directory that is no set belongs to somebody else."""
     if not root.is_dir() or (root / schema.MANIFEST).exists() or (root / schema.RECORDS).is_dir():
         return
-    found = sorted(path.name for path in root.iterdir() if path.name not in (".lock", ".log"))
+    found = sorted(path.name for path in root.iterdir() if path.name not in (".lock", ".locks", ".log"))
     if found:
         raise PlanError(f"{root} is not empty and no shard set (it holds {found[0]!r}); give an --out of its own")
 
@@ -216,13 +222,13 @@ class _Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _Content:
     settings: Settings
     passes: int
     videos: list[_Entry]
 
 
-def _read(root: Path) -> _Stored:
+def _read(root: Path) -> _Content:
     path = root / schema.PLAN
     if not path.is_file():
         raise PlanError(
@@ -232,7 +238,7 @@ def _read(root: Path) -> _Stored:
     try:
         body = json.loads(path.read_bytes())
         videos = [_Entry(*entry) for entry in body["videos"]]
-        return _Stored(Settings.from_json(body["settings"]), int(body["passes"]), videos)
+        return _Content(Settings.from_json(body["settings"]), int(body["passes"]), videos)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlanError(f"{path} is damaged ({error}); restore it, or start a new set with another --out") from error
 
@@ -245,12 +251,46 @@ def _assign(listed: Sequence[tuple[str, Video]], chunk_videos: int, first_chunk:
 
 
 def save_plan(root: Path, plan: ChunkPlan) -> None:
-    """Write the plan; must happen before the first shard lands."""
+    """Write the plan, unless it is there; must happen before the first shard lands."""
+    if stored_plan(root).digest != digest_of(plan):
+        write_atomic(root / schema.PLAN, _text(plan))
+
+
+def _text(plan: ChunkPlan) -> str:
+    """As json.dumps(..., indent=0) writes it, entry by entry: Python's slow encoder is the only one that indents."""
     body = {"settings": plan.settings.to_json(), "passes": plan.passes}
     head = json.dumps(body, sort_keys=True, indent=0).removesuffix("\n}")
-    # An entry at a time in the layout that indent=0 gives to all: Python's slow encoder is the only one that indents.
-    videos = (
-        json.dumps([v.video.id, v.path, v.video.kind, v.chunk, v.position], separators=_LINES) for v in plan.videos
-    )
-    entries = ",\n".join(f"[\n{entry[1:-1]}\n]" for entry in videos)
-    write_atomic(root / schema.PLAN, f'{head},\n"videos": ' + (f"[\n{entries}\n]" if entries else "[]") + "\n}\n")
+    videos = ([v.video.id, v.path, v.video.kind, v.chunk, v.position] for v in plan.videos)
+    entries = ",\n".join(f"[\n{json.dumps(entry, separators=_LINES)[1:-1]}\n]" for entry in videos)
+    return f'{head},\n"videos": ' + (f"[\n{entries}\n]" if entries else "[]") + "\n}\n"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a plan is made from, as far as other runs can change it. digest: of the plan in the set, empty where there is none. binds:
+    whether anything has landed."""
+
+    digest: str
+    binds: bool
+
+
+def stored_plan(root: Path) -> Stored:
+    path = root / schema.PLAN
+    return Stored(sha256_of(path) if path.is_file() else "", bool(recorded(root)))
+
+
+def digest_of(plan: ChunkPlan) -> str:
+    """As `Stored.digest`, of a plan that may not have been written."""
+    return hashlib.sha256(_text(plan).encode()).hexdigest()
+
+
+def difference(root: Path, plan: ChunkPlan) -> str:
+    """In a few words: how a plan differs from the one that is stored."""
+    stored = _read(root)
+    if differences := plan.settings.differences(stored.settings):
+        return "; ".join(differences)
+    if plan.passes != stored.passes:
+        return f"{stored.passes} passes there, {plan.passes} here"
+    there, here = ({(v.path, v.chunk) for v in videos} for videos in (stored.videos, plan.videos))
+    odd = min(there ^ here, default=("", 0))[0]
+    return f"{len(stored.videos)} videos there, {len(plan.videos)} here, for example {odd!r}"
