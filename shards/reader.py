@@ -8,6 +8,7 @@ becomes a SampleError that names the sample, never a wrong image or a wrong flow
 from __future__ import annotations
 
 import json
+import stat
 import zlib
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -103,10 +104,16 @@ class ShardSet:
 
     def _check_sizes(self) -> None:
         """Local sets only: asking remote storage for every shard would take a request each. What is read is checked anyway."""
-        root = self.root
-        home = root.resolve()
+        root, home = self.root, self.root.resolve()
+        plain = {
+            folder
+            for folder in {info.path.split("/")[0] for info in self.manifest.shards}
+            if not (root / folder).is_symlink()
+        }
         for info in self.manifest.shards:
             path = root / info.path
+            if info.path.split("/")[0] in plain and _plain_size(path) == info.bytes:
+                continue
             found = path.stat().st_size if path.is_file() else None
             if found is None and path.exists():
                 raise ShardSetError(f"shard {path} is no regular file; put the shard there, or delete it and rerun")
@@ -259,3 +266,12 @@ class ShardSet:
 
 def _optional_name(member: OptionalMember, offset: int) -> str:
     return f"{schema.offset_label(offset)}.{'jpg' if member == 'neighbour' else 'conf.jpg'}"
+
+
+def _plain_size(path: Path) -> int | None:
+    """Of a regular file that is no link; one question to the file system. None for all else."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
