@@ -67,7 +67,7 @@ def finalize(root: Path, settings: Settings, chunks: int, passes: int, plan: Ite
         complete=len(landed) == chunks * passes,
         passes=passes,
         chunks=chunks,
-        counts=_counts(videos, index["rows"], pairs),
+        counts=_counts(videos, index["rows"], pairs, cuts=bool(settings.cut_detector)),
         shards=infos,
         files=files,
     )
@@ -149,11 +149,18 @@ def _video_rows(
     return list(rows.values())
 
 
-def _counts(videos: Sequence[Mapping[str, Any]], samples: int, pairs: Mapping[str, int]) -> dict[str, Any]:
+def _counts(
+    videos: Sequence[Mapping[str, Any]], samples: int, pairs: Mapping[str, int], *, cuts: bool = False
+) -> dict[str, Any]:
+    """cuts: whether cuts were looked for, so that the anchors they took are counted; not where a record is from before they were noted."""
     rejected: dict[str, int] = {}
     for video in videos:
         if video["status"] == schema.REJECTED:
             rejected[video["reason"]] = rejected.get(video["reason"], 0) + 1
     ok = len(videos) - sum(rejected.values())
     by_status = {status: pairs.get(status, 0) for status in schema.PAIR_STATUS}
-    return {"videos": len(videos), "ok": ok, "rejected": rejected, "samples": samples, "pairs": by_status}
+    counts = {"videos": len(videos), "ok": ok, "rejected": rejected, "samples": samples, "pairs": by_status}
+    taken = [video for video in videos if video["status"] == schema.OK]
+    if cuts and all("across_cuts" in video for video in taken):
+        counts["across_cuts"] = sum(video["across_cuts"] for video in taken)
+    return counts

@@ -76,7 +76,8 @@ _REQUEST_OPTIONS = (
         "--noise-floor", default=schema.NOISE_FLOOR_PX, help="Flow that varies less is recorded as still, pixels."
     ),
     click.option("--keep-neighbours", is_flag=True, help="Also store the neighbour frames."),
-    click.option("--keep-confidence", is_flag=True, help="Also store confidence maps, where the estimator gives them."),
+    click.option("--keep-confidence", is_flag=True, help="Also compute and store the confidence of the flow."),
+    click.option("--keep-reverse", is_flag=True, help="Also compute and store the flow from neighbour to anchor."),
     click.option(
         "--flow-option", "flow_options", multiple=True, metavar="NAME=VALUE", help="An option of the estimator."
     ),
@@ -130,6 +131,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         noise_floor: float,
         keep_neighbours: bool,
         keep_confidence: bool,
+        keep_reverse: bool,
         flow_options: tuple[str, ...],
         device: str,
         precision: str,
@@ -140,7 +142,8 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         drop_passes: bool,
         **rest: Any,
     ) -> None:
-        options = EstimatorOptions(weights, first_device(device), precision, named_values(flow_options))
+        kept = (keep_confidence, keep_reverse)
+        options = EstimatorOptions(weights, first_device(device), precision, named_values(flow_options), *kept)
         estimator = choose(flow, options, image_size=image_size)
         settings = Settings(
             dataset=dataset,
@@ -153,6 +156,7 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
             chunk_videos=chunk_videos,
             keep_neighbours=keep_neighbours,
             keep_confidence=keep_confidence,
+            keep_reverse=keep_reverse,
             noise_floor_px=noise_floor,
             cut_detector="" if cuts == "none" else cuts,
             cut_threshold=cut_threshold,
@@ -222,7 +226,8 @@ def _summarise(manifest: Manifest, out: Path, as_json: bool, of_list: Accounts |
         click.echo(f"list of {of_list.listed} videos = {' + '.join(said)}{gone}")
     rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["rejected"].items())) or "none"
     pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n)
-    click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}")
+    across = f", {counts['across_cuts']} anchors across cuts" if counts.get("across_cuts") else ""
+    click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}{across}")
     click.echo(f"{counts['samples']} samples, pairs: {pairs}; {len(manifest.shards)} shards, {size / 2**20:.1f} MiB")
 
 
@@ -284,5 +289,7 @@ def inspect(shard_set: Path, out: Path | None, samples: int, keys: tuple[str, ..
     if not len(data):
         raise ValueError(f"{shard_set} holds no samples; see {schema.VIDEOS} for why")
     _summarise(data.manifest, shard_set, as_json=False)
+    kept = [f"{member} {n} ({size / 2**20:.1f} MiB)" for member, (n, size) in data.kept().items() if n]
+    click.echo(f"kept: {', '.join(kept) or 'nothing beside image and flow'}")
     write_png(path, contact_sheet(data, choose_samples(data, samples, keys)))
     click.echo(f"contact sheet: {path}")
