@@ -104,7 +104,7 @@ def longest_pause(step: Callable[[], object]) -> float:
     return longest
 
 
-def record_steps(root: Path, plan: ChunkPlan, videos: int) -> dict[str, Callable[[], float | None]]:
+def record_steps(root: Path, plan: ChunkPlan, videos: int) -> dict[str, Callable[[], object]]:
     """Name → step, in the order in which they must run. The last two chunks have not landed."""
     rows = [v.row() for v in plan.videos]
     passes = range(plan.passes)
@@ -169,7 +169,7 @@ def main() -> None:
         if asked.only in (None, "reading"):
             root = Path(folder) / "whole"
             cost_of(lambda: write_set(root, asked.videos, asked.passes))
-            say("open_set", size, cost_of(lambda: ShardSet(root) and None))
+            say("open_set", size, cost_of(lambda: ShardSet(root)))
             say("verify_but_hashing", size, cost_of(lambda: _intact(root)))
 
 

@@ -61,7 +61,7 @@ def finalize(root: Path, settings: Settings, chunks: int, passes: int, plan: Ite
         complete=complete,
         passes=passes,
         chunks=chunks,
-        counts=counts(table, merged.index["rows"], merged.pairs),
+        counts=counts(table, merged.index["rows"], merged.pairs, _across_cuts(root, settings, known, merged)),
         shards=[merged.infos[place] for place in landed],
         files={schema.INDEX: merged.index, schema.VIDEOS: written},
     )
@@ -182,6 +182,24 @@ def _extended(root: Path, known: _Known, landed: Sequence[Place], planned: Plann
             reading.anchors[chunk].update({row["video"]: row["anchors"] for row in earlier})
         videos[chunk] = reading.rows_of(chunk, planned)
     return _Merged(index, {**known.infos, **reading.infos}, videos, pairs + reading.pairs)
+
+
+def _across_cuts(root: Path, settings: Settings, known: _Known | None, merged: _Merged) -> int | None:
+    """Anchors of the ok videos that were not to be drawn, for their windows cross a cut. None where cuts were not looked for, or where a
+    record is from before this was noted."""
+    if not settings.cut_detector:
+        return None
+    chunks, total = set(merged.videos), 0
+    if known is not None and "across_cuts" in known.manifest.counts:
+        total, chunks = int(known.manifest.counts["across_cuts"]), chunks - set(known.videos)
+    for chunk in chunks:
+        noted = {row["video"]: row["across_cuts"] for row in read_videos(root, chunk) if "across_cuts" in row}
+        table = merged.videos[chunk]
+        taken = table.filter(pc.equal(table.column("status"), schema.OK)).column("video").to_pylist()
+        if not noted.keys() >= set(taken):
+            return None
+        total += sum(int(noted[video]) for video in taken)
+    return total
 
 
 def _write_whole(path: Path, table: pa.Table) -> int:
