@@ -246,9 +246,8 @@ def _relative(path: Path, home: str) -> str:
 
 
 def save_plan(root: Path, plan: ChunkPlan) -> None:
-    """Write the plan, unless it is there; must happen before the first shard lands."""
-    if stored_plan(root).digest != digest_of(plan):
-        write_atomic(root / schema.PLAN, _text(plan))
+    """Write the plan; must happen before the first shard lands."""
+    write_atomic(root / schema.PLAN, _text(plan))
 
 
 def _text(plan: ChunkPlan) -> str:

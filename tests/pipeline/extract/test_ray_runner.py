@@ -155,6 +155,15 @@ def test_senseless_options_are_refused(videos: Path, tmp_path: Path, flags: list
     assert not (tmp_path / "set").exists()
 
 
+def test_what_ray_is_not_for_is_one_line(videos: Path, tmp_path: Path) -> None:
+    base = ["--dataset", "folder", "--root", str(videos), "--out", str(tmp_path / "set"), "--runner", "ray"]
+    planned = CliRunner().invoke(main, ["plan", *base])
+    assert planned.exit_code == 1 and "plan measures this machine and no cluster: leave --runner out" in planned.output
+    base[base.index("--root") + 1] = "memory://videos"
+    remote = CliRunner().invoke(main, ["extract", *base])
+    assert remote.exit_code == 1 and "--runner ray reads videos from a folder that every node sees" in remote.output
+
+
 def test_a_cluster_that_is_not_there_is_one_line(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
