@@ -8,8 +8,10 @@ becomes a SampleError that names the sample, never a wrong image or a wrong flow
 from __future__ import annotations
 
 import json
+import stat
 import zlib
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from numpy.typing import NDArray
 from shards import schema
 from shards.blocks import Block, BlockFolder, block_numbers
 from shards.codec import FlowCodecError, decode_flow
-from shards.index import read_index, read_table
+from shards.index import read_deviations, read_index, read_table
+from shards.index_arrays import Deviations
 from shards.sample import Buffers, OptionalMember, Sample, StoredMember, decode_confidence, decode_image
 from shards.schema import SampleError, ShardSetError, read_manifest
 from shards.storage import Folder, Patience, is_url, open_folder
@@ -37,8 +40,7 @@ class ShardSet:
     format version, ValueError when an address needs a package that is not installed.
 
     place: root as given. keys[i], video[i]: names; shard_codes[i]: position in shards; pass_index[i]: pass; block[i]: number of
-    its block, from 0, all 0 without blocks;
-    quantum_exponent[i, k], std_px[i, k, 2]: the neighbours.
+    its block, from 0, all 0 without blocks.
     Safe to hand to other processes: files are opened per process, on first use.
     """
 
@@ -51,7 +53,7 @@ class ShardSet:
         patience: Patience | None = None,
     ) -> None:
         self.place = str(root)
-        self._folder = open_folder(root, patience)
+        self._folder = self._tables = open_folder(root, patience)
         self.manifest = read_manifest(root, self._folder)
         if not self.manifest.complete and not allow_partial:
             have, want = len(self.manifest.shards), self.manifest.chunks * self.manifest.passes
@@ -67,7 +69,6 @@ class ShardSet:
         self.shards: list[str] = [info.path for info in self.manifest.shards]
         self.shard_codes, self._image, self._json, self._flow = index.shard, index.image, index.json, index.flow
         self._optional, self._status = index.optional, index.status
-        self.quantum_exponent, self.std_px = index.quantum_exponent, index.std_px
         self.block: NDArray[np.int64] = np.zeros(len(self.keys), np.int64)
         if block_samples:
             self.block = block_numbers(self.shard_codes, block_samples)
@@ -75,6 +76,20 @@ class ShardSet:
             self._check_sizes()
         elif block_samples:
             self._folder = BlockFolder(self._folder)
+
+    @cached_property
+    def _deviations(self) -> Deviations:
+        return read_deviations(self.place, self.manifest, self._tables)
+
+    @property
+    def quantum_exponent(self) -> NDArray[np.int8]:
+        """[samples, K], read from the index when first asked for. ShardSetError where that is another by then; so for std_px."""
+        return self._deviations.quantum_exponent
+
+    @property
+    def std_px(self) -> NDArray[np.float32]:
+        """[samples, K, 2]: standard deviation of dx and dy of the stored flows, pixels."""
+        return self._deviations.std_px
 
     @property
     def root(self) -> Path:
@@ -89,10 +104,16 @@ class ShardSet:
 
     def _check_sizes(self) -> None:
         """Local sets only: asking remote storage for every shard would take a request each. What is read is checked anyway."""
-        root = self.root
-        home = root.resolve()
+        root, home = self.root, self.root.resolve()
+        plain = {
+            folder
+            for folder in {info.path.split("/")[0] for info in self.manifest.shards}
+            if not (root / folder).is_symlink()
+        }
         for info in self.manifest.shards:
             path = root / info.path
+            if info.path.split("/")[0] in plain and _plain_size(path) == info.bytes:
+                continue
             found = path.stat().st_size if path.is_file() else None
             if found is None and path.exists():
                 raise ShardSetError(f"shard {path} is no regular file; put the shard there, or delete it and rerun")
@@ -245,3 +266,12 @@ class ShardSet:
 
 def _optional_name(member: OptionalMember, offset: int) -> str:
     return f"{schema.offset_label(offset)}.{'jpg' if member == 'neighbour' else 'conf.jpg'}"
+
+
+def _plain_size(path: Path) -> int | None:
+    """Of a regular file that is no link; one question to the file system. None for all else."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -47,10 +47,10 @@ from shards.schema import Manifest, Settings, Statement
 from shards.writer import finalize
 
 PARTIAL_MANIFEST_EVERY_S = 60.0
-PARTIAL_MANIFEST_GROWTH = 1.1
-"""A manifest of what has landed so far is due when so much more has landed than in the last: all of them together then cost a fixed
-number of times what the last one does, however large the set."""
-PUBLISHING_WAIT_S = 1.0
+PARTIAL_MANIFEST_GROWTH = 1.02
+"""A manifest of what has landed so far is due when so much more has landed than in the last: all of them together then write a fixed
+number of times what the last one does, however large the set. Each reads what is new alone (`shards.finalize`)."""
+PUBLISHING_WAIT_S = 0.25
 """How long the events wait for such a manifest; it is made beside them from then on."""
 
 RETRIABLE = frozenset({*REJECT_REASONS, FLOW_FAILED, NO_FLOW})

@@ -32,6 +32,7 @@ FLAGS: dict[str, list[list[str]]] = {
     "--precision": [["bf16"], ["fp8"]],
     "--workers": [["0"], ["-3"]],
     "--batch": [["0"]],
+    "--scratch-gib": [["0"], ["-1"], ["much"]],
     "--deadline": [["0"], ["-1"], ["nan"], ["inf"]],
     "--max-reject-share": [["2"]],
     "--retry-rejected": [["because"]],
@@ -48,7 +49,7 @@ FLAGS: dict[str, list[list[str]]] = {
     "--max-cuts-per-minute": [["12"], ["-1", "--cuts", "adaptive"], ["inf", "--cuts", "adaptive"]],
     "--noise-floor": [["-1"], ["nan"], ["inf"]],
 }
-NOT_REFUSABLE = {"--out", "--keep-neighbours", "--keep-confidence", "--json", "--drop-passes"}
+NOT_REFUSABLE = {"--out", "--scratch", "--keep-neighbours", "--keep-confidence", "--json", "--drop-passes"}
 
 
 @pytest.fixture(scope="module")
