@@ -28,6 +28,7 @@ from pipeline.extract.local import LocalRunner
 from pipeline.extract.places import Places
 from pipeline.extract.plan import ChunkPlan
 from pipeline.extract.run import ExtractionRequest
+from pipeline.extract.runner import Runner
 from shards import schema
 
 NO_SET = Path(os.devnull) / "no-set"
@@ -67,7 +68,7 @@ _out_option = click.option(
 @partial(request_options, out_option=_out_option)
 def plan(
     request: ExtractionRequest,
-    runner: LocalRunner,
+    runner: Runner,
     places: Places,
     sample: int,
     seconds: float,
@@ -81,6 +82,10 @@ def plan(
 
     A few videos, drawn at random, are decoded, put through flow, encoded and thrown away. Of a finished set: its forecast beside what came.
     """
+    if not isinstance(runner, LocalRunner):
+        raise ValueError(
+            "plan measures this machine and no cluster: leave --runner out, and say --gpus N for N of its GPUs"
+        )
     with places.opened(runner, writing=False):
         made = request.plan()
         todo = sum(len(passes) for passes in made.missing(request.out).values())
