@@ -1,6 +1,6 @@
 """decord, imported so that it keeps to itself.
 
-Goes out: the module `decord`, from the package decord2 (docs/decoders.md says why that one). Its import does two things that would hurt here:
+Goes out: the module `decord`, from the package decord2 (docs/decoders.md says why). Its import does two things that would hurt here:
 
 - It lends its FFmpeg to the whole process (RTLD_GLOBAL). PyAV's FFmpeg, of the same major version, would then run decord's functions
   in the place of its own, and PyAV's import would silence the log that `complaints` listens to.
