@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from common.cores import CGROUP, quota
 from common.place import PLACE
 from common.printable import printable
 from common.progress import ProgressDisplay
@@ -100,7 +101,7 @@ def plan(
             lines = compared.lines() if compared else [f"nothing left to do; {places.out_name} has no forecast"]
             found = {"beside": asdict(compared)} if compared else {}
         elif sample:
-            machine = Machine(os.cpu_count() or 1, runner.workers, len(runner.devices))
+            machine = Machine(_processors(), runner.workers, len(runner.devices))
             with ProgressDisplay("plan", "videos of the sample") as display:
                 measured = measure(
                     request, made, videos=sample, seconds=seconds, local=places.local, tell=partial(_tell, display)
@@ -120,6 +121,11 @@ def plan(
         return
     for line in lines:
         click.echo(line)
+
+
+def _processors() -> int:
+    """That processes can be at work on: what the machine has, unless its container pays for fewer."""
+    return max(1, min(os.cpu_count() or 1, quota(CGROUP)))
 
 
 def _tell(display: ProgressDisplay, done: int, total: int) -> None:
