@@ -55,5 +55,7 @@ def inspect(
     if not len(data):
         raise ValueError(f"{shard_set} holds no samples; see {schema.VIDEOS} for why")
     summarise(data.manifest, shard_set, as_json=False)
+    kept = [f"{member} {n} ({size / 2**20:.1f} MiB)" for member, (n, size) in data.kept().items() if n]
+    click.echo(f"kept: {', '.join(kept) or 'nothing beside image and flow'}")
     write_png(path, contact_sheet(data, choose_samples(data, samples, keys)))
     click.echo(f"contact sheet: {path}")
