@@ -29,6 +29,7 @@ from pipeline.extract.local import LocalRunner
 from pipeline.extract.places import Places
 from pipeline.extract.plan import ChunkPlan
 from pipeline.extract.run import ExtractionRequest
+from pipeline.extract.runner import Runner
 from shards import schema
 from shards.storage import is_url
 
@@ -69,7 +70,7 @@ _out_option = click.option(
 @partial(request_options, out_option=_out_option)
 def plan(
     request: ExtractionRequest,
-    runner: LocalRunner,
+    runner: Runner,
     places: Places,
     sample: int,
     seconds: float,
@@ -83,6 +84,10 @@ def plan(
 
     A few videos, drawn at random, are decoded, put through flow, encoded and thrown away. Of a finished set: its forecast beside what came.
     """
+    if sample and not isinstance(runner, LocalRunner):
+        raise ValueError(
+            "plan measures this machine and cannot measure a Ray cluster; leave --runner ray out, or give --sample 0"
+        )
     with places.opened(runner, writing=False):
         made = request.plan()
         todo = sum(len(passes) for passes in made.missing(request.out).values())
@@ -100,13 +105,13 @@ def plan(
             compared = beside(request.out, schema.read_manifest(request.out)) if there else None
             lines = compared.lines() if compared else [f"nothing left to do; {places.out_name} has no forecast"]
             found = {"beside": asdict(compared)} if compared else {}
-        elif sample:
+        elif sample and isinstance(runner, LocalRunner):
             machine = Machine(_processors(), runner.workers, len(runner.devices))
             with ProgressDisplay("plan", "videos of the sample") as display:
                 measured = measure(
                     request, made, videos=sample, seconds=seconds, local=places.local, tell=partial(_tell, display)
                 )
-            said = _forecast(request, made, measured, machine)
+            said = _forecast(request, made, measured)
             elsewhere = Machine(cores or machine.cores, max(runner.workers, cores or 1), gpus) if gpus else None
             result = told(measured, said, machine, elsewhere, gpu_pairs_per_s, train_samples_per_s, os.getloadavg()[0])
             lines = forecast_lines(result)
@@ -145,7 +150,7 @@ def _what_there_is(made: ChunkPlan, todo: int) -> dict[str, Any]:
     }
 
 
-def _forecast(request: ExtractionRequest, made: ChunkPlan, measured: Measured, machine: Machine) -> Forecast:
+def _forecast(request: ExtractionRequest, made: ChunkPlan, measured: Measured) -> Forecast:
     missing = made.missing(request.out)
     left = sum(len(made.chunk(chunk)) * len(passes) for chunk, passes in missing.items())
     whole = len(made.current) * made.passes
