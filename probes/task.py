@@ -172,9 +172,9 @@ class Task(ABC):
         """Everything, besides model and data, that shapes a score: other settings mean other results."""
 
     @classmethod
-    def reference(cls, settings: Settings, units: int) -> Reference | None:
-        """Published figures for results of these settings (the model's among them) over so many units."""
-        return None
+    def references(cls, settings: Settings, units: int) -> Sequence[Reference]:
+        """Tables of published figures for results of these settings (the model's among them) over so many units."""
+        return ()
 
     def chance(self, unit: Unit, seed: int) -> list[Row]:
         """What an answer scores that looks at no feature of `unit`: rows as a source's; empty where none is computed.

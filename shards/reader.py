@@ -33,7 +33,7 @@ from shards.sample import (
     optional_name,
 )
 from shards.schema import SampleError, ShardSetError, read_manifest
-from shards.storage import Patience, is_url, open_folder
+from shards.storage import Folder, Patience, is_url, open_folder
 
 __all__ = ["Sample", "SampleError", "ShardSet", "ShardSetError", "decode_image", "read_table"]
 
@@ -92,6 +92,10 @@ class ShardSet:
         if is_url(self.place):
             raise ShardSetError(f"the set at {self.place} is not in a local folder: copy it to one for this")
         return Path(self.place)
+
+    def read_shards_from(self, folder: Folder) -> None:
+        """Read members from another place from now on, which holds the same shards or those that will be asked for."""
+        self._folder = folder
 
     def _check_sizes(self) -> None:
         """Local sets only: asking remote storage for every shard would take a request each. What is read is checked anyway."""

@@ -131,7 +131,7 @@ def _refuse_strangers(root: Path) -> None:
     """What is in a directory that is no set belongs to somebody else."""
     if not root.is_dir() or (root / schema.MANIFEST).exists() or (root / schema.RECORDS).is_dir():
         return
-    found = sorted(path.name for path in root.iterdir() if path.name != ".lock")
+    found = sorted(path.name for path in root.iterdir() if path.name not in (".lock", ".log"))
     if found:
         raise PlanError(f"{root} is not empty and no shard set (it holds {found[0]!r}); give an --out of its own")
 

@@ -42,8 +42,7 @@ def section_text(section: Section) -> str:
     parts = [f"# {escape(task.title)}", escape(tables.coverage_note(section))]
     if results.complete():
         parts += [escape(task.description), escape(tables.scope_note(section)), _set(tables.main_table(section))]
-        reference = task.reference(results.settings, len(results.complete()))
-        if reference is not None:
+        for reference in task.references(results.settings, len(results.complete())):
             parts += [f"## {escape(reference.title)}", escape(reference.note)]
             parts += [markdown_table(reference.header, reference.rows)]
         beside = beside_table(section)

@@ -12,28 +12,18 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from common.page import document, table
 from probes.report import tables
 from probes.report.beside import beside_note, beside_table
 from probes.report.records import Picture
 from probes.report.store import Results, UnitRecord
-from probes.report.style import STYLE
 from probes.report.tables import Section, Table
 from probes.report.training import Training
 
 
-def set_table(table: Table, *, kind: str = "") -> str:
-    """An HTML table of plain strings; row `table.best` is set in bold."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
-    body = []
-    for number, row in enumerate(table.rows):
-        mark = ' class="best"' if number == table.best else ""
-        body.append(f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
-    name = f' class="{kind}"' if kind else ""
-    # Focusable, so that arrow keys scroll what is wider than the window.
-    return (
-        f'<div class="scroll" tabindex="0"><table{name}><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
+def set_table(found: Table, *, kind: str = "") -> str:
+    """An HTML table of plain strings; row `found.best` is set in bold."""
+    return table(found.header, found.rows, kind=kind, row_kinds={} if found.best is None else {found.best: "best"})
 
 
 def bars(section: Section) -> str:
@@ -109,8 +99,7 @@ def section_html(section: Section, out: Path) -> str:
     if results.complete():
         parts += [f'<p class="dim">{escape(task.description)} {escape(tables.scope_note(section))}</p>']
         parts += [bars(section), set_table(tables.main_table(section))]
-        reference = task.reference(results.settings, len(results.complete()))
-        if reference is not None:
+        for reference in task.references(results.settings, len(results.complete())):
             parts += [f"<h3>{escape(reference.title)}</h3>", f'<p class="dim">{escape(reference.note)}</p>']
             parts += [set_table(Table([*reference.header], [[*row] for row in reference.rows]))]
         parts += _beside(section)
@@ -178,18 +167,5 @@ def page(sections: Sequence[Section], out: Path, training: Training | None = Non
     body = "\n".join(
         [*(section_html(section, out) for section in sections), training_html(training), made_html(sections)]
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>FlowFeat: {escape(", ".join(section.task.title for section in sections))}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>What the features are worth</h1>
-{_embedded(sections)}{contents(sections)}
-{body}
-</body>
-</html>
-"""
+    title = f"FlowFeat: {', '.join(section.task.title for section in sections)}"
+    return document(title, f"<h1>What the features are worth</h1>\n{_embedded(sections)}{contents(sections)}\n{body}")

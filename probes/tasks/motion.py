@@ -76,6 +76,7 @@ class Motion(Task):
         Metric("EPE_mean", "EPE of the mean flow", higher_is_better=False, decimals=2, suffix="px"),
         Metric("edges", "motion edges F", percent=True),
     )
+    in_processes: ClassVar = True
     headline: ClassVar = "R2"
     embedded: ClassVar = {"root": "shards", "side_px": 128, "most_videos": 8, "most_pairs": 2}
 

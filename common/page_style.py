@@ -1,4 +1,4 @@
-"""The style sheet of the report's page: light and dark, from a phone's width up."""
+"""The style sheet of every page: light and dark, from a phone's width up."""
 
 STYLE = """
 :root { color-scheme: light dark;
