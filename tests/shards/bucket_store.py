@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,7 +114,8 @@ class BucketHandler(Handler):
             path = self.server.root / name
             tag = md5(path.read_bytes()).hexdigest()
             text += f'<Contents><Key>{escape(name)}</Key><Size>{path.stat().st_size}</Size><ETag>"{tag}"</ETag>'
-            text += "<LastModified>2026-01-02T03:04:05.000Z</LastModified></Contents>"
+            when = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(path.stat().st_mtime))
+            text += f"<LastModified>{when}</LastModified></Contents>"
         self._send(200, text + "</ListBucketResult>")
 
     def do_PUT(self) -> None:
