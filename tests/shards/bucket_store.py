@@ -51,7 +51,8 @@ class BucketHandler(Handler):
         with self.server.lock:
             number = len(self.server.calls)
             self.server.calls.append((self.command, name))
-        wrong = self.server.wrong(number, f"{self.command} {name}")
+        condition = " if there is none" if self.headers.get("If-None-Match") else ""
+        wrong = self.server.wrong(number, f"{self.command} {name}{condition}")
         return wrong, name, parse_qs(parts.query, keep_blank_values=True)
 
     def _answer(self, body: bool) -> None:
@@ -94,7 +95,9 @@ class BucketHandler(Handler):
         elif wrong.isdigit():
             self._error(
                 int(wrong),
-                {403: "AccessDenied", 404: "NoSuchKey", 503: "ServiceUnavailable"}.get(int(wrong), "InternalError"),
+                {403: "AccessDenied", 404: "NoSuchKey", 501: "NotImplemented", 503: "ServiceUnavailable"}.get(
+                    int(wrong), "InternalError"
+                ),
             )
         else:
             return False
