@@ -109,6 +109,11 @@ class RemoteSet:
         # Tables last, as extraction writes them: what is older than the manifest need not be finalized again.
         for name in PUBLISHED:
             self.bucket.get_all({name: sizes[name]} if name in sizes else {}, self.mirror)
+        made = held.get(schema.MANIFEST)
+        for name, file in held.items():
+            # Local files are all of now; what the manifest may not know yet must not look older than it.
+            if made is not None and _FETCHED.fullmatch(name) and file.mtime_ns >= made.mtime_ns:
+                os.utime(self.mirror / name)
         plan = self.mirror / schema.PLAN
         self._plan = plan.read_bytes() if plan.is_file() else b""
         made = [self.mirror / name for name in PUBLISHED]
