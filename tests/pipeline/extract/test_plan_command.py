@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def test_a_forecast_of_other_settings_is_not_put_beside(videos: Path, tmp_path: 
     assert done.exit_code == 0
     assert "is of another extraction (jpeg_quality: 90 in the set, 50 asked for); plan again" in done.output
     (out / FORECAST).write_text("{}")
-    assert "is no forecast" in invoke("plan", videos, "--out", out).output
+    damaged = invoke("extract", videos, "--out", out)
+    assert damaged.exit_code == 0 and "is no forecast" in damaged.output, "what is made is made"
 
 
 def test_videos_and_sets_in_a_bucket_are_measured_and_nothing_is_kept(
@@ -158,13 +160,20 @@ def test_a_video_that_the_estimator_cannot_take_is_an_expected_reject(tmp_path: 
     assert forecast(found, Work(3, 2, 4)).ok.best == 2
 
 
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_a_cluster_is_not_measured(videos: Path) -> None:
+    refused = invoke("plan", videos, "--runner", "ray")
+    assert refused.exit_code == 1 and "plan measures this machine" in refused.output
+    assert invoke("plan", videos, "--runner", "ray", "--sample", "0").exit_code == 0
+
+
 def test_run_logs_say_how_long_it_took(tmp_path: Path) -> None:
     logs = tmp_path / ".log"
     logs.mkdir()
     began = time.mktime(time.strptime("20260102-030405", "%Y%m%d-%H%M%S"))
     for name, seconds in (
         ("extract-20260102-030405.jsonl", 90),
-        ("extract-20260102-030405-part-2.jsonl", 30),
+        ("extract-20260102-030405-part-2-of-3.jsonl", 30),
         ("other.jsonl", 5),
     ):
         (logs / name).write_text("")
