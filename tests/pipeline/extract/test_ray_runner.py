@@ -5,6 +5,7 @@ The cluster is started once, for the tests of this file.
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.cli import main
 from pipeline.extract import ray_runner as module
 from pipeline.extract.ray_runner import RayRunner, on_cluster
 from pipeline.extract.run import ExtractionRequest, extract
-from pipeline.extract.runner import Event, ExtractionError, VideoReport
+from pipeline.extract.runner import ChunkFailed, ChunkJob, Event, ExtractionError, VideoReport
 from pipeline.flow.estimator import choose
 from shards.schema import Manifest
 from shards.verify import verify
@@ -138,6 +139,49 @@ def test_a_node_that_dies_in_the_middle_changes_no_byte(
     assert gone and manifest.complete
     run_here(asked(videos, tmp_path / "here", choice))
     assert digests(tmp_path / "ray") == digests(tmp_path / "here")
+
+
+class Killed:
+    """Stands for Ray where a test needs only that actors can be ended."""
+
+    def kill(self, actor: object) -> None:
+        assert actor is not None
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> RayRunner:
+    made = RayRunner(choose("dis"), actors=1, workers=1, on_gpus=False)
+    made._ray = Killed()
+    monkeypatch.setattr(made, "_new_seat", lambda: module._Seat(object(), None, ready=True))
+    return made
+
+
+def test_a_chunk_that_ends_five_actors_counts_as_the_cause(
+    videos: Path, tmp_path: Path, trouble: Trouble, runner: RayRunner
+) -> None:
+    """The others go on: they were only on the same actors."""
+    plan = asked(videos, tmp_path / "set", TroubledChoice(trouble)).plan()
+    jobs = [ChunkJob(tmp_path / "set", plan.settings, c, (0,), plan.chunk(c), 16, 60.0) for c in range(3)]
+    waiting, deaths, told = deque(jobs), Counter[int](), list[Event]()
+    for death in range(module.DEATHS):
+        assert not told and [job.chunk for job in waiting] == [0, 1, 2], death
+        seat = module._Seat(object(), None, ready=True, jobs=deque([waiting.popleft(), waiting.popleft()]))
+        runner._seats = [seat]
+        runner._lost(seat, "SIGKILL", deaths, waiting, told.append)
+        assert seat not in runner._seats and len(runner._seats) == 1
+    assert told == [ChunkFailed(0, "chunk 0: it has ended 5 Ray actors, the last by SIGKILL")]
+    assert [job.chunk for job in waiting] == [1, 2]
+
+
+def test_actors_that_die_before_they_begin_end_the_run(runner: RayRunner) -> None:
+    for _ in range(module.STILLBORN - 1):
+        runner._seats = [module._Seat(object(), None)]
+        runner._lost(runner._seats[0], "SIGKILL", Counter(), deque(), lambda event: None)
+    runner._seats = [module._Seat(object(), None)]
+    with pytest.raises(
+        ExtractionError, match="3 Ray actors died while building the flow estimator: SIGKILL; use fewer"
+    ):
+        runner._lost(runner._seats[0], "SIGKILL", Counter(), deque(), lambda event: None)
 
 
 @pytest.mark.parametrize(
