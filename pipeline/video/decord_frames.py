@@ -2,15 +2,16 @@
 
 Comes in: a path and its first bytes. Goes out: a `FrameSource`, or EngineFailure where another engine should be asked.
 
-What decord is trusted with, by comparing every frame of some 120 files with a plain decode from the first frame to the last:
-- It counts frames wrongly after its own seeks (`get_batch`, `seek`, and `skip_frames` across a key frame) wherever pictures that
-  are shown before a key frame follow it in the stream: x265's defaults, MPEG-2 and MPEG-4 with B-frames, open-GOP H.264. Read in order
+What decord is trusted with, by comparing every frame of some 150 files with a plain decode (docs/decoders.md, for decord2):
+- It counts frames wrongly after its own seeks (`get_batch`, `seek`, and `skip_frames` across a key frame) where pictures that
+  are shown before a key frame follow it in the stream: x265's defaults, MPEG-2 and MPEG-4 with B-frames. Read in order
   it is exact for MP4, Matroska, AVI and FLV. So frames are swept in order: skipped inside a group of pictures (which saves the color
   conversion), read across its borders.
 - Its index counts listed packets, which is the decoder's count only if every packet yields a frame. An edit list hides frames;
   such files are counted by reading them once before. `fault_tol` turns its silent repetition of the last frame into an error.
-- MPEG transport and program streams, ASF and Ogg lose or repeat frames in decord without an error; it is not asked for them, nor
-  for AV1, GIF and files without a duration. Those are PyAV's.
+- It says nothing of pictures that FFmpeg had to make up; `complaints` hears of them.
+- It is not asked for MPEG transport and program streams, ASF and Ogg, in which it refused, lost or repeated frames, nor for GIF and
+  files without a duration. Those are PyAV's.
 - It applies rotation metadata (multiples of 90 degrees), as PyAV does here, so frames come out upright.
 """
 
