@@ -3,7 +3,7 @@
     python bench/scale_videos.py --videos 100 1000 10000 [--record]
 
 One tiny synthetic clip under many names is extracted with DIS on small squares, so that what every video costs beside its flow is as
-large a part as it can be. Counted from the first quarter of the finished videos to the third: start-up is left out.
+large a part as it can be. What a run of FEW videos costs is taken off: it is starting and ending.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -24,13 +25,13 @@ import psutil
 from bench.made_up_set import LINKS
 from bench.record import record
 from pipeline.extract.local import LocalRunner
-from pipeline.extract.run import ExtractionRequest, Tally, extract, stated
-from pipeline.extract.runner import Event, VideoReport
+from pipeline.extract.run import ExtractionRequest, extract, stated
 from pipeline.flow.estimator import EstimatorOptions, choose
 from pipeline.synth import write_videos
 from shards.schema import Settings
 
 WORKERS = 2
+FEW = 20
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,14 @@ def write_clips(root: Path, clip: Path, count: int) -> None:
 
 
 def extracted(root: Path, out: Path, count: int) -> tuple[Mark, Mark]:
-    """After a quarter and after three quarters of the videos."""
+    """Before it, and after it with all its processes ended."""
     choice = choose("dis", EstimatorOptions(), image_size=64)
-    settings = Settings(
-        "folder", stated(choice), image_size=64, flow_size=32, chunk_videos=max(8, min(256, count // 8))
-    )
+    settings = Settings("folder", stated(choice), image_size=64, flow_size=32)
     request = ExtractionRequest(root, out, settings, choice, passes=1)
-    marks: dict[int, Mark] = {}
-
-    def note(event: Event, tally: Tally) -> None:
-        ended = len(tally.videos)
-        if isinstance(event, VideoReport) and ended in (count // 4, 3 * count // 4):
-            marks[ended] = mark(ended)
-
-    manifest = extract(request, LocalRunner(WORKERS, choice), note, lambda plan, tally: None)
+    before = mark(0)
+    manifest = extract(request, LocalRunner(WORKERS, choice), lambda event, tally: None, lambda plan, tally: None)
     assert manifest.counts["ok"] == count, manifest.counts
-    first, last = marks.values()
-    return first, last
+    return before, mark(count)
 
 
 def main() -> None:
@@ -94,18 +86,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_videos(Path(folder) / "clip", 1, 0, frames=12, size=(64, 96))
         [clip] = (Path(folder) / "clip").rglob("*.mp4")
-        for count in asked.videos:
+        start = [0.0, 0.0, 0.0]
+        for count in (FEW, FEW, *asked.videos):  # the first warms what is cached, the second says what starting costs
             root = Path(folder) / f"videos-{count}"
-            root.mkdir()
-            write_clips(root, clip, count)
-            first, last = extracted(root, Path(folder) / f"set-{count}", count)
-            videos = last.videos - first.videos
-            each = 1e3 * (last.cpu_s - first.cpu_s) / videos
-            base = base or each
-            note = (
-                f"x{each / base:.2f}; of it the parent {1e3 * (last.parent_s - first.parent_s) / videos:.2f} ms; parent holds "
-                f"{last.rss_bytes / 2**20:.0f} MiB; {1e3 * (last.wall_s - first.wall_s) / videos:.1f} ms of wall clock; {WORKERS} workers"
+            if not root.exists():
+                root.mkdir()
+                write_clips(root, clip, count)
+            out = Path(folder) / "set"
+            first, last = extracted(root, out, count)
+            shutil.rmtree(out)
+            spent = [last.cpu_s - first.cpu_s, last.parent_s - first.parent_s, last.wall_s - first.wall_s]
+            if count == FEW:
+                start = spent
+                continue
+            each, parent, wall = (
+                1e3 * (whole - part) / (count - FEW) for whole, part in zip(spent, start, strict=True)
             )
+            base = base or each
+            note = f"x{each / base:.2f}; of it the parent {parent:.2f} ms; {wall:.1f} ms of wall clock; {WORKERS} workers; "
+            note += f"parent holds {last.rss_bytes / 2**20:.0f} MiB at the end, {first.rss_bytes / 2**20:.0f} at the beginning"
             print(f"{count:6d} videos {each:8.2f} CPU-ms per video  {note}", flush=True)
             if asked.record:
                 record("scale", f"cpu_per_video_of_{count}", each, "ms", note)

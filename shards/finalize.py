@@ -61,7 +61,7 @@ def finalize(root: Path, settings: Settings, chunks: int, passes: int, plan: Ite
         complete=complete,
         passes=passes,
         chunks=chunks,
-        counts=counts(table, merged.index["rows"], merged.pairs, _across_cuts(root, settings, known, merged)),
+        counts=counts(table, merged.index["rows"], merged.pairs, merged.across_cuts if settings.cut_detector else None),
         shards=[merged.infos[place] for place in landed],
         files={schema.INDEX: merged.index, schema.VIDEOS: written},
     )
@@ -89,12 +89,14 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Merged:
-    """What the manifest says. index: bytes, sha256 and rows of the file that has been written."""
+    """What the manifest says. index: bytes, sha256 and rows of the file that has been written. across_cuts: anchors that were not to be
+    drawn because of shot cuts; None where that was not noted of every video."""
 
     index: Mapping[str, Any]
     infos: Mapping[Place, ShardInfo]
     videos: Mapping[int, pa.Table]
     pairs: Mapping[str, int]
+    across_cuts: int | None
 
 
 def _known(root: Path, settings: Settings, landed: Sequence[Place], planned: PlannedVideos) -> _Known | None:
@@ -127,6 +129,7 @@ class _Reading:
     pairs: Counter[str] = field(default_factory=Counter)
     anchors: dict[int, Counter[str]] = field(default_factory=dict)
     older: dict[int, list[Mapping[str, Any]]] = field(default_factory=dict)
+    across_cuts: int | None = 0
 
     def tables(self, places: Sequence[Place]) -> Iterator[pa.Table]:
         for chunk, pass_index in places:
@@ -144,6 +147,9 @@ class _Reading:
         outcome = {row["video"]: row for row in read_videos(self.root, chunk)}
         for row in self.older.get(chunk, ()):
             merge_video(outcome, row)
+        taken = [row for row in outcome.values() if row["status"] == schema.OK]
+        noted = self.across_cuts is not None and all("across_cuts" in row for row in taken)
+        self.across_cuts = (self.across_cuts or 0) + sum(row["across_cuts"] for row in taken) if noted else None
         return planned.rows_of(chunk, outcome, self.anchors.get(chunk, {}))
 
 
@@ -152,7 +158,7 @@ def _merged(root: Path, landed: Sequence[Place], planned: PlannedVideos, width: 
     reading = _Reading(root)
     index = _write(root / schema.INDEX, lambda path: write_index(path, reading.tables(landed), width))
     videos = {chunk: reading.rows_of(chunk, planned) for chunk in sorted({chunk for chunk, _ in landed})}
-    return _Merged(index, reading.infos, videos, reading.pairs)
+    return _Merged(index, reading.infos, videos, reading.pairs, reading.across_cuts)
 
 
 def _extended(root: Path, known: _Known, landed: Sequence[Place], planned: PlannedVideos) -> _Merged | None:
@@ -160,11 +166,12 @@ def _extended(root: Path, known: _Known, landed: Sequence[Place], planned: Plann
     fresh = [place for place in landed if place not in known.infos]
     before = known.manifest.files[schema.INDEX]
     pairs = Counter(known.manifest.counts["pairs"])
+    across_cuts = known.manifest.counts.get("across_cuts")
     if not fresh:
-        return _Merged(before, known.infos, known.videos, pairs) if known.index_stands(root) else None
-    if len(fresh) * REBUILD_SHARE >= len(known.infos):
-        return None
-    reading = _Reading(root)
+        return _Merged(before, known.infos, known.videos, pairs, across_cuts) if known.index_stands(root) else None
+    if len(fresh) * REBUILD_SHARE >= len(known.infos) or (across_cuts and {c for c, _ in fresh} & known.videos.keys()):
+        return None  # or the anchors that cuts took from videos of a chunk that was there are not known one by one
+    reading = _Reading(root, across_cuts=across_cuts)
 
     def extend(path: Path) -> int:
         added = extend_index(path, root / schema.INDEX, known.index_sha256, reading.tables(fresh))
@@ -181,25 +188,7 @@ def _extended(root: Path, known: _Known, landed: Sequence[Place], planned: Plann
             reading.older.setdefault(chunk, []).extend(earlier)
             reading.anchors[chunk].update({row["video"]: row["anchors"] for row in earlier})
         videos[chunk] = reading.rows_of(chunk, planned)
-    return _Merged(index, {**known.infos, **reading.infos}, videos, pairs + reading.pairs)
-
-
-def _across_cuts(root: Path, settings: Settings, known: _Known | None, merged: _Merged) -> int | None:
-    """Anchors of the ok videos that were not to be drawn, for their windows cross a cut. None where cuts were not looked for, or where a
-    record is from before this was noted."""
-    if not settings.cut_detector:
-        return None
-    chunks, total = set(merged.videos), 0
-    if known is not None and "across_cuts" in known.manifest.counts:
-        total, chunks = int(known.manifest.counts["across_cuts"]), chunks - set(known.videos)
-    for chunk in chunks:
-        noted = {row["video"]: row["across_cuts"] for row in read_videos(root, chunk) if "across_cuts" in row}
-        table = merged.videos[chunk]
-        taken = table.filter(pc.equal(table.column("status"), schema.OK)).column("video").to_pylist()
-        if not noted.keys() >= set(taken):
-            return None
-        total += sum(int(noted[video]) for video in taken)
-    return total
+    return _Merged(index, {**known.infos, **reading.infos}, videos, pairs + reading.pairs, reading.across_cuts)
 
 
 def _write_whole(path: Path, table: pa.Table) -> int:

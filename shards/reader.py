@@ -115,11 +115,8 @@ class ShardSet:
     def _check_sizes(self) -> None:
         """Local sets only: asking remote storage for every shard would take a request each. What is read is checked anyway."""
         root, home = self.root, self.root.resolve()
-        plain = {
-            folder
-            for folder in {info.path.split("/")[0] for info in self.manifest.shards}
-            if not (root / folder).is_symlink()
-        }
+        folders = {info.path.split("/")[0] for info in self.manifest.shards}
+        plain = {folder for folder in folders if not (root / folder).is_symlink()}
         for info in self.manifest.shards:
             path = root / info.path
             if info.path.split("/")[0] in plain and plain_size(path) == info.bytes:

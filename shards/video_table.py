@@ -77,13 +77,13 @@ def by_chunk(table: pa.Table) -> dict[int, pa.Table]:
 
 
 def counts(table: pa.Table, samples: int, pairs: Mapping[str, int], across_cuts: int | None = None) -> dict[str, Any]:
-    """What a manifest says of a set in numbers. across_cuts: anchors not drawn, where that is known."""
+    """What a manifest says of a set in numbers. across_cuts: None where cuts were not looked for, or not noted of every video."""
     rejected = table.filter(pc.equal(table.column("status"), schema.REJECTED)).column("reason")
     reasons = {str(reason): int(n) for reason, n in _counted(rejected)}
     ok = table.num_rows - sum(reasons.values())
     by_status = {status: pairs.get(status, 0) for status in schema.PAIR_STATUS}
-    said = {"videos": table.num_rows, "ok": ok, "rejected": reasons, "samples": samples, "pairs": by_status}
-    return said if across_cuts is None else {**said, "across_cuts": across_cuts}
+    found = {"videos": table.num_rows, "ok": ok, "rejected": reasons, "samples": samples, "pairs": by_status}
+    return found if across_cuts is None else {**found, "across_cuts": across_cuts}
 
 
 def _counted(column: pa.ChunkedArray) -> Sequence[tuple[Any, int]]:

@@ -31,7 +31,6 @@ from pipeline.extract.plan import ChunkPlan
 from pipeline.extract.run import ExtractionRequest
 from pipeline.extract.runner import Runner
 from shards import schema
-from shards.storage import is_url
 
 NO_SET = Path(os.devnull) / "no-set"
 """What takes the place of a set when none is named: a path at which none can be, nor be made."""
@@ -41,7 +40,7 @@ _out_option = click.option(
     default=NO_SET,
     show_default="none",
     type=PLACE,
-    help="Directory or address of the shard set: what has landed there counts, and a directory keeps the forecast in its .log.",
+    help="Directory or address of the shard set: what has landed there counts, and the forecast is kept in its .log.",
 )
 
 
@@ -86,7 +85,7 @@ def plan(
     """
     if sample and not isinstance(runner, LocalRunner):
         raise ValueError(
-            "plan measures this machine and cannot measure a Ray cluster; leave --runner ray out, or give --sample 0"
+            "plan measures this machine and no cluster: leave --runner out and say --gpus N for N of its GPUs, or give --sample 0"
         )
     with places.opened(runner, writing=False):
         made = request.plan()
@@ -116,9 +115,9 @@ def plan(
             result = told(measured, said, machine, elsewhere, gpu_pairs_per_s, train_samples_per_s, os.getloadavg()[0])
             lines = forecast_lines(result)
             found = {"forecast": asdict(result)}
-            if request.out != NO_SET and not is_url(places.out_name):
-                kept = _kept(made, said, machine, len(measured.videos))
-                lines.append(f"kept in {keep(request.out, kept)}; extract puts what comes beside it")
+            if request.out != NO_SET:
+                kept = keep(request.out, _kept(made, said, machine, len(measured.videos)))
+                lines.append(f"kept in {places.named(str(kept))}; extract puts what comes beside it")
         else:
             lines = json.dumps(body["settings"], indent=2, sort_keys=True).splitlines()
     if as_json:

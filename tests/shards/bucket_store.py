@@ -124,6 +124,9 @@ class BucketHandler(Handler):
             self.close_connection = True
             return
         data = self.rfile.read(length)
+        if len(data) < length:  # its sender has died
+            self.close_connection = True
+            return
         if self._fails(wrong):
             return
         if "aws-chunked" in (self.headers.get("Content-Encoding") or ""):

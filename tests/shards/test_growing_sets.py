@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,3 +164,22 @@ def test_a_commit_does_not_look_at_the_records_of_others(growing: Path, monkeypa
 
     monkeypatch.setattr(records, "recorded", listed)
     commit_chunk(growing, SETTINGS, LANDED, range(PASSES))
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_anchors_that_cuts_took_are_counted_as_chunks_land(tmp_path: Path, reads: list[Path], noted: bool) -> None:
+    settings = replace(SETTINGS, cut_detector="content")
+    for chunk in range(LANDED + 1):
+        commit_chunk(tmp_path, settings, chunk, range(PASSES))
+        path = tmp_path / schema.RECORDS / "videos" / f"{chunk:06d}.json"
+        rows = json.loads(path.read_text())
+        told = [{**row, "across_cuts": chunk} if noted or chunk < LANDED else row for row in rows]
+        path.write_text(json.dumps(told))
+        if chunk == LANDED - 1:
+            before = finalize(tmp_path, settings, CHUNKS, PASSES, PLAN)
+            assert before.counts["across_cuts"] == 2 * sum(range(LANDED)), "two videos of each chunk were taken"
+            reads.clear()
+    made = finalize(tmp_path, settings, CHUNKS, PASSES, PLAN)
+    assert len(reads) == PASSES
+    assert made.counts.get("across_cuts") == (2 * sum(range(LANDED + 1)) if noted else None)
+    assert "across_cuts" not in finalize(write_set(tmp_path / "plain", 1, 1), SETTINGS, 1, 1, PLAN[:3]).counts

@@ -65,9 +65,13 @@ def trouble(tmp_path: Path) -> Trouble:
 
 
 def run(
-    wanted: ExtractionRequest, on_event: Callable[[Event], None] = lambda event: None, *, on_gpus: bool = False
+    wanted: ExtractionRequest,
+    actors: int,
+    on_event: Callable[[Event], None] = lambda event: None,
+    *,
+    on_gpus: bool = False,
 ) -> Manifest:
-    runner = RayRunner(wanted.estimator, actors=2, workers=1, on_gpus=on_gpus)
+    runner = RayRunner(wanted.estimator, actors=actors, workers=1, on_gpus=on_gpus)
     return extract(wanted, runner, lambda event, tally: on_event(event), lambda plan, tally: None)
 
 
@@ -85,7 +89,7 @@ def test_a_worker_that_is_killed_in_the_middle_changes_no_byte(
             family.extend([actor, *actor.children(recursive=True)])
             actor.kill()
 
-    manifest = run(wanted, kill)
+    manifest = run(wanted, 2, kill)
     assert len(family) >= 3, "the actor, a decoder, a flow worker"
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive, "what an actor has started dies with it"
@@ -99,7 +103,7 @@ def test_an_estimator_that_cannot_be_built_is_refused_before_anything_is_written
 ) -> None:
     wanted = asked(videos, tmp_path / "set", DyingChoice(tmp_path, deaths=-1))  # type: ignore[arg-type]
     with pytest.raises(ExtractionError, match=r"died while building the flow estimator \(exit code 7;"):
-        run(wanted)
+        run(wanted, 1)
     assert not (tmp_path / "set").exists()
 
 
@@ -112,7 +116,7 @@ def test_a_node_that_does_not_see_the_set_makes_nothing_of_it(
     with pytest.raises(
         ExtractionError, match=r"does not see .*set/\.ray-\w+, which is there on this machine: mount it"
     ):
-        run(asked(videos, tmp_path / "set", TroubledChoice(trouble)))
+        run(asked(videos, tmp_path / "set", TroubledChoice(trouble)), 1)
     assert not list((tmp_path / "set").rglob("*.tar"))
 
 
@@ -130,9 +134,7 @@ def test_a_node_that_dies_in_the_middle_changes_no_byte(
             gone.append(event)
             cluster.remove_node(node, allow_graceful=False)
 
-    runner = RayRunner(choice, actors=2, workers=1, on_gpus=True)
-    wanted = asked(videos, tmp_path / "ray", choice)
-    manifest = extract(wanted, runner, lambda event, tally: end_node(event), lambda plan, tally: None)
+    manifest = run(asked(videos, tmp_path / "ray", choice), 2, end_node, on_gpus=True)
     assert gone and manifest.complete
     run_here(asked(videos, tmp_path / "here", choice))
     assert digests(tmp_path / "ray") == digests(tmp_path / "here")
@@ -153,6 +155,15 @@ def test_senseless_options_are_refused(videos: Path, tmp_path: Path, flags: list
     refused = CliRunner().invoke(main, [*base, *flags])
     assert refused.exit_code == 1 and said in refused.output
     assert not (tmp_path / "set").exists()
+
+
+def test_what_ray_is_not_for_is_one_line(videos: Path, tmp_path: Path) -> None:
+    base = ["--dataset", "folder", "--root", str(videos), "--out", str(tmp_path / "set"), "--runner", "ray"]
+    planned = CliRunner().invoke(main, ["plan", *base])
+    assert planned.exit_code == 1 and "plan measures this machine and no cluster: leave --runner out" in planned.output
+    base[base.index("--root") + 1] = "memory://videos"
+    remote = CliRunner().invoke(main, ["extract", *base])
+    assert remote.exit_code == 1 and "--runner ray reads videos from a folder that every node sees" in remote.output
 
 
 def test_a_cluster_that_is_not_there_is_one_line(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

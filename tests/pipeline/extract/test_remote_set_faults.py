@@ -136,6 +136,19 @@ def test_a_credential_that_expires_ends_in_one_line_and_the_rerun_completes(
     assert digests(store.root / "set") == whole
 
 
+def test_the_traceback_of_a_failed_chunk_is_kept_in_the_bucket(
+    videos: Path, store: BucketStore, tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise IndexError("made up")
+
+    monkeypatch.setattr("pipeline.extract.stages.encode_sample", breaks)
+    with pytest.raises(ExtractionError, match=r"IndexError: made up \(traceback in s3://bucket/set/\.log/extract-"):
+        extract_to(videos, URL, tmp_path / "scratch", decoder)
+    (log,) = (store.root / "set" / ".log").iterdir()
+    assert "Traceback" in log.read_text()
+
+
 def test_a_bucket_that_cannot_even_be_listed_is_one_line(
     videos: Path, store: BucketStore, tmp_path: Path, decoder: Decoder
 ) -> None:
