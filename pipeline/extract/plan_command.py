@@ -85,7 +85,7 @@ def plan(
     """
     if sample and not isinstance(runner, LocalRunner):
         raise ValueError(
-            "plan measures this machine and cannot measure a Ray cluster; leave --runner ray out, or give --sample 0"
+            "plan measures this machine and no cluster: leave --runner out and say --gpus N for N of its GPUs, or give --sample 0"
         )
     with places.opened(runner, writing=False):
         made = request.plan()

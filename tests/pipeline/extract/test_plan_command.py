@@ -121,7 +121,7 @@ def test_a_forecast_of_other_settings_is_not_put_beside(videos: Path, tmp_path: 
     assert damaged.exit_code == 0 and "is no forecast" in damaged.output, "what is made is made"
 
 
-def test_videos_and_sets_in_a_bucket_are_measured_and_the_forecast_is_kept_there(
+def test_videos_in_a_bucket_are_measured_and_the_forecast_is_kept_there(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with bucket_at(tmp_path / "bucket", monkeypatch) as store:
@@ -133,8 +133,8 @@ def test_videos_and_sets_in_a_bucket_are_measured_and_the_forecast_is_kept_there
         planned = invoke("plan", videos, *places, "--sample", "7")  # the last --root counts
         assert planned.exit_code == 0, planned.output
         assert "sample: 7 of 7 videos drawn at random, rejected: empty_file 1" in planned.output
-        assert "kept in s3://bucket/set/.log/forecast.json" in planned.output and str(scratch) not in planned.output
-        assert files(store.root) == sorted([*before, "set/.log/forecast.json"]) and not any(scratch.iterdir())
+        assert f"kept in s3://bucket/set/{FORECAST}" in planned.output and str(scratch) not in planned.output
+        assert files(store.root) == sorted([*before, f"set/{FORECAST}"]) and not any(scratch.iterdir())
 
 
 def test_the_sample_is_random_and_its_beginning_is_too(videos: Path, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_run_logs_say_how_long_it_took(tmp_path: Path) -> None:
     ):
         (logs / name).write_text("")
         os.utime(logs / name, (began + seconds, began + seconds))
-    assert run_seconds(tmp_path) == 120
+    assert run_seconds(tmp_path) == 120 and run_seconds(tmp_path / "copied") is None
 
 
 def test_a_set_whose_forecast_was_left_is_continued(videos: Path, tmp_path: Path) -> None:
