@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +155,19 @@ def write_set(root: Path, videos: int, passes: int) -> int:
     manifest = Manifest(SETTINGS, True, passes, plan.chunks, counts(table, rows, {}), infos, files)
     (root / schema.MANIFEST).write_bytes(manifest.to_bytes())
     return rows
+
+
+def write_growing(root: Path, videos: int, passes: int) -> None:
+    """All of a set but its last two chunks, with a manifest that says so. Records are empty files: nobody reads those that it describes."""
+    chunks = plan_of(root, videos, passes).chunks
+    write_set(root, (chunks - 2) * CHUNK_VIDEOS, passes)
+    for pass_index in range(passes):
+        for chunk in range(chunks - 2):
+            record = root / schema.record_path(chunk, pass_index)
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.touch()
+    manifest = replace(schema.read_manifest(root), complete=False, chunks=chunks)
+    (root / schema.MANIFEST).write_bytes(manifest.to_bytes())
 
 
 def write_kinetics(root: Path, videos: int) -> tuple[Path, Path]:
