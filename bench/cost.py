@@ -13,7 +13,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Cost:
-    """grown_bytes: peak of memory above what the process had before; peak_bytes: its whole peak. found: what the step returned."""
+    """grown_bytes: peak of memory above what the process had before; peak_bytes: its whole peak. found: what the step returned, if it is a
+    number."""
 
     wall_s: float
     cpu_s: float
@@ -25,7 +26,7 @@ class Cost:
         return f"{self.wall_s:.2f} s wall; peak +{self.grown_bytes / 2**20:.0f} MiB, {self.peak_bytes / 2**20:.0f} MiB in all"
 
 
-def cost_of(step: Callable[[], float | None]) -> Cost:
+def cost_of(step: Callable[[], object]) -> Cost:
     """Run a step in a forked child."""
     mine, theirs = get_context("fork").Pipe()
 
@@ -33,7 +34,9 @@ def cost_of(step: Callable[[], float | None]) -> Cost:
         before, wall, cpu = _peak_bytes(), time.perf_counter(), time.process_time()
         found = step()
         spent = time.perf_counter() - wall, time.process_time() - cpu
-        answer.send(Cost(*spent, _peak_bytes() - before, _peak_bytes(), found or 0.0))
+        answer.send(
+            Cost(*spent, _peak_bytes() - before, _peak_bytes(), found if isinstance(found, int | float) else 0.0)
+        )
 
     process = get_context("fork").Process(target=child, args=(theirs,))
     process.start()

@@ -123,12 +123,13 @@ def _shard(root: Path, chunk: int, pass_index: int, videos: int) -> ShardInfo:
     return ShardInfo(schema.shard_path(chunk, pass_index), len(members_of(chunk, videos)), SHARD_BYTES, SHARD_SHA256)
 
 
-def write_records(root: Path, videos: int, passes: int, but_chunks: int = 0) -> None:
+def write_records(root: Path, videos: int, passes: int, but_chunks: int = 0) -> ChunkPlan:
     """A set as a run leaves it that was killed before its first manifest. but_chunks: how many of the last are missing."""
     plan = plan_of(root, videos, passes)
     save_plan(root, plan)
     for chunk in range(plan.chunks - but_chunks):
         write_chunk(root, chunk, range(passes), videos)
+    return plan
 
 
 def write_set(root: Path, videos: int, passes: int) -> int:

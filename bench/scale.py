@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -103,13 +103,14 @@ def land(request: ExtractionRequest) -> None:
 
 def longest_pause(step: Callable[[], object]) -> float:
     """Seconds that the main thread was held up at most while a step ran in another, as the parent's event loop is."""
-    thread = threading.Thread(target=step)
-    longest, last = 0.0, time.perf_counter()
-    thread.start()
-    while thread.is_alive():
-        time.sleep(PAUSE_S)
-        now = time.perf_counter()
-        longest, last = max(longest, now - last), now
+    with ThreadPoolExecutor(1) as pool:
+        longest, last = 0.0, time.perf_counter()
+        at_work = pool.submit(step)
+        while not at_work.done():
+            time.sleep(PAUSE_S)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+        at_work.result()
     return longest
 
 
@@ -184,7 +185,7 @@ def main() -> None:
         if asked.only in (None, "reading"):
             root = Path(folder) / "whole"
             cost_of(lambda: write_set(root, asked.videos, asked.passes))
-            say("open_set", size, cost_of(lambda: ShardSet(root) and None))
+            say("open_set", size, cost_of(lambda: ShardSet(root)))
             say("verify_but_hashing", size, cost_of(lambda: _intact(root)))
 
 

@@ -1,4 +1,4 @@
-"""What the page of a large set costs: a made-up index of many shards (bench/scale.py) summed up, and the page's size.
+"""What the page of a large set costs: a made-up index of many shards (bench/made_up_set.py) summed up, and the page's size.
 
     python bench/set_page.py --videos 120000 --passes 16 [--record]
 
@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench.cost import cost_of
+from bench.made_up_set import SETTINGS, write_records
 from bench.record import record
-from bench.scale import SETTINGS, cost_of, write_records
 from pipeline.inspect.set_page import PAGE, write_set_page
 from pipeline.inspect.shard_table import CSV
 from shards.finalize import finalize

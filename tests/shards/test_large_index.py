@@ -22,7 +22,7 @@ from tests.shards.small_set import PASSES, SETTINGS, commit_chunk, write_set
 class Counting(dict[str, int]):
     asked = 0
 
-    def setdefault(self, key: str, default: int = -1) -> int:  # type: ignore[override]
+    def setdefault(self, key: str, default: int = -1) -> int:
         Counting.asked += 1
         return super().setdefault(key, default)
 
