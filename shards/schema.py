@@ -216,7 +216,7 @@ def read_manifest(root: Path | str, folder: Folder | None = None) -> Manifest:
     if not path.parent.is_dir():
         raise ShardSetError(f"no shard set at {root}: the directory does not exist (make extract-flow creates one)")
     if not path.is_file():
-        started = (path.parent / RECORDS).is_dir() or (path.parent / ".lock").exists()
+        started = (path.parent / RECORDS).is_dir() or (path.parent / ".locks").is_dir()
         hint = "make extract-flow creates one"
         if next((path.parent / RECORDS).glob("pass-*/*.parquet"), None) is not None:
             hint = "chunks have landed, and extraction has not written one yet; wait, or rerun its command"

@@ -99,8 +99,11 @@ class Beside:
 
 
 def beside(out: Path, manifest: Manifest) -> Beside | None:
-    """The forecast of a set beside what it has become; None where none was made."""
-    kept = kept_of(out)
+    """The forecast of a set beside what it has become; None where none was made. A damaged forecast is only a remark."""
+    try:
+        kept = kept_of(out)
+    except ValueError as error:
+        return Beside(remark=str(error))
     if kept is None:
         return None
     changed = kept.settings.differences(manifest.settings)
@@ -116,20 +119,21 @@ def beside(out: Path, manifest: Manifest) -> Beside | None:
         _row("videos", Range.exactly(kept.videos), counts["videos"], count),
         _row("rejected", kept.rejected, sum(counts["rejected"].values()), count),
         _row("pairs stored", kept.pairs, stored, count),
-        _row("time", kept.seconds, run_seconds(out), duration),
+        _time_row(kept.seconds, run_seconds(out)),
         _row("GiB", kept.bytes, size, gib),
     )
     return Beside(rows)
 
 
-def run_seconds(out: Path) -> float:
-    """Of all runs of a set together, from the start of the first video to the last log line; runs at the same time count each."""
-    total = 0.0
+def run_seconds(out: Path) -> float | None:
+    """Of all runs of a set together, from the start of the first video to the last log line; runs at the same time count each. None
+    where no log is at hand, as of a set at an address that earlier runs have made."""
+    total = None
     for path in (out / ".log").glob("extract-*.jsonl"):
         found = _RUN.fullmatch(path.name)
         if found:
             began = time.mktime(time.strptime(found[1], "%Y%m%d-%H%M%S"))
-            total += max(0.0, path.stat().st_mtime - began)
+            total = (total or 0.0) + max(0.0, path.stat().st_mtime - began)
     return total
 
 
@@ -147,6 +151,14 @@ def gib(size: float) -> str:
     """Bytes, with three digits."""
     found = size / 2**30
     return f"{found:,.0f}" if found >= 100 else f"{found:.3g}"
+
+
+def _time_row(planned: Range, came: float | None) -> Row:
+    return (
+        Row("time", ranged(planned, duration), "not known", True)
+        if came is None
+        else _row("time", planned, came, duration)
+    )
 
 
 def _row(what: str, planned: Range, came: float, text: Callable[[float], str]) -> Row:

@@ -124,8 +124,8 @@ class RemoteSet:
                 os.utime(self.mirror / name)
         plan = self.mirror / schema.PLAN
         self._plan = plan.read_bytes() if plan.is_file() else b""
-        made = [self.mirror / name for name in PUBLISHED]
-        self._published = {path.name: sha256_of(path) for path in made if path.is_file()}
+        published = [self.mirror / name for name in PUBLISHED]
+        self._published = {path.name: sha256_of(path) for path in published if path.is_file()}
         self._uploaded = recorded(self.mirror)
 
     def _stand_in(self, shard: str) -> None:

@@ -13,7 +13,7 @@ from shards.storage import Patience, StorageError
 from tests.shards.bucket_store import PAGE, BucketStore, bucket_at
 
 fsspec = pytest.importorskip("fsspec", reason="the extra `remote` is not installed")
-HASTY = Patience(attempts=3, timeout_s=1.0, pause_s=0.001)
+HASTY = Patience(attempts=8, timeout_s=1.0, pause_s=0.001)
 
 
 @pytest.fixture

@@ -138,4 +138,8 @@ def test_inspect_says_what_is_kept_beside_the_flow(videos: Path, tmp_path: Path)
     data = ShardSet(tmp_path / "set")
     size = sum(m.size for i in range(len(data)) for m in data.members(i) if m.name.endswith(".reverse"))
     assert f"reverse 8 ({size / 2**20:.1f} MiB)" in line and "neighbour 8 (" in line and "confidence" not in line
+    page = CliRunner().invoke(main, ["inspect", str(tmp_path / "set"), "--page", str(tmp_path / "page")])
+    html = (tmp_path / "page" / "index.html").read_text()
+    assert page.exit_code == 0 and line in page.output.splitlines()
+    assert html.count("flow back from +1, on its own grid</figcaption>") == 2 and "kept of neighbours: reverse" in html
     assert json.loads((tmp_path / "set" / "manifest.json").read_bytes())["settings"]["keep_reverse"] is True
