@@ -99,12 +99,20 @@ class Bucket:
             raise
         return None if info.get("size") is None else int(info["size"])
 
-    def read(self, name: str, size: int = 1 << 20) -> bytes:
-        """A whole object. size: about how many bytes it has, for the time limit."""
-        data: bytes = persist(
-            self, inside(self.url, name), lambda: self._filesystem.cat_file(self._path(name), **self._limit(size))
-        )
-        return data
+    def read(self, name: str, size: int | None = None) -> bytes:
+        """A whole object. size: its bytes where they are known, which spares the storage the question."""
+
+        def ask() -> bytes:
+            path, limit = self._path(name), self._limit(size or 1 << 20)
+            if not size:
+                whole: bytes = self._filesystem.cat_file(path, **limit)
+                return whole
+            data: bytes = self._filesystem.cat_file(path, start=0, end=size, **limit)
+            if len(data) != size:
+                raise ConnectionError(f"{len(data)} bytes came, {size} were asked for")
+            return data
+
+        return persist(self, inside(self.url, name), ask)
 
     def put(self, name: str, source: Path) -> None:
         """Make a local file the object `name`."""

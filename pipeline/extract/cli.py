@@ -195,7 +195,7 @@ def extract_command(
 
     with ProgressDisplay("extract", "videos") as display:
         try:
-            with places.opened(runner, writing=True) as landing:
+            with places.opened(runner, writing=True, part=request.part) as landing:
                 ended = extract_part(
                     request,
                     landing,

@@ -17,6 +17,7 @@ import click
 
 from common.command import PlainError
 from common.place import PLACE
+from pipeline.extract.parts import Part
 from pipeline.extract.remote_set import RemoteSet
 from pipeline.extract.runner import Event, Runner, VideoReport, disk_is_full
 from pipeline.extract.uploading import UploadingRunner
@@ -32,6 +33,7 @@ PLACE_OPTIONS = (
     ),
     click.option("--scratch-gib", default=20.0, help="Most that may lie there."),
 )
+_WHOLE = Part()
 OUT_OPTION = click.option("--out", required=True, type=PLACE, help="Directory or address of the shard set.")
 
 
@@ -66,13 +68,13 @@ class Places:
         return (self._videos, self._half_bytes) if self._videos else None
 
     @contextmanager
-    def opened(self, runner: Runner, *, writing: bool) -> Iterator[Runner]:
-        """The folders as they are at the addresses, and the runner to extract with. writing: whether the set will be."""
+    def opened(self, runner: Runner, *, writing: bool, part: Part = _WHOLE) -> Iterator[Runner]:
+        """The folders as they are at the addresses, and the runner to extract with. writing: whether the set, or a part, will be."""
         with self._naming(), ExitStack() as stack:
             if self._videos:
                 stack.enter_context(self._videos.opened())
             if self._set:
-                stack.enter_context(self._set.opened(writing=writing))
+                stack.enter_context(self._set.opened(writing=writing, part=part))
                 runner = UploadingRunner(runner, self._set, self._half_bytes)
             yield runner
 

@@ -1,4 +1,6 @@
-"""One extraction at a time on a set in remote storage: an object `.lock` that says who, with a time that its holder renews.
+"""One extraction at a time on a chunk in remote storage: an object `.lock` that says who, with a time that its holder renews.
+
+A run of one part of the set has `.lock-part-I-of-N`; runs whose parts have a chunk in common are refused, as in a folder.
 
 Comes in: a `Bucket`. The object is created where there is none (on S3, Google Cloud Storage and local files in one step that two cannot
 both win). Its holder rewrites it every BEAT_S and looks first whether it is still its own: whoever has lost it stops. It is stale
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import threading
 import time
 import uuid
@@ -21,10 +24,12 @@ from types import TracebackType
 
 from common.command import PlainError
 from common.holder import place_of_this_process, started
+from pipeline.extract.parts import Part
 from shards.bucket import Bucket
 from shards.storage import StorageError, inside
 
 NAME = ".lock"
+_PART = re.compile(r"\.lock-part-(\d{1,9})-of-(\d{1,9})")
 BEAT_S = 60.0
 EXPIRES_S = 300.0
 
@@ -64,11 +69,17 @@ class Holder:
         return time.time() - self.beat_s > expires_s
 
 
+_WHOLE = Part()
+
+
 class RemoteLock:
     """Held inside `with`. Raises PlainError where somebody else has it, StorageError where the storage does not answer."""
 
-    def __init__(self, bucket: Bucket, *, beat_s: float = BEAT_S, expires_s: float = EXPIRES_S) -> None:
-        self._bucket, self._beat_s, self._expires_s = bucket, beat_s, expires_s
+    def __init__(
+        self, bucket: Bucket, part: Part = _WHOLE, *, beat_s: float = BEAT_S, expires_s: float = EXPIRES_S
+    ) -> None:
+        self._bucket, self._part, self._beat_s, self._expires_s = bucket, part, beat_s, expires_s
+        self._name = NAME if part.whole else f"{NAME}-part-{part.index}-of-{part.of}"
         self._me = Holder.this_run()
         self._ended = threading.Event()
         self._lost: Exception | None = None
@@ -78,11 +89,30 @@ class RemoteLock:
         took_over = self._take()
         if took_over:
             time.sleep(min(1.0, self._beat_s))  # another run may have found the same stale lock
-        other = self._holder()
+        other = self._holder(self._name)
         if other is None or other.owner != self._me.owner:
             raise self._refusal(other)
+        try:
+            self._refuse_meeting()
+        except BaseException:
+            self._bucket.delete([self._name])
+            raise
         self._thread.start()
         return self
+
+    def _refuse_meeting(self) -> None:
+        """Runs of other parts that have a chunk in common with this one. Of two that begin together both may be refused."""
+        for name in self._bucket.files():
+            found = _PART.fullmatch(name)
+            part = Part(int(found[1]), int(found[2])) if found else Part()
+            if name == self._name or not (found or name == NAME) or not self._part.meets(part):
+                continue
+            other = self._holder(name)
+            if other is None and self._bucket.size(name) is None:
+                continue  # it has ended since
+            if other is None or not other.gone(self._expires_s):
+                raise self._refusal(other, name)
+            self._bucket.delete([name])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -90,9 +120,9 @@ class RemoteLock:
         self._ended.set()
         self._thread.join()
         with suppress(StorageError):  # a lock that cannot be removed is stale as soon as this process has gone
-            other = self._holder()
+            other = self._holder(self._name)
             if other is not None and other.owner == self._me.owner:
-                self._bucket.delete([NAME])
+                self._bucket.delete([self._name])
 
     def check(self) -> None:
         """Raises what has become of the lock, if it is no longer ours."""
@@ -103,10 +133,10 @@ class RemoteLock:
         """Whether a stale one was in the way."""
         took_over = False
         for _ in range(3):
-            if self._bucket.create(NAME, self._me.to_bytes()):
+            if self._bucket.create(self._name, self._me.to_bytes()):
                 return took_over
             try:
-                other = Holder.from_bytes(self._bucket.read(NAME))
+                other = Holder.from_bytes(self._bucket.read(self._name))
             except StorageError as error:
                 if error.missing:
                     continue
@@ -115,22 +145,24 @@ class RemoteLock:
                 return took_over  # the answer to an earlier attempt was lost
             if other is None or not other.gone(self._expires_s):
                 raise self._refusal(other)
-            self._bucket.delete([NAME])
+            self._bucket.delete([self._name])
             took_over = True
         raise self._refusal(None)
 
-    def _holder(self) -> Holder | None:
+    def _holder(self, name: str) -> Holder | None:
         try:
-            return Holder.from_bytes(self._bucket.read(NAME))
+            return Holder.from_bytes(self._bucket.read(name))
         except StorageError as error:
             if error.missing:
                 return None
             raise
 
-    def _refusal(self, other: Holder | None) -> PlainError:
+    def _refusal(self, other: Holder | None, name: str = "") -> PlainError:
         place = self._bucket.url
         if other is None:
-            return PlainError(f"{inside(place, NAME)} is not ours: delete it if no extraction is at work in {place}")
+            return PlainError(
+                f"{inside(place, name or self._name)} is not ours: delete it if no extraction is at work in {place}"
+            )
         return PlainError(
             f"an extraction is already at work in {place}: process {other.pid} on {other.host}, last sign of life "
             f"{max(0.0, time.time() - other.beat_s):.0f} s ago; wait for it, or stop it and rerun "
@@ -141,11 +173,11 @@ class RemoteLock:
         renewed = time.monotonic()
         while not self._ended.wait(self._beat_s):
             try:
-                other = self._holder()
+                other = self._holder(self._name)
                 if other is None or other.owner != self._me.owner:
                     self._lost = self._refusal(other)
                     return
-                self._bucket.write(NAME, self._me.to_bytes())
+                self._bucket.write(self._name, self._me.to_bytes())
                 renewed = time.monotonic()
             except StorageError as error:
                 if time.monotonic() - renewed > self._expires_s:

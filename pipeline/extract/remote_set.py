@@ -21,6 +21,8 @@ from pathlib import Path
 
 from common.command import PlainError
 from common.scratch import scratch_folder, scratch_home
+from pipeline.extract.parts import Part
+from pipeline.extract.plan import PlanError
 from pipeline.extract.remote_lock import RemoteLock
 from pipeline.extract.runner import ExtractionError
 from shards import schema
@@ -41,6 +43,9 @@ _LOG = re.compile(r"\.log/[^/]+\.jsonl?")
 _SHARD = re.compile(r"pass-\d{2,}/\d{6}\.tar")
 
 
+_WHOLE = Part()
+
+
 class RemoteSet:
     """The set at an address of fsspec. scratch: where its local folder goes.
 
@@ -57,14 +62,17 @@ class RemoteSet:
         self._logs: dict[str, str] = {}
         self._uploaded: set[tuple[int, int]] = set()
         self._lock: RemoteLock | None = None
+        self._part = _WHOLE
 
     @contextmanager
-    def opened(self, *, writing: bool) -> Iterator[None]:
+    def opened(self, *, writing: bool, part: Part = _WHOLE) -> Iterator[None]:
         """Fetch what the bucket holds; afterwards upload what is new of tables and logs, and remove everything local.
 
-        writing: hold the set's lock meanwhile; else only logs are uploaded. PlainError where another run has the lock.
+        writing: hold the lock of that part of the set meanwhile; else only logs are uploaded. PlainError where another run has a chunk
+        of it.
         """
-        with scratch_folder(self.home), RemoteLock(self.bucket) if writing else nullcontext() as self._lock:
+        self._part = part
+        with scratch_folder(self.home), RemoteLock(self.bucket, part) if writing else nullcontext() as self._lock:
             self._fetch()
             try:
                 yield
@@ -83,7 +91,7 @@ class RemoteSet:
             self.publish()
         for path in sorted((self.mirror / ".log").glob("*")):
             name = f".log/{path.name}"
-            if _LOG.fullmatch(name) and sha256_of(path) != self._logs.get(name):
+            if _LOG.fullmatch(name) and path.stat().st_size and sha256_of(path) != self._logs.get(name):
                 self.bucket.put(name, path)
 
     def _fetch(self) -> None:
@@ -133,8 +141,45 @@ class RemoteSet:
         self._uploaded -= set(dropped)
         plan = (self.mirror / schema.PLAN).read_bytes()
         if plan != self._plan:
+            if not self._part.whole:
+                self._refuse_another_plan(plan)
             self.bucket.write(schema.PLAN, plan)
             self._plan = plan
+
+    def _refuse_another_plan(self, plan: bytes) -> None:
+        """Where another part has begun meanwhile, with other videos or options."""
+        try:
+            found = self.bucket.read(schema.PLAN)
+        except StorageError as error:
+            if error.missing:
+                return
+            raise
+        if found not in (plan, self._plan):
+            raise PlanError(
+                f"another part works on the set at {self.url} from another plan: give every part the same videos and options, or wait "
+                "for it"
+            )
+
+    def hear_of_others(self) -> None:
+        """What other parts have landed meanwhile; so the last one to end knows of all chunks."""
+        if self._part.whole:
+            return
+        sizes = {name: file.size for name, file in self.bucket.files().items()}
+        fresh = {name: n for name, n in sizes.items() if _FETCHED.fullmatch(name) and not (self.mirror / name).exists()}
+        records = {name for name in fresh if name.endswith(".parquet")}
+        # What became of its videos may be known from an earlier pass of the chunk.
+        told = {f"{schema.RECORDS}/videos/{name[-14:-8]}.json" for name in records} & sizes.keys()
+        self.bucket.get_all({name: sizes[name] for name in {*fresh, *told} - records}, self.mirror)
+        for name in sizes:
+            if _SHARD.fullmatch(name):
+                self._stand_in(name)
+        self.bucket.get_all({name: fresh[name] for name in records}, self.mirror)
+        self._uploaded |= recorded(self.mirror)
+
+    @property
+    def publishes_early(self) -> bool:
+        """Whether manifests of what has landed so far are this run's to publish: a part knows of its own chunks alone until its end."""
+        return self._part.whole
 
     def check(self) -> None:
         """Raises PlainError when another run has taken the set over."""

@@ -79,6 +79,7 @@ class UploadingRunner:
         self._tell(on_event, keep_bytes=0)
         for noted in self._aside:
             noted.result()
+        self._remote.hear_of_others()
 
     def _tell(self, on_event: Callable[[Event], None], keep_bytes: int | None) -> None:
         """Tell of chunks that are in the bucket. keep_bytes: wait until no more than these are under way."""
@@ -94,7 +95,7 @@ class UploadingRunner:
         while self._aside and self._aside[0].done():
             self._aside.popleft().result()
         made_at = self._manifest_time()
-        if made_at != self._manifest_at:
+        if made_at != self._manifest_at and self._remote.publishes_early:
             self._manifest_at = made_at
             self._aside.append(self._thread.submit(self._remote.publish))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.extract.places import Places
-from pipeline.extract.run import extract
+from pipeline.extract.run import extract_part
 from pipeline.extract.runner import Event
 from pipeline.video.decoder import Decoder
 from shards.schema import Manifest
@@ -41,7 +41,7 @@ def prepared(
     """Request and runner of an extraction."""
     places = Places(root, out, scratch, scratch_gib, HASTY)
     wanted = request(places.root, places.out, **changes)
-    with places.opened(KeptRunner(decoder, wanted.estimator), writing=True) as runner:
+    with places.opened(KeptRunner(decoder, wanted.estimator), writing=True, part=wanted.part) as runner:
         yield wanted, runner
 
 
@@ -55,4 +55,6 @@ def extract_to(
 ) -> Manifest:
     """A small extraction; see `small_extraction.request` for the changes."""
     with prepared(root, out, scratch, decoder, **changes) as (wanted, runner):
-        return extract(wanted, runner, lambda event, tally: on_event(event), lambda plan, tally: None)
+        ended = extract_part(wanted, runner, lambda event, tally: on_event(event), lambda plan, tally: None)
+    assert ended.manifest is not None, "nobody else is at work in the local folder"
+    return ended.manifest

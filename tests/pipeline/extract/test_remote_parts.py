@@ -1,0 +1,82 @@
+"""Parts of one set in a bucket, made at the same time by runs that see nothing but the bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.command import PlainError
+from pipeline.extract.parts import Part
+from pipeline.extract.plan import PlanError
+from pipeline.extract.remote_lock import RemoteLock
+from pipeline.extract.runner import Event
+from pipeline.video.decoder import Decoder
+from shards.bucket import Bucket
+from shards.verify import verify
+from tests.pipeline.extract.in_process import run_here
+from tests.pipeline.extract.remote_extraction import HASTY, extract_to
+from tests.pipeline.extract.small_extraction import digests, make_videos, request
+from tests.shards.bucket_store import BucketStore, bucket_at
+
+URL = "s3://bucket/set"
+SINGLE = {"chunk_videos": 1}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketStore]:
+    with bucket_at(tmp_path / "bucket", monkeypatch) as running:
+        yield running
+
+
+def test_parts_at_the_same_time_give_the_bytes_of_one_run(store: BucketStore, tmp_path: Path, decoder: Decoder) -> None:
+    """The second part is made, from begin to end, while the first is at its first chunk."""
+    videos = make_videos(tmp_path / "videos", 3)
+    others: list[int] = []
+
+    def meanwhile(event: Event) -> None:
+        if not others:
+            others.append(1)
+            second = Decoder()
+            other = extract_to(videos, URL, tmp_path / "other", second, part=Part(2, 2), content=SINGLE)
+            second.close()
+            others.append(len(other.shards))
+
+    manifest = extract_to(videos, URL, tmp_path / "scratch", decoder, meanwhile, part=Part(1, 2), content=SINGLE)
+    assert others[1] == 2 and manifest.complete and verify(URL) == []
+    run_here(request(videos, tmp_path / "whole", content=SINGLE))
+    assert digests(store.root / "set") == digests(tmp_path / "whole")
+    assert not list((store.root / "set").glob(".lock*"))
+
+
+def test_runs_with_a_chunk_in_common_are_refused(store: BucketStore) -> None:
+    bucket = Bucket(URL, HASTY)
+    with RemoteLock(bucket, Part(1, 4)), RemoteLock(bucket, Part(2, 4)):
+        for part in (Part(), Part(1, 4), Part(1, 2), Part(2, 8)):
+            with pytest.raises(PlainError, match="an extraction is already at work"):
+                RemoteLock(bucket, part).__enter__()
+        assert len(bucket.files()) == 2
+    with RemoteLock(bucket), pytest.raises(PlainError, match="already at work"):
+        RemoteLock(bucket, Part(3, 4)).__enter__()
+    assert bucket.files() == {}
+
+
+def test_a_part_with_other_videos_is_refused_before_it_uploads_anything(
+    store: BucketStore, tmp_path: Path, decoder: Decoder
+) -> None:
+    """The other part has begun, with other videos, between this one's look at the bucket and its first upload."""
+    videos = make_videos(tmp_path / "videos", 2)
+    theirs = b"another plan"
+
+    def plan_comes_between(number: int, what: str) -> str:
+        if what == "HEAD set/records/plan.json":
+            (store.root / "set" / "records").mkdir()
+            (store.root / "set" / "records" / "plan.json").write_bytes(theirs)
+        return ""
+
+    store.wrong = plan_comes_between
+    with pytest.raises(PlanError, match=r"another part works on the set at s3://bucket/set from another plan"):
+        extract_to(videos, URL, tmp_path / "scratch", decoder, part=Part(1, 2), content=SINGLE, passes=1)
+    assert not list((store.root / "set").glob("pass-*/*.tar"))
+    assert (store.root / "set" / "records" / "plan.json").read_bytes() == theirs
