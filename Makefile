@@ -18,6 +18,9 @@ WEIGHTS ?=
 PASSES  ?= 8
 SHARDS  ?= data/shards/$(DATASET)
 EXTRACT ?=
+# local or ray (docs/many-machines.md); PART=1/8: the first of eight parts, which may run at the same time
+RUNNER  ?= local
+PART    ?=
 # plan: what only it takes, such as PLAN='--gpus 8 --gpu-pairs-per-s 2000'
 PLAN    ?=
 # train, probe
@@ -61,7 +64,7 @@ help:
 	@echo "make test            the test suite"
 	@echo "make lint            ruff and mypy"
 	@echo "make plan            as extract-flow, with [PLAN='--gpus n ...']: what it would take, measured on a few videos; afterwards, what it took"
-	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=...] [WEIGHTS=file] [PASSES=8] [SHARDS=dir] [EXTRACT='...']"
+	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=...] [WEIGHTS=file] [PASSES=8] [SHARDS=dir] [RUNNER=ray] [PART=1/8] [EXTRACT='...']"
 	@echo "make verify          SHARDS=dir: check every byte of a shard set"
 	@echo "make train           SHARDS='dir ...' RUN=dir [DATASET=kinetics|ytvos|...: configs/<it>.toml, else real.toml; or CONFIG=file]"
 	@echo "                     [GPUS=n] [TRAIN='key=value ...']; continues a run that was stopped. See docs/training.md"
@@ -104,7 +107,7 @@ plan: $(READY)
 	$(PY) -m pipeline plan --dataset $(DATASET) --root $(ROOT) --out $(SHARDS) --flow $(FLOW) $(if $(WEIGHTS),--weights $(WEIGHTS)) --passes $(PASSES) $(EXTRACT) $(PLAN)
 
 extract-flow: $(READY)
-	$(PY) -m pipeline extract --dataset $(DATASET) --root $(ROOT) --out $(SHARDS) --flow $(FLOW) $(if $(WEIGHTS),--weights $(WEIGHTS)) --passes $(PASSES) $(EXTRACT)
+	$(PY) -m pipeline extract --dataset $(DATASET) --root $(ROOT) --out $(SHARDS) --flow $(FLOW) $(if $(WEIGHTS),--weights $(WEIGHTS)) --passes $(PASSES)$(if $(filter-out local,$(RUNNER)), --runner $(RUNNER))$(if $(PART), --part $(PART)) $(EXTRACT)
 
 verify: $(READY)
 	$(PY) -m pipeline verify $(SHARDS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -98,10 +98,10 @@ class Bucket:
             raise
         return None if info.get("size") is None else int(info["size"])
 
-    def read(self, name: str) -> bytes:
-        """A whole object."""
+    def read(self, name: str, size: int = 1 << 20) -> bytes:
+        """A whole object. size: about how many bytes it has, for the time limit."""
         data: bytes = persist(
-            self, inside(self.url, name), lambda: self._filesystem.cat_file(self._path(name), **self._limit(1 << 28))
+            self, inside(self.url, name), lambda: self._filesystem.cat_file(self._path(name), **self._limit(size))
         )
         return data
 
@@ -179,16 +179,16 @@ class Bucket:
                 threads.shutdown(cancel_futures=True)
                 raise
 
-    def get_all(self, names: Iterable[str], root: Path) -> None:
-        """Small objects into files of the same names under `root`, several at once."""
+    def get_all(self, sizes: Mapping[str, int], root: Path) -> None:
+        """Objects into files of the same names under `root`, several at once. sizes: of each object, as it was listed."""
 
         def get(name: str) -> None:
             target = root / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(self.read(name))
+            target.write_bytes(self.read(name, sizes[name]))
 
         with ThreadPoolExecutor(2 * REQUESTS_AT_ONCE, thread_name_prefix="fetch") as threads:
-            got = [threads.submit(get, name) for name in names]
+            got = [threads.submit(get, name) for name in sizes]
             try:
                 for one in got:
                     one.result()

@@ -18,6 +18,7 @@ import numpy as np
 from shards import schema
 from shards.codec import channel_std_px, decode_flow
 from shards.files import sha256_of
+from shards.index import check_table
 from shards.reader import ShardSet, read_table
 from shards.sample import StoredMember, decode_confidence, decode_image
 from shards.schema import Manifest, SampleError, ShardSetError, read_manifest
@@ -59,7 +60,7 @@ def _verify(
         )
     for name in (schema.INDEX, schema.VIDEOS):
         try:
-            read_table(root, name, manifest)
+            check_table(root, name, manifest)
         except ShardSetError as error:
             problems.append(Problem(name, str(error)))
     damaged = []

@@ -8,7 +8,6 @@ finds the directory as it was.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,14 +21,16 @@ from common.command import one_line_errors
 from common.place import PLACE
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
-from pipeline.extract.accounts import Accounts, accounts_of
-from pipeline.extract.devices import devices_of, first_device
+from pipeline.extract.accounts import Accounts, accounts_at_end
 from pipeline.extract.forecast_beside import Beside, beside
-from pipeline.extract.local import LocalRunner
+from pipeline.extract.part_summary import summarise_part
+from pipeline.extract.parts import Part
 from pipeline.extract.places import OUT_OPTION, PLACE_OPTIONS, Places, places_of
 from pipeline.extract.plan import ChunkPlan, Continuing
-from pipeline.extract.run import ExtractionRequest, Tally, extract, stated
-from pipeline.flow.estimator import EstimatorOptions, choose
+from pipeline.extract.run import ExtractionRequest, Tally, extract_part, stated
+from pipeline.extract.runner import Runner
+from pipeline.extract.sharing_options import SHARING_OPTIONS, choice_for, runner_for
+from pipeline.flow.estimator import EstimatorOptions
 from pipeline.flow.options import named_values
 from pipeline.video.datasets import DATASETS
 from shards import schema
@@ -85,13 +86,7 @@ _REQUEST_OPTIONS = (
         "--device", default="cpu", help="Where the flow network runs: cpu, cuda (every visible GPU), cuda:0,cuda:1."
     ),
     click.option("--precision", default="fp32", help="fp32, tf32, bf16 or fp16."),
-    click.option(
-        "--workers",
-        default=lambda: os.cpu_count() or 1,
-        show_default="number of cores",
-        type=int,
-        help="Decoding processes, and as many for flow on a CPU or encoding beside GPUs.",
-    ),
+    *SHARING_OPTIONS,
     click.option("--batch", type=int, help="Windows per call of the estimator; default: as it likes."),
     click.option("--deadline", "deadline_s", default=120.0, help="Seconds that decoding one video may take."),
     click.option(
@@ -135,7 +130,10 @@ def request_options(
         flow_options: tuple[str, ...],
         device: str,
         precision: str,
-        workers: int,
+        part: Part,
+        where: str,
+        actors: int | None,
+        workers: int | None,
         batch: int | None,
         deadline_s: float,
         retry: tuple[str, ...],
@@ -143,8 +141,8 @@ def request_options(
         **rest: Any,
     ) -> None:
         kept = (keep_confidence, keep_reverse)
-        options = EstimatorOptions(weights, first_device(device), precision, named_values(flow_options), *kept)
-        estimator = choose(flow, options, image_size=image_size)
+        options = EstimatorOptions(weights, device, precision, named_values(flow_options), *kept)
+        estimator = choice_for(where, flow, options, device, image_size)
         settings = Settings(
             dataset=dataset,
             estimator=stated(estimator),
@@ -165,9 +163,9 @@ def request_options(
         continuing = Continuing(frozenset(retry), drop_passes)
         places = places_of(rest, flow)
         request = ExtractionRequest(
-            places.root, places.out, settings, estimator, list_file, passes, batch, deadline_s, continuing
+            places.root, places.out, settings, estimator, list_file, passes, batch, deadline_s, continuing, part
         )
-        runner = LocalRunner(workers, estimator, devices_of(estimator, device), places.remote)
+        runner = runner_for(where, estimator, device, workers, actors, places.remote)
         command(request=request, runner=runner, places=places, **rest)
 
     for option in reversed((out_option, *_REQUEST_OPTIONS)):
@@ -186,7 +184,7 @@ def request_options(
 @plain_errors
 @request_options
 def extract_command(
-    request: ExtractionRequest, runner: LocalRunner, places: Places, max_reject_share: float, as_json: bool
+    request: ExtractionRequest, runner: Runner, places: Places, max_reject_share: float, as_json: bool
 ) -> None:
     """Compute flow over a video set and write a shard set. Rerun the same command to continue; more --passes extend."""
     plans: list[ChunkPlan] = []
@@ -198,17 +196,21 @@ def extract_command(
     with ProgressDisplay("extract", "videos") as display:
         try:
             with places.opened(runner, writing=True) as landing:
-                manifest = extract(
+                ended = extract_part(
                     request,
                     landing,
                     lambda event, tally: progress.happened(display, places.told(event), tally),
                     planned,
                 )
-                of_list = accounts_of(request.out, plans[-1], manifest)
-                compared = beside(request.out, manifest)
+                of_list = accounts_at_end(request.out, plans[-1], request.part, ended.manifest)
+                compared = beside(request.out, ended.manifest) if ended.manifest is not None else None
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)
+    manifest = ended.manifest
+    if manifest is None or not request.part.whole:
+        fine = summarise_part(places.out_name, plans[-1], request.part, ended, of_list, max_reject_share, as_json)
+        sys.exit(0 if fine else REJECTED_TOO_MANY)
     summarise(manifest, places.out_name, as_json, of_list, compared)
     rejected = sum(manifest.counts["rejected"].values())
     if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:

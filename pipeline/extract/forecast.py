@@ -123,11 +123,14 @@ class WallTime:
 class BreakEven:
     """Against flow inside training on the same machine. online_extra_s: what a sample costs more there than from shards.
 
-    epoch: one pair of each video; None where flow costs a training step nothing, so that it never does.
+    epoch: one pair of each video; None where flow costs a training step nothing, so that it never does. earliest: the same for a
+    training that never waits for anything but its data; it differs where the rate of training is not known and decoding cannot keep up
+    with every rate.
     """
 
     online_extra_s: float
     epoch: float | None
+    earliest: float | None
 
 
 @dataclass(frozen=True)
@@ -217,22 +220,28 @@ def break_even(
 
     Cached training reads a sample (picture, one flow); online training decodes one window and computes one pair per sample, every epoch.
     On a CPU both come on top of the step, whatever that takes. On GPUs flow comes on top of the step (1 / train_samples_per_s, which then
-    cancels out) unless decoding on the cores is slower than both: without a rate it is taken to keep up.
+    cancels out) unless decoding on the cores is slower than both: without a rate the answer lies between a training that is so slow that
+    decoding keeps up (epoch), and one whose steps take no time (earliest).
     """
     flow_s = stages.flow_s.best / found.pairs.best
     with_flow = [v for v in measured.videos if v.windows]
     decode_s = float(np.mean([v.decode_one_s for v in with_flow]))
     read_s = float(np.mean([v.read_s for v in with_flow]))
-    if machine.gpus:
-        step_s = 1 / train_samples_per_s if train_samples_per_s else None
-        extra_s = flow_s / machine.gpus
-        if step_s is not None:
-            extra_s = max(step_s + extra_s, decode_s / machine.cores) - max(step_s, read_s / machine.cores)
-    else:
-        extra_s = (flow_s + decode_s - read_s) / machine.cores
-    total_s = wall_time(stages, machine).seconds.best
-    epoch = total_s / (found.ok.best * extra_s) if extra_s > 0 else None
-    return BreakEven(extra_s, epoch)
+
+    def extra_s(step_s: float) -> float:
+        if not machine.gpus:
+            return (flow_s + decode_s - read_s) / machine.cores
+        online_s = max(step_s + flow_s / machine.gpus, decode_s / machine.cores)
+        return online_s - max(step_s, read_s / machine.cores)
+
+    def epoch(saved_s: float) -> float | None:
+        return wall_time(stages, machine).seconds.best / (found.ok.best * saved_s) if saved_s > 0 else None
+
+    if train_samples_per_s is not None:
+        saved_s = extra_s(1 / train_samples_per_s)
+        return BreakEven(saved_s, epoch(saved_s), epoch(saved_s))
+    slow = extra_s(decode_s + read_s)  # a step that nothing on the cores is slower than
+    return BreakEven(slow, epoch(slow), epoch(extra_s(0.0)))
 
 
 def wilson(part: int, of: int) -> tuple[float, float]:

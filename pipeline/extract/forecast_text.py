@@ -167,7 +167,13 @@ def _break_even_line(on: OnMachine, train: float | None) -> str:
     if not on.machine.gpus:
         return f"{words}; on a CPU the rate of training plays no part"
     if train is None:
-        return f"{words}; the rate of training is unknown (--train-samples-per-s): decoding is taken to keep up with it"
+        unknown = "the rate of training is unknown (--train-samples-per-s)"
+        if even.earliest is None or even.earliest > 0.95 * even.epoch:
+            return f"{words}; {unknown}, and plays hardly a part"
+        return (
+            f"pays for itself from epoch {even.earliest:.1f} on if training is faster than these cores decode, from epoch "
+            f"{even.epoch:.1f} on if it is so slow that they keep up; {unknown}"
+        )
     return f"{words}; at {train:g} samples/s of training from shards, as said"
 
 

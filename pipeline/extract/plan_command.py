@@ -95,7 +95,8 @@ def plan(
             )
         found: dict[str, Any] = {}
         if todo == 0:
-            compared = beside(request.out, schema.read_manifest(request.out))
+            there = (request.out / schema.MANIFEST).is_file()  # else a run was killed before it wrote one
+            compared = beside(request.out, schema.read_manifest(request.out)) if there else None
             lines = compared.lines() if compared else [f"nothing left to do; {places.out_name} has no forecast"]
             found = {"beside": asdict(compared)} if compared else {}
         elif sample:

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.command import PlainError
-from common.lock import directory_lock
+from common.scratch import scratch_folder, scratch_home
 from pipeline.extract.remote_lock import RemoteLock
 from pipeline.extract.runner import ExtractionError
 from shards import schema
@@ -48,8 +48,7 @@ class RemoteSet:
     def __init__(self, url: str, scratch: Path, patience: Patience = WRITING) -> None:
         self.bucket = Bucket(url, patience)
         self.url = self.bucket.url
-        self._name = f"flowfeat-{hashlib.sha256(self.url.encode()).hexdigest()[:16]}"
-        self.home = scratch / f"{self._name}-{os.getpid()}"
+        self.home = scratch_home(scratch, f"flowfeat-{hashlib.sha256(self.url.encode()).hexdigest()[:16]}")
         self.mirror, self.making = self.home / "set", self.home / "making"
         self._plan = b""
         self._published: dict[str, str] = {}
@@ -62,31 +61,24 @@ class RemoteSet:
 
         writing: hold the set's lock meanwhile. PlainError where another run has it.
         """
-        self._remove_leftovers()
-        with directory_lock(self.home, "an extraction"):
-            try:
-                if not writing:
-                    self._fetch()
+        with scratch_folder(self.home):
+            if not writing:
+                self._fetch()
+                yield
+                return
+            with RemoteLock(self.bucket) as self._lock:
+                self._fetch()
+                try:
                     yield
-                    return
-                with RemoteLock(self.bucket) as self._lock:
-                    self._fetch()
-                    try:
-                        yield
-                    except BaseException:
-                        # What stopped the run is what the user must hear of; the next run makes the manifest from the records.
-                        with suppress(StorageError):
-                            self.publish()
-                        raise
+                except BaseException:
+                    # What stopped the run is what the user must hear of; the next run makes the manifest from the records.
+                    with suppress(StorageError):
+                        self.publish()
+                    raise
+                try:
                     self.publish()
-            finally:
-                shutil.rmtree(self.home, ignore_errors=True)
-
-    def _remove_leftovers(self) -> None:
-        """What killed runs have left of this set."""
-        for home in self.home.parent.glob(f"{self._name}-*"):
-            with suppress(PlainError), directory_lock(home, "an extraction"):  # else it is at work
-                shutil.rmtree(home, ignore_errors=True)
+                except StorageError as error:
+                    raise self.explained(error) from error
 
     def _fetch(self) -> None:
         """Make the local folder from the bucket."""
@@ -94,19 +86,19 @@ class RemoteSet:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         held = self.bucket.files()
-        fetched = [name for name in held if _FETCHED.fullmatch(name)]
+        sizes = {name: file.size for name, file in held.items()}
         if self._lock is not None:
             self.bucket.delete(name for name in held if is_temporary(name))
         elsewise = [name for name in held if not name.startswith(".") and name.split("/")[0] not in ("..", "")]
         if elsewise and schema.MANIFEST not in held and not any(n.startswith(f"{schema.RECORDS}/") for n in held):
             (self.mirror / min(elsewise).split("/")[0]).touch()  # planning refuses what is no set, by this name
-        self.bucket.get_all(fetched, self.mirror)
+        self.bucket.get_all({name: size for name, size in sizes.items() if _FETCHED.fullmatch(name)}, self.mirror)
         for name in held:
             if _SHARD.fullmatch(name):
                 self._stand_in(name)
         # Tables last, as extraction writes them: what is older than the manifest need not be finalized again.
         for name in PUBLISHED:
-            self.bucket.get_all([name] if name in held else [], self.mirror)
+            self.bucket.get_all({name: sizes[name]} if name in sizes else {}, self.mirror)
         plan = self.mirror / schema.PLAN
         self._plan = plan.read_bytes() if plan.is_file() else b""
         made = [self.mirror / name for name in PUBLISHED]

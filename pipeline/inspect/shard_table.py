@@ -15,7 +15,10 @@ from shards.schema import Manifest, ShardInfo
 CSV = "shards.csv"
 MOST_ROWS = 400
 """Shards of a set whose page has a row for each."""
+UNFOLDED = 32
+"""Shards of a set whose rows are one table; more are folded by pass."""
 OUTLIERS = 20
+"""Of each kind, that the page of a larger set shows."""
 
 HEADER = ("shard", "videos", "rejected", "samples", "MiB", "KiB per sample", "SHA-256")
 
@@ -60,7 +63,8 @@ def shards_csv(rows: Iterable[ShardRow]) -> str:
 
 
 def shards_html(rows: Sequence[ShardRow]) -> str:
-    """A row per shard, folded by pass; of a set with more than MOST_ROWS a row per pass, and the shards that differ most."""
+    """A row per shard, folded by pass where they are many; of a set with more than MOST_ROWS a row per pass,
+    and the shards that differ most."""
     link = f'<a href="{CSV}">{CSV}</a>'
     if not rows:
         return "<p>No shard has landed.</p>"
@@ -68,10 +72,12 @@ def shards_html(rows: Sequence[ShardRow]) -> str:
     for row in rows:
         passes.setdefault(row.pass_index, []).append(row)
     if len(rows) <= MOST_ROWS:
-        parts = [f'<p class="dim">{len(rows):,} shards; {link} has them with whole digests.</p>']
+        parts = [f'<p class="dim">{_counted(len(rows))}; {link} has them with whole digests.</p>']
+        if len(rows) <= UNFOLDED:
+            return "\n".join([*parts, table(HEADER, [row.cells() for row in rows])])
         for number, found in passes.items():
-            unfolded = " open" if len(rows) <= 24 or number == 0 else ""
-            head = f"<summary>pass {number}: {len(found):,} shards, {_total(found)}</summary>"
+            unfolded = " open" if number == rows[0].pass_index else ""
+            head = f"<summary>pass {number}: {_counted(len(found))}, {_total(found)}</summary>"
             parts.append(f"<details{unfolded}>{head}{table(HEADER, [row.cells() for row in found])}</details>")
         return "\n".join(parts)
     words = (
@@ -99,6 +105,10 @@ def _passes_table(passes: dict[int, list[ShardRow]]) -> str:
         samples, size = sum(row.info.samples for row in rows), sum(row.info.bytes for row in rows)
         body.append([str(number), f"{len(rows):,}", f"{samples:,}", *_sizes(size, size / max(samples, 1))])
     return table(("pass", "shards", "samples", "MiB", "KiB per sample"), body)
+
+
+def _counted(shards: int) -> str:
+    return f"{shards:,} shard{'s' * (shards != 1)}"
 
 
 def _total(rows: Sequence[ShardRow]) -> str:

@@ -68,7 +68,7 @@ def main() -> None:
     """python -m pipeline.video.child SOCKET PARENT_PID ARENA."""
     descriptor, parent_pid, arena = (int(argument) for argument in sys.argv[1:])
     die_with(parent_pid)
-    decord.logging.set_level(decord.logging.ERROR)
+    decord.logging.set_level(decord.logging.INFO)  # what `complaints` listens for
     serve(Connection(descriptor), arena)
 
 

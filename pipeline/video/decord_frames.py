@@ -25,6 +25,7 @@ import decord
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.video.complaints import Complaints
 from pipeline.video.edit_list import shown_until_s
 from pipeline.video.frame_source import (
     EngineFailure,
@@ -57,6 +58,7 @@ class DecordFrames:
         if not keeps_count_in_decord(head):
             raise EngineFailure("decord loses count of frames in this container")
         self._path = path
+        self._complaints = Complaints()
         self._reader = self._open()
         try:
             listed = len(self._reader)
@@ -102,7 +104,8 @@ class DecordFrames:
         raise EngineFailure(f"the container lists {len(raw_s)} frames and {count} come out of the decoder")
 
     def fetch(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """As FrameSource.fetch. Raises EngineFailure when decoding fails, RepeatedFrames past the last real frame.
+        """As FrameSource.fetch. Raises EngineFailure when decoding fails or FFmpeg has covered damage up, RepeatedFrames past the last
+        real frame.
 
         Unless that takes a long jump, the file is read to its end even when the last window lies before it: whether a damaged or cut
         file is refused must not depend on which passes are asked for.
@@ -121,6 +124,9 @@ class DecordFrames:
             raise RepeatedFrames(first_line(error)) from error
         except DECORD_ERRORS as error:
             raise EngineFailure(first_line(error)) from error
+        complaint = self._complaints.first()
+        if complaint is not None:
+            raise EngineFailure(f"pictures are made up where the file is damaged: {complaint}")
 
     def _read(self, reader: Any, position: int, index: int) -> Any:
         self._advance(reader, position, index)

@@ -15,11 +15,11 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from zlib import crc32
 
-from common.command import PlainError
-from common.lock import directory_lock
+from common.scratch import scratch_folder, scratch_home
 from pipeline.video.datasets import Video
 from pipeline.video.rejects import Reject
 from pipeline.video.video_ids import VIDEO_EXTENSIONS
@@ -38,8 +38,8 @@ class RemoteVideos:
     def __init__(self, url: str, scratch: Path, patience: Patience = WRITING) -> None:
         self.url, self._patience = url.rstrip("/"), patience
         self._bucket = Bucket(self.url, patience)
-        self._name = f"flowfeat-videos-{hashlib.sha256(self.url.encode()).hexdigest()[:16]}"
-        self.home = scratch / f"{self._name}-{os.getpid()}"
+        digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        self.home = scratch_home(scratch, f"flowfeat-videos-{digest}")
         self.root, self._fetched = self.home / "listed", self.home / "fetched"
         self._lock = threading.Lock()
         self._count = 0
@@ -48,17 +48,11 @@ class RemoteVideos:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """List what is there; afterwards remove everything local. StorageError where it cannot be listed."""
-        for home in self.home.parent.glob(f"{self._name}-*"):
-            with suppress(PlainError), directory_lock(home, "an extraction"):  # else it is at work
-                shutil.rmtree(home, ignore_errors=True)
-        with directory_lock(self.home, "an extraction"):
-            try:
-                for folder in (self.root, self._fetched):
-                    folder.mkdir(parents=True)
-                self._list()
-                yield
-            finally:
-                shutil.rmtree(self.home, ignore_errors=True)
+        with scratch_folder(self.home):
+            for folder in (self.root, self._fetched):
+                folder.mkdir(parents=True)
+            self._list()
+            yield
 
     def _list(self) -> None:
         files = self._bucket.files()
@@ -163,11 +157,13 @@ def _files(video: Video) -> Iterator[Path]:
 
 
 def _stand_in(path: Path, file: RemoteFile) -> None:
-    """A sparse file that has the object's size and time, and begins with its tag."""
+    """A sparse file that has the object's size and time, and begins with its tag. Listings know time to the second at best; what is
+    below that is made of the tag, so that whoever looks at the time alone sees another one."""
+    time_ns = file.mtime_ns // 10**9 * 10**9 + crc32(file.tag.encode()) % 10**9
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.write(descriptor, f"in remote storage: {file.tag}\n".encode()[: file.size])
         os.truncate(descriptor, file.size)
-        os.utime(descriptor, ns=(file.mtime_ns, file.mtime_ns))
+        os.utime(descriptor, ns=(time_ns, time_ns))
     finally:
         os.close(descriptor)

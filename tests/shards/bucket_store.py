@@ -205,6 +205,7 @@ def bucket_at(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketSto
     s3fs = pytest.importorskip("s3fs", reason="the extra `remote` is not installed")
     root.mkdir(parents=True, exist_ok=True)
     s3fs.S3FileSystem.clear_instance_cache()  # another test's store was at another port
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)  # those of its own, before ours
     with serving(BucketStore(root)) as store:
         for name, value in store.s3_environment.items():
             monkeypatch.setenv(name, value)

@@ -40,7 +40,7 @@ def test_every_file_system_takes_lists_and_gives_the_same(tmp_path: Path, store:
             ".lock": 3,
         }
         assert files["manifest.json"].tag and bucket.size("manifest.json") == 4
-        bucket.get_all(["manifest.json", "pass-01/000000.tar"], tmp_path / "got")
+        bucket.get_all({"manifest.json": 4, "pass-01/000000.tar": 1000}, tmp_path / "got")
         assert (tmp_path / "got" / "manifest.json").read_bytes() == b"new!" and bucket.read(".lock") == b"one"
         assert (tmp_path / "got" / "pass-01" / "000000.tar").read_bytes() == source.read_bytes()
         bucket.delete([".lock", "manifest.json", "never-there"])

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import main
+from pipeline.inspect.statistics import statistics_of
 from shards import schema
 from shards.finalize import finalize
 from shards.reader import ShardSet
@@ -52,6 +53,10 @@ def test_every_drop_is_counted_by_reason(tmp_path: Path) -> None:
     assert len(still) == 2 and all(status == schema.STILL for row in still for status in row["status"])
     assert all(std is not None and std < schema.NOISE_FLOOR_PX for row in still for std in row["std_dx_px"])
     assert all(frame not in (8, 9, 10, 11) for row in index if row["video"] == "two-shots" for frame in [row["frame"]])
+    summed = statistics_of(str(out), manifest)
+    assert (summed.cuts, summed.cut_videos, summed.across, summed.anchors) == (1, 1, 4, 18)
+    assert summed.samples_still == sum(set(row["status"]) == {schema.STILL} for row in index) >= len(still)
+    assert summed.rejected == {"many_cuts": 1, "only_across_cuts": 1}
     refused = CliRunner().invoke(main, ["extract", *options.split(), "--cuts", "adaptive"])
     assert refused.exit_code == 1 and "cut_detector: 'content' in the set, 'adaptive' asked for" in refused.output
     alone = CliRunner().invoke(main, ["plan", *options.split(), "--cut-threshold", "3"])

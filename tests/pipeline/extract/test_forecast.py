@@ -157,6 +157,9 @@ def test_on_gpus_the_rate_of_training_plays_a_part_only_where_decoding_is_the_bo
     unknown, known = (break_even(measured, found, fed, found.stages, rate).epoch for rate in (None, 10.0))
     assert unknown == pytest.approx(known)
     slow, fast = (break_even(measured, found, starved, found.stages, rate).online_extra_s for rate in (3.0, 1000.0))
+    unsaid = break_even(measured, found, starved, found.stages, None)
+    ends = [break_even(measured, found, starved, found.stages, rate).epoch for rate in (1e9, 3.0)]
+    assert [unsaid.earliest, unsaid.epoch] == pytest.approx(ends) and slow < fast / 10
     assert slow == pytest.approx(0.05 / 8) and fast == pytest.approx(0.2 - 0.001), (
         "decoding one window takes 0.2 s of the core"
     )

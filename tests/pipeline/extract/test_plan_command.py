@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from shards.reader import ShardSet
 from tests.pipeline.extract.fake_estimators import Trouble, TroubledChoice, asked
 from tests.pipeline.extract.in_process import run_here
 from tests.pipeline.extract.small_extraction import make_videos, request
+from tests.shards.bucket_store import bucket_at
 
 SIZES = ("--image-size", "64", "--flow-size", "32", "--workers", "1")
 
@@ -53,6 +55,10 @@ def test_plan_then_extract_then_plan_beside_what_came(videos: Path, tmp_path: Pa
     assert done.exit_code == 0, done.output
     lines = [line.split() for line in done.output.splitlines()]
     assert ["videos", "7", "7"] in lines and ["rejected", "1", "1"] in lines, done.output
+    (out / schema.MANIFEST).rename(tmp_path / "manifest")
+    killed = invoke("plan", videos, "--out", out)
+    assert killed.exit_code == 0 and "nothing left to do; " in killed.output, "killed before its manifest was written"
+    (tmp_path / "manifest").rename(out / schema.MANIFEST)
     assert ["pairs", "stored", "48", "48"] in lines and any(line[:1] == ["GiB"] for line in lines)
     again = invoke("plan", videos, "--out", out)
     assert "0 of 2 shards to make" in again.output and "planned (95 % range)" in again.output
@@ -111,6 +117,22 @@ def test_a_forecast_of_other_settings_is_not_put_beside(videos: Path, tmp_path: 
     assert "is of another extraction (jpeg_quality: 90 in the set, 50 asked for); plan again" in done.output
     (out / FORECAST).write_text("{}")
     assert "is no forecast" in invoke("plan", videos, "--out", out).output
+
+
+def test_videos_and_sets_in_a_bucket_are_measured_and_nothing_is_kept(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bucket_at(tmp_path / "bucket", monkeypatch) as store:
+        shutil.copytree(videos, store.root / "videos")
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        before = files(store.root)
+        places = ("--root", "s3://bucket/videos", "--out", "s3://bucket/set", "--scratch", scratch)
+        planned = invoke("plan", videos, *places, "--sample", "7")  # the last --root counts
+        assert planned.exit_code == 0, planned.output
+        assert "sample: 7 of 7 videos drawn at random, rejected: empty_file 1" in planned.output
+        assert "kept in" not in planned.output and str(scratch) not in planned.output
+        assert files(store.root) == before and not any(scratch.iterdir())
 
 
 def test_the_sample_is_random_and_its_beginning_is_too(videos: Path, tmp_path: Path) -> None:

@@ -32,9 +32,13 @@ FLAGS: dict[str, list[list[str]]] = {
     "--precision": [["bf16"], ["fp8"]],
     "--workers": [["0"], ["-3"]],
     "--batch": [["0"]],
+    "--scratch-gib": [["0"], ["-1"], ["much"]],
     "--deadline": [["0"], ["-1"], ["nan"], ["inf"]],
     "--max-reject-share": [["2"]],
     "--retry-rejected": [["because"]],
+    "--part": [["0/2"], ["3"], ["1/2", "--drop-passes"]],
+    "--runner": [["slurm"]],
+    "--actors": [["2"]],  # without Ray
     "--cuts": [["guess"]],
     "--cut-threshold": [
         ["3"],
@@ -45,7 +49,15 @@ FLAGS: dict[str, list[list[str]]] = {
     "--max-cuts-per-minute": [["12"], ["-1", "--cuts", "adaptive"], ["inf", "--cuts", "adaptive"]],
     "--noise-floor": [["-1"], ["nan"], ["inf"]],
 }
-NOT_REFUSABLE = {"--out", "--keep-neighbours", "--keep-confidence", "--keep-reverse", "--json", "--drop-passes"}
+NOT_REFUSABLE = {
+    "--out",
+    "--scratch",
+    "--keep-neighbours",
+    "--keep-confidence",
+    "--keep-reverse",
+    "--json",
+    "--drop-passes",
+}
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli import main
 from pipeline.inspect.set_page import write_set_page
-from pipeline.inspect.shard_table import MOST_ROWS, OUTLIERS, ShardRow, shards_csv, shards_html
+from pipeline.inspect.shard_table import MOST_ROWS, OUTLIERS, UNFOLDED, ShardRow, shards_csv, shards_html
 from pipeline.inspect.statistics import (
     MOTION_EDGES_PX,
     OffsetCount,
@@ -150,6 +150,7 @@ def test_of_thousands_of_shards_the_page_shows_sums_and_says_so() -> None:
     assert text.count("<tr>") < 16 + 3 * (OUTLIERS + 2) and len(text) < 40_000
     assert len(shards_csv(rows).splitlines()) == 7521
     assert len(re.findall(r"pass-\d\d/\d{6}\.tar", shards_html(rows[:MOST_ROWS]))) == MOST_ROWS, "a row for each"
+    assert "<details" in shards_html(rows[:MOST_ROWS]) and "<details" not in shards_html(rows[:UNFOLDED])
 
 
 def test_the_set_stays_as_it_is(shard_set: Path, tmp_path: Path) -> None:
