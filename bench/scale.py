@@ -114,7 +114,7 @@ def longest_pause(step: Callable[[], object]) -> float:
     return longest
 
 
-def record_steps(root: Path, plan: ChunkPlan, videos: int) -> dict[str, Callable[[], float | None]]:
+def record_steps(root: Path, plan: ChunkPlan, videos: int) -> dict[str, Callable[[], object]]:
     """Name → step, in the order in which they must run. The last two chunks have not landed."""
     rows = [v.row() for v in plan.videos]
     passes = range(plan.passes)

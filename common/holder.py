@@ -23,19 +23,20 @@ class Holder:
 
     @classmethod
     def here(cls, what: str) -> Holder:
-        return cls(what, platform.node(), os.getpid(), _place(), _started(os.getpid()))
+        return cls(what, platform.node(), os.getpid(), place_of_this_process(), started(os.getpid()))
 
     def __str__(self) -> str:
         return f"{self.what}, process {self.pid} on {self.host}"
 
     def lives(self) -> bool | None:
         """None where that cannot be seen from here."""
-        if not self.place or self.place != _place():
+        if not self.place or self.place != place_of_this_process():
             return None
-        return bool(self.started) and _started(self.pid) == self.started
+        return bool(self.started) and started(self.pid) == self.started
 
 
-def _place() -> str:
+def place_of_this_process() -> str:
+    """This boot of this machine and the process numbers that are valid here; empty where the system does not say."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -43,7 +44,7 @@ def _place() -> str:
         return ""
 
 
-def _started(pid: int) -> str:
+def started(pid: int) -> str:
     """Empty for a process that has ended, whether or not its parent has asked after it."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -150,7 +150,7 @@ def _run_task(
     """One task: its line in the records, then whatever is missing."""
     task, protocol = job.task, job.protocol
     _say_what_is_there(job)
-    about = {**task.about(), **job.request.about, "device": job.device.type}
+    about = {**task.about(), **job.request.about, **({} if task.timed else {"device": job.device.type})}
     meter, earlier = LatticeMeter(), _about_before(job)
     run = RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, dict(protocol.data), job.weights,
                   dict(model), {**about, **meter.lines(earlier)}, versions())  # fmt: skip

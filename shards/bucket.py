@@ -28,6 +28,7 @@ _PARTS_AT_ONCE = {"s3": {"max_concurrency": 2}, "s3a": {"max_concurrency": 2}}
 """Of one upload in parts of 50 MB: what is held in memory. Whatever is below 100 MB is one request."""
 _TEMPORARY = re.compile(r"(^|/)\.[^/]+\.[0-9a-f]{32}\.tmp$")
 _EXISTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
+_NOT_KNOWN = frozenset({"NotImplemented", "501"})
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c")
 
@@ -136,7 +137,7 @@ class Bucket:
                 self._folders.add(folder)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Make bytes the object `name` if there is none; False where there is one. Stores without conditional writes may overwrite."""
+        """Make bytes the object `name` if there is none; False where there is one. Stores without conditional writes are asked first."""
 
         def ask() -> None:
             path = self._path(name)
@@ -147,11 +148,15 @@ class Bucket:
                 return
             try:
                 self._filesystem.pipe_file(path, data, mode="create", **self._limit(len(data)))
-            except OSError as error:
-                answer = getattr(error.__cause__, "response", None) or {}
-                if answer.get("Error", {}).get("Code") in _EXISTS:
+            except Exception as error:
+                code = _code(error)
+                if code in _EXISTS:
                     raise FileExistsError(path) from error
-                raise
+                if code not in _NOT_KNOWN and not isinstance(error, TypeError):
+                    raise
+                if self.size(name) is not None:
+                    raise FileExistsError(path) from error
+                self._filesystem.pipe_file(path, data, **self._limit(len(data)))
 
         try:
             persist(self, inside(self.url, name), ask)
@@ -195,6 +200,12 @@ class Bucket:
             except BaseException:
                 threads.shutdown(cancel_futures=True)
                 raise
+
+
+def _code(error: Exception) -> str:
+    """What S3 calls an error; empty elsewhere."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    return str(answer.get("Error", {}).get("Code", ""))
 
 
 def is_temporary(name: str) -> bool:

@@ -8,7 +8,6 @@ becomes a SampleError that names the sample, never a wrong image or a wrong flow
 from __future__ import annotations
 
 import json
-import stat
 import zlib
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -16,15 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shards import schema
 from shards.blocks import Block, BlockFolder, block_numbers
-from shards.codec import FlowCodecError, decode_flow
+from shards.codec import DecodedFlow, FlowCodecError, decode_flow
+from shards.files import plain_size
 from shards.index import read_deviations, read_index, read_table
 from shards.index_arrays import Deviations
-from shards.sample import Buffers, OptionalMember, Sample, StoredMember, decode_confidence, decode_image
+from shards.sample import (
+    OPTIONAL_MEMBERS,
+    Buffers,
+    OptionalMember,
+    Sample,
+    StoredMember,
+    decode_confidence,
+    decode_image,
+    optional_name,
+)
 from shards.schema import SampleError, ShardSetError, read_manifest
 from shards.storage import Folder, Patience, is_url, open_folder
 
@@ -105,14 +115,11 @@ class ShardSet:
     def _check_sizes(self) -> None:
         """Local sets only: asking remote storage for every shard would take a request each. What is read is checked anyway."""
         root, home = self.root, self.root.resolve()
-        plain = {
-            folder
-            for folder in {info.path.split("/")[0] for info in self.manifest.shards}
-            if not (root / folder).is_symlink()
-        }
+        folders = {info.path.split("/")[0] for info in self.manifest.shards}
+        plain = {folder for folder in folders if not (root / folder).is_symlink()}
         for info in self.manifest.shards:
             path = root / info.path
-            if info.path.split("/")[0] in plain and _plain_size(path) == info.bytes:
+            if info.path.split("/")[0] in plain and plain_size(path) == info.bytes:
                 continue
             found = path.stat().st_size if path.is_file() else None
             if found is None and path.exists():
@@ -166,9 +173,21 @@ class ShardSet:
         names = self._optional.flatten().field("name")
         mask = np.zeros((len(self), len(self.offsets)), bool)
         for k, offset in enumerate(self.offsets):
-            equal = pc.equal(names, _optional_name(member, offset)).to_numpy(zero_copy_only=False)
-            mask[rows[equal.astype(bool)], k] = True
+            mask[
+                rows[pc.equal(names, optional_name(member, offset)).to_numpy(zero_copy_only=False).astype(bool)], k
+            ] = True
         return mask
+
+    def kept(self) -> dict[OptionalMember, tuple[int, int]]:
+        """What the set holds beside images and flow: of every kind of optional member how many there are, and their bytes."""
+        members = self._optional.flatten()
+        names, sizes = members.field("name"), members.field("size")
+        found = dict[OptionalMember, tuple[int, int]]()
+        for kind in OPTIONAL_MEMBERS:
+            wanted = [optional_name(kind, offset) for offset in self.offsets]
+            of_kind = sizes.filter(pc.is_in(names, value_set=pa.array(wanted, pa.string())))
+            found[kind] = (len(of_kind), pc.sum(of_kind, min_count=0).as_py())
+        return found
 
     def status(self, i: int, k: int) -> str:
         """What became of neighbour k of sample i: one of schema.PAIR_STATUS."""
@@ -218,8 +237,8 @@ class ShardSet:
         return self._member(i, f"{schema.offset_label(self.offsets[k])}.flow", offset, size, crc32)
 
     def optional_bytes(self, i: int, k: int, member: OptionalMember) -> bytes:
-        """The JPEG of neighbour k's frame or of its flow's confidence, checked. SampleError where the set does not hold it."""
-        name = _optional_name(member, self.offsets[k])
+        """An optional member of neighbour k as it is stored, checked. SampleError where the set does not hold it."""
+        name = optional_name(member, self.offsets[k])
         for stored in self._optional[i].as_py() or ():
             if stored["name"] == name:
                 return self.member_bytes(i, StoredMember(**stored))
@@ -239,9 +258,25 @@ class ShardSet:
         )
         quantum_px = self.read_into(i, k, out)
         assert out.image_hwc is not None and out.flow_chw is not None
+        back = self.reverse(i, k) if "reverse" in optional else None
         return Sample(
-            self.keys[i], out.image_hwc, out.flow_chw, quantum_px, self.offsets[k], out.neighbour_hwc, out.confidence_hw
+            self.keys[i],
+            out.image_hwc,
+            out.flow_chw,
+            quantum_px,
+            self.offsets[k],
+            out.neighbour_hwc,
+            out.confidence_hw,
+            back,
         )
+
+    def reverse(self, i: int, k: int) -> DecodedFlow:
+        """Flow from neighbour k back to the anchor: [2, F, F] int16 on the neighbour's grid, with its quantum. Raises as `read`."""
+        size = (self.manifest.settings.flow_size, self.manifest.settings.flow_size)
+        try:
+            return decode_flow(self.optional_bytes(i, k, "reverse"), size)
+        except FlowCodecError as error:
+            raise SampleError(f"{self.keys[i]} in {self.shard_of(i)}: {error}") from error
 
     def read_into(self, i: int, k: int, out: Buffers) -> float:
         """Decode the members of sample i, neighbour k, for which there is a buffer; returns the flow's quantum in pixels
@@ -262,16 +297,3 @@ class ShardSet:
                 raise
             raise SampleError(f"{self.keys[i]} in {self.shard_of(i)}: {error}") from error
         return quantum_px
-
-
-def _optional_name(member: OptionalMember, offset: int) -> str:
-    return f"{schema.offset_label(offset)}.{'jpg' if member == 'neighbour' else 'conf.jpg'}"
-
-
-def _plain_size(path: Path) -> int | None:
-    """Of a regular file that is no link; one question to the file system. None for all else."""
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -192,6 +192,8 @@ def _decode(data: ShardSet, i: int, member: StoredMember) -> None:
         decode_image(data.member_bytes(i, member), settings.image_size)
     elif member.name in [f"{label}.conf.jpg" for label in labels]:
         decode_confidence(data.member_bytes(i, member), settings.flow_size)
+    elif member.name in [f"{label}.reverse" for label in labels]:
+        decode_flow(data.member_bytes(i, member), (settings.flow_size, settings.flow_size))
     elif not member.name.endswith(".flow"):
         data.member_bytes(i, member)
 

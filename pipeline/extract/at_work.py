@@ -69,11 +69,13 @@ class AtWork:
             with self._leases.gate():
                 others = self._leases.others()
                 self._refuse_meeting(others)
-                stored = stored_plan(self.out)
-                if stored != basis and stored.digest != digest_of(plan):
+                stored, mine = stored_plan(self.out), digest_of(plan)
+                if stored != basis and stored.digest != mine:
                     plan, basis = again(), stored
-                if stored.digest == digest_of(plan) or self._may_replace(plan, others):
-                    save(self.out, plan)
+                    mine = digest_of(plan)
+                if stored.digest == mine or self._may_replace(plan, others):
+                    if stored.digest != mine:
+                        save(self.out, plan)
                     for name, (_, life) in others.items():
                         if life is Life.DEAD and self._meets(name):
                             self._leases.remove(name)

@@ -77,7 +77,8 @@ _REQUEST_OPTIONS = (
         "--noise-floor", default=schema.NOISE_FLOOR_PX, help="Flow that varies less is recorded as still, pixels."
     ),
     click.option("--keep-neighbours", is_flag=True, help="Also store the neighbour frames."),
-    click.option("--keep-confidence", is_flag=True, help="Also store confidence maps, where the estimator gives them."),
+    click.option("--keep-confidence", is_flag=True, help="Also compute and store the confidence of the flow."),
+    click.option("--keep-reverse", is_flag=True, help="Also compute and store the flow from neighbour to anchor."),
     click.option(
         "--flow-option", "flow_options", multiple=True, metavar="NAME=VALUE", help="An option of the estimator."
     ),
@@ -125,6 +126,7 @@ def request_options(
         noise_floor: float,
         keep_neighbours: bool,
         keep_confidence: bool,
+        keep_reverse: bool,
         flow_options: tuple[str, ...],
         device: str,
         precision: str,
@@ -138,7 +140,8 @@ def request_options(
         drop_passes: bool,
         **rest: Any,
     ) -> None:
-        options = EstimatorOptions(weights, device, precision, named_values(flow_options))
+        kept = (keep_confidence, keep_reverse)
+        options = EstimatorOptions(weights, device, precision, named_values(flow_options), *kept)
         estimator = choice_for(where, flow, options, device, image_size)
         settings = Settings(
             dataset=dataset,
@@ -151,6 +154,7 @@ def request_options(
             chunk_videos=chunk_videos,
             keep_neighbours=keep_neighbours,
             keep_confidence=keep_confidence,
+            keep_reverse=keep_reverse,
             noise_floor_px=noise_floor,
             cut_detector="" if cuts == "none" else cuts,
             cut_threshold=cut_threshold,
@@ -240,7 +244,8 @@ def summarise(
         click.echo(f"list of {of_list.listed} videos = {' + '.join(said)}{gone}")
     rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["rejected"].items())) or "none"
     pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n)
-    click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}")
+    across = f", {counts['across_cuts']} anchors across cuts" if counts.get("across_cuts") else ""
+    click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}{across}")
     click.echo(f"{counts['samples']} samples, pairs: {pairs}; {len(manifest.shards)} shards, {size / 2**20:.1f} MiB")
     for line in compared.lines() if compared else ():
         click.echo(line)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.video.decoder import DecodedAnchor
 from pipeline.window import WindowFlow
 from shards import schema
-from shards.codec import FlowRangeError, channel_std_px, encode_at, quantum_exponent
+from shards.codec import FlowRangeError, channel_mean_std_px, encode_at, quantum_exponent
 from shards.schema import Settings
 from shards.writer import EncodedSample
 
@@ -53,6 +53,11 @@ def encode_sample(anchor: DecodedAnchor, flow: WindowFlow, settings: Settings) -
             optional[f"{label}.jpg"] = encode_image(anchor.neighbour_images_khwc[k], settings.jpeg_quality)
         if settings.keep_confidence and confidence_hw is not None and data is not None:
             optional[f"{label}.conf.jpg"] = encode_confidence(confidence_hw)
+        if settings.keep_reverse and data is not None:
+            assert flow.reverse_kchw is not None
+            back = encode_pair(np.asarray(flow.reverse_kchw[k], np.float32), None, settings.noise_floor_px)[0]
+            if back is not None:
+                optional[f"{label}.reverse"] = back
     columns = {field.name: [getattr(pair, field.name) for pair in pairs] for field in fields(PairStatistics)}
     columns |= {"neighbour_frame": list(window.neighbour_indices), "neighbour_time_s": list(window.neighbour_times_s)}
     image = encode_image(anchor.image_hwc, settings.jpeg_quality)
@@ -63,15 +68,14 @@ def encode_pair(
     flow_chw: NDArray[np.float32], confidence_hw: NDArray[np.float32] | None, noise_floor_px: float
 ) -> tuple[bytes | None, PairStatistics]:
     """(member or None, its statistics) of one pair."""
-    peak_px = float(np.abs(flow_chw).max())
+    peak_px = max(float(flow_chw.max()), -float(flow_chw.min()))
     if not np.isfinite(peak_px):  # NaN and infinity reach the maximum
         return None, PairStatistics(schema.NON_FINITE)
-    std = channel_std_px(flow_chw)
+    mean, std = channel_mean_std_px(flow_chw)
     try:
         exponent = quantum_exponent(float(std.min()), peak_px)
     except FlowRangeError:
         return None, PairStatistics(schema.OUT_OF_RANGE)
-    mean = flow_chw.reshape(2, -1).mean(axis=1, dtype=np.float64)
     return encode_at(flow_chw, exponent), PairStatistics(
         status=schema.STILL if std.min() < noise_floor_px else schema.STORED,
         quantum_exponent=exponent,
@@ -79,9 +83,18 @@ def encode_pair(
         mean_dy_px=float(mean[1]),
         std_dx_px=float(std[0]),
         std_dy_px=float(std[1]),
-        max_px=float(np.sqrt(np.square(flow_chw, dtype=np.float64).sum(axis=0).max())),
+        max_px=_longest_px(flow_chw),
         confidence=None if confidence_hw is None else float(confidence_hw.mean(dtype=np.float64)),
     )
+
+
+def _longest_px(flow_chw: NDArray[np.float32]) -> float:
+    """The length of the longest vector, in double precision of those that are as long as it in fp32."""
+    squares_hw = np.square(flow_chw[0])
+    squares_hw += np.square(flow_chw[1])
+    least = float(squares_hw.max()) * (1 - 1e-5) - 1e-30  # where squares of fp32 lose bits all vectors are taken
+    candidates = flow_chw.reshape(2, -1)[:, np.flatnonzero(squares_hw >= least)]
+    return float(np.sqrt(np.square(candidates, dtype=np.float64).sum(axis=0).max()))
 
 
 def encode_image(image_hwc: NDArray[np.uint8], quality: int) -> bytes:

@@ -99,8 +99,11 @@ class Beside:
 
 
 def beside(out: Path, manifest: Manifest) -> Beside | None:
-    """The forecast of a set beside what it has become; None where none was made."""
-    kept = kept_of(out)
+    """The forecast of a set beside what it has become; None where none was made. A damaged forecast is only a remark."""
+    try:
+        kept = kept_of(out)
+    except ValueError as error:
+        return Beside(remark=str(error))
     if kept is None:
         return None
     changed = kept.settings.differences(manifest.settings)

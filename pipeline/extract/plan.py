@@ -251,9 +251,8 @@ def _assign(listed: Sequence[tuple[str, Video]], chunk_videos: int, first_chunk:
 
 
 def save_plan(root: Path, plan: ChunkPlan) -> None:
-    """Write the plan, unless it is there; must happen before the first shard lands."""
-    if stored_plan(root).digest != digest_of(plan):
-        write_atomic(root / schema.PLAN, _text(plan))
+    """Write the plan; must happen before the first shard lands."""
+    write_atomic(root / schema.PLAN, _text(plan))
 
 
 def _text(plan: ChunkPlan) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from common.cores import CGROUP, quota
 from common.place import PLACE
 from common.printable import printable
 from common.progress import ProgressDisplay
@@ -28,8 +29,8 @@ from pipeline.extract.local import LocalRunner
 from pipeline.extract.places import Places
 from pipeline.extract.plan import ChunkPlan
 from pipeline.extract.run import ExtractionRequest
+from pipeline.extract.runner import Runner
 from shards import schema
-from shards.storage import is_url
 
 NO_SET = Path(os.devnull) / "no-set"
 """What takes the place of a set when none is named: a path at which none can be, nor be made."""
@@ -39,7 +40,7 @@ _out_option = click.option(
     default=NO_SET,
     show_default="none",
     type=PLACE,
-    help="Directory or address of the shard set: what has landed there counts, and a directory keeps the forecast in its .log.",
+    help="Directory or address of the shard set: what has landed there counts, and the forecast is kept in its .log.",
 )
 
 
@@ -68,7 +69,7 @@ _out_option = click.option(
 @partial(request_options, out_option=_out_option)
 def plan(
     request: ExtractionRequest,
-    runner: LocalRunner,
+    runner: Runner,
     places: Places,
     sample: int,
     seconds: float,
@@ -82,6 +83,10 @@ def plan(
 
     A few videos, drawn at random, are decoded, put through flow, encoded and thrown away. Of a finished set: its forecast beside what came.
     """
+    if sample and not isinstance(runner, LocalRunner):
+        raise ValueError(
+            "plan measures this machine and cannot measure a Ray cluster; leave --runner ray out, or give --sample 0"
+        )
     with places.opened(runner, writing=False):
         made = request.plan()
         todo = sum(len(passes) for passes in made.missing(request.out).values())
@@ -99,20 +104,20 @@ def plan(
             compared = beside(request.out, schema.read_manifest(request.out)) if there else None
             lines = compared.lines() if compared else [f"nothing left to do; {places.out_name} has no forecast"]
             found = {"beside": asdict(compared)} if compared else {}
-        elif sample:
-            machine = Machine(os.cpu_count() or 1, runner.workers, len(runner.devices))
+        elif sample and isinstance(runner, LocalRunner):
+            machine = Machine(_processors(), runner.workers, len(runner.devices))
             with ProgressDisplay("plan", "videos of the sample") as display:
                 measured = measure(
                     request, made, videos=sample, seconds=seconds, local=places.local, tell=partial(_tell, display)
                 )
-            said = _forecast(request, made, measured, machine)
+            said = _forecast(request, made, measured)
             elsewhere = Machine(cores or machine.cores, max(runner.workers, cores or 1), gpus) if gpus else None
             result = told(measured, said, machine, elsewhere, gpu_pairs_per_s, train_samples_per_s, os.getloadavg()[0])
             lines = forecast_lines(result)
             found = {"forecast": asdict(result)}
-            if request.out != NO_SET and not is_url(places.out_name):
-                kept = _kept(made, said, machine, len(measured.videos))
-                lines.append(f"kept in {keep(request.out, kept)}; extract puts what comes beside it")
+            if request.out != NO_SET:
+                kept = keep(request.out, _kept(made, said, machine, len(measured.videos)))
+                lines.append(f"kept in {places.named(str(kept))}; extract puts what comes beside it")
         else:
             lines = json.dumps(body["settings"], indent=2, sort_keys=True).splitlines()
     if as_json:
@@ -120,6 +125,11 @@ def plan(
         return
     for line in lines:
         click.echo(line)
+
+
+def _processors() -> int:
+    """That processes can be at work on: what the machine has, unless its container pays for fewer."""
+    return max(1, min(os.cpu_count() or 1, quota(CGROUP)))
 
 
 def _tell(display: ProgressDisplay, done: int, total: int) -> None:
@@ -139,7 +149,7 @@ def _what_there_is(made: ChunkPlan, todo: int) -> dict[str, Any]:
     }
 
 
-def _forecast(request: ExtractionRequest, made: ChunkPlan, measured: Measured, machine: Machine) -> Forecast:
+def _forecast(request: ExtractionRequest, made: ChunkPlan, measured: Measured) -> Forecast:
     missing = made.missing(request.out)
     left = sum(len(made.chunk(chunk)) * len(passes) for chunk, passes in missing.items())
     whole = len(made.current) * made.passes

@@ -115,6 +115,7 @@ class RayRunner:
         """Reach the cluster, ask for the actors, and wait until the first has built its estimator."""
         if not jobs:
             return
+        self._alive_since = time.monotonic()
         self._connect()
         cpus, gpus = (int(self._ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
         if self.actors is None:

@@ -17,10 +17,10 @@ import time
 import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 
 from common.command import PlainError
+from common.holder import place_of_this_process, started
 from shards.bucket import Bucket
 from shards.storage import StorageError, inside
 
@@ -44,7 +44,7 @@ class Holder:
     @staticmethod
     def this_run() -> Holder:
         pid = os.getpid()
-        return Holder(uuid.uuid4().hex, platform.node(), _machine(), pid, _began(pid), time.time())
+        return Holder(uuid.uuid4().hex, platform.node(), place_of_this_process(), pid, started(pid), time.time())
 
     def to_bytes(self) -> bytes:
         return (json.dumps({**asdict(self), "beat_s": time.time()}, sort_keys=True) + "\n").encode()
@@ -59,8 +59,8 @@ class Holder:
             return None
 
     def gone(self, expires_s: float) -> bool:
-        if self.machine and self.machine == _machine():
-            return _began(self.pid) != self.began
+        if self.machine and self.machine == place_of_this_process():
+            return started(self.pid) != self.began
         return time.time() - self.beat_s > expires_s
 
 
@@ -151,21 +151,3 @@ class RemoteLock:
                 if time.monotonic() - renewed > self._expires_s:
                     self._lost = error
                     return
-
-
-def _machine() -> str:
-    """The same for all processes that see each other's numbers, until the next boot; empty where that is not known."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _began(pid: int) -> str:
-    """When a process started; empty for one that is not there, or has ended and not been waited for."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]

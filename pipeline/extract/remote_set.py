@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from common.command import PlainError
@@ -36,6 +36,8 @@ PUBLISHED = (*TABLES, schema.MANIFEST)
 _FETCHED = re.compile(
     rf"{schema.RECORDS}/(plan\.json|videos/\d{{6}}\.json|pass-\d{{2,}}/\d{{6}}\.parquet)|\.sources/\d{{6}}\.json"
 )
+_FORECAST = ".log/forecast.json"
+_LOG = re.compile(r"\.log/[^/]+\.jsonl?")
 _SHARD = re.compile(r"pass-\d{2,}/\d{6}\.tar")
 
 
@@ -52,33 +54,37 @@ class RemoteSet:
         self.mirror, self.making = self.home / "set", self.home / "making"
         self._plan = b""
         self._published: dict[str, str] = {}
+        self._logs: dict[str, str] = {}
         self._uploaded: set[tuple[int, int]] = set()
         self._lock: RemoteLock | None = None
 
     @contextmanager
     def opened(self, *, writing: bool) -> Iterator[None]:
-        """Fetch what the bucket holds; afterwards publish what is new, and remove everything local.
+        """Fetch what the bucket holds; afterwards upload what is new of tables and logs, and remove everything local.
 
-        writing: hold the set's lock meanwhile. PlainError where another run has it.
+        writing: hold the set's lock meanwhile; else only logs are uploaded. PlainError where another run has the lock.
         """
-        with scratch_folder(self.home):
-            if not writing:
-                self._fetch()
+        with scratch_folder(self.home), RemoteLock(self.bucket) if writing else nullcontext() as self._lock:
+            self._fetch()
+            try:
                 yield
-                return
-            with RemoteLock(self.bucket) as self._lock:
-                self._fetch()
-                try:
-                    yield
-                except BaseException:
-                    # What stopped the run is what the user must hear of; the next run makes the manifest from the records.
-                    with suppress(StorageError):
-                        self.publish()
-                    raise
-                try:
-                    self.publish()
-                except StorageError as error:
-                    raise self.explained(error) from error
+            except BaseException:
+                # What stopped the run is what the user must hear of; the next run makes the manifest from the records.
+                with suppress(StorageError):
+                    self._end(writing)
+                raise
+            try:
+                self._end(writing)
+            except StorageError as error:
+                raise self.explained(error) from error
+
+    def _end(self, writing: bool) -> None:
+        if writing:
+            self.publish()
+        for path in sorted((self.mirror / ".log").glob("*")):
+            name = f".log/{path.name}"
+            if _LOG.fullmatch(name) and sha256_of(path) != self._logs.get(name):
+                self.bucket.put(name, path)
 
     def _fetch(self) -> None:
         """Make the local folder from the bucket."""
@@ -93,12 +99,21 @@ class RemoteSet:
         if elsewise and schema.MANIFEST not in held and not any(n.startswith(f"{schema.RECORDS}/") for n in held):
             (self.mirror / min(elsewise).split("/")[0]).touch()  # planning refuses what is no set, by this name
         self.bucket.get_all({name: size for name, size in sizes.items() if _FETCHED.fullmatch(name)}, self.mirror)
+        if _FORECAST in sizes:  # what came is put beside it, run times included
+            logs = {name: size for name, size in sizes.items() if _LOG.fullmatch(name)}
+            self.bucket.get_all(logs, self.mirror)
+            self._logs = {name: sha256_of(self.mirror / name) for name in logs}
         for name in held:
             if _SHARD.fullmatch(name):
                 self._stand_in(name)
         # Tables last, as extraction writes them: what is older than the manifest need not be finalized again.
         for name in PUBLISHED:
             self.bucket.get_all({name: sizes[name]} if name in sizes else {}, self.mirror)
+        made = held.get(schema.MANIFEST)
+        for name, file in held.items():
+            # Local files are all of now; what the manifest may not know yet must not look older than it.
+            if made is not None and _FETCHED.fullmatch(name) and file.mtime_ns >= made.mtime_ns:
+                os.utime(self.mirror / name)
         plan = self.mirror / schema.PLAN
         self._plan = plan.read_bytes() if plan.is_file() else b""
         made = [self.mirror / name for name in PUBLISHED]

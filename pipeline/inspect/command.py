@@ -47,6 +47,7 @@ def inspect(
         place_beside(shard_set, page, "--page")
         data = ShardSet(shard_set, allow_partial=True)
         summarise(data.manifest, data.place, as_json=False)
+        click.echo(_kept(data))
         chosen = choose_samples(data, samples, keys) if keys else random_samples(data, samples, seed)
         click.echo(f"page: {write_set_page(data, chosen, page)}")
         return
@@ -55,5 +56,11 @@ def inspect(
     if not len(data):
         raise ValueError(f"{shard_set} holds no samples; see {schema.VIDEOS} for why")
     summarise(data.manifest, shard_set, as_json=False)
+    click.echo(_kept(data))
     write_png(path, contact_sheet(data, choose_samples(data, samples, keys)))
     click.echo(f"contact sheet: {path}")
+
+
+def _kept(data: ShardSet) -> str:
+    kinds = [f"{member} {n} ({size / 2**20:.1f} MiB)" for member, (n, size) in data.kept().items() if n]
+    return f"kept: {', '.join(kinds) or 'nothing beside image and flow'}"

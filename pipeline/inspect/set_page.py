@@ -26,6 +26,7 @@ from pipeline.inspect.windows import wheel_html, window_html
 from pipeline.video.rejects import REJECT_REASONS
 from shards.files import write_atomic
 from shards.reader import ShardSet
+from shards.sample import OptionalMember
 from shards.schema import Manifest, SampleError
 
 PAGE = "index.html"
@@ -69,7 +70,7 @@ def set_page(data: ShardSet, found: SetStatistics, samples: Sequence[int], shard
         f"<h1>{escape(name)}</h1>",
         f'<p class="dim">{escape(_subtitle(manifest))}</p>',
         *_partial(manifest),
-        _counts(manifest),
+        _counts(manifest, data.kept()),
         "<h2>What was left out</h2>",
         _rejected(manifest, found),
         _drops(manifest, found),
@@ -102,7 +103,7 @@ def _partial(manifest: Manifest) -> list[str]:
     return [f'<p class="warn">The set is not complete: {have:,} of {want:,} shards have landed.</p>']
 
 
-def _counts(manifest: Manifest) -> str:
+def _counts(manifest: Manifest, kept: Mapping[OptionalMember, tuple[int, int]]) -> str:
     counts, size = manifest.counts, sum(info.bytes for info in manifest.shards)
     samples = int(counts["samples"])
     each = f" ({size / samples / 1024:.1f} KiB per sample)" if samples else ""
@@ -114,6 +115,7 @@ def _counts(manifest: Manifest) -> str:
         ("pairs that are trained on", f"{counts['pairs'].get('stored', 0):,}"),
         ("shards", f"{len(manifest.shards):,}"),
         ("size", f"{_size(size)}{each}"),
+        *((f"kept of neighbours: {member}", f"{n:,} ({_size(whole)})") for member, (n, whole) in kept.items() if n),
     ]
     return table(("", ""), rows)
 

@@ -20,6 +20,7 @@ from common.printable import printable_line
 from shards import schema
 from shards.codec import decode_flow
 from shards.reader import ShardSet, decode_image
+from shards.sample import optional_name
 
 SIDE_PX, WHEEL_PX = 224, 132
 LONGEST_NAME = 160
@@ -77,6 +78,10 @@ def _neighbour(
     if settings.keep_neighbours:
         frame = decode_image(data.optional_bytes(i, k, "neighbour"), settings.image_size)
         found.append(_figure(frame, f"neighbour {data.offsets[k]:+d}"))
+    if settings.keep_reverse and optional_name("reverse", data.offsets[k]) in [m.name for m in data.members(i)]:
+        back = data.reverse(i, k)
+        picture = flow_to_color(np.asarray(back.values_chw * np.float32(back.quantum_px), np.float32), scale)
+        found.append(_figure(picture, f"flow back from {data.offsets[k]:+d}, on its own grid"))
     return found
 
 

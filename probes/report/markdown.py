@@ -52,7 +52,7 @@ def section_text(section: Section) -> str:
         parts += [f"## {escape(headline)} per {escape(task.unit.one)}", _set(tables.unit_table(section))]
         by_part = tables.part_table(section)
         if by_part is not None:
-            parts += [f"## {escape(headline)} per {escape(task.part.one)}", _set(by_part)]
+            parts += [f"## {escape(tables.parts_title(section))}", _set(by_part)]
     parts += _others(section)
     parts += ["## Settings", _set(tables.settings_table(section))]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -19,6 +19,10 @@ from probes.report.records import Picture
 from probes.report.store import Results, UnitRecord
 from probes.report.tables import Section, Table
 from probes.report.training import Training
+from probes.task import Reference
+
+MOST_UNFOLDED = 6
+"""Rows of a published table that stand open whatever they are of."""
 
 
 def set_table(found: Table, *, kind: str = "") -> str:
@@ -38,14 +42,15 @@ def bars(section: Section) -> str:
             f'<span>{escape(section.results.title(source))}</span><div class="track"><div class="bar" style="width:{width:.2f}%"></div>'
             f"</div><span>{headline.text(value)}</span>"
         )
-    return f'<div class="bars">{"".join(cells)}</div>'
+    direction = "" if headline.higher_is_better else ", less is better"
+    return f'<p class="dim">{escape(headline.heading)}{direction}</p><div class="bars">{"".join(cells)}</div>'
 
 
 def _figure(picture: Picture, results: Results) -> str:
     what = (
         f"{picture.caption}: {results.title(picture.source)}"
         if picture.source
-        else f"{picture.caption} {picture.group}"
+        else f"{picture.caption} {picture.group}".rstrip()
     )
     text, address = escape(what), quote(picture.file)
     if picture.file.endswith(".mp4"):
@@ -99,19 +104,29 @@ def section_html(section: Section, out: Path) -> str:
     if results.complete():
         parts += [f'<p class="dim">{escape(task.description)} {escape(tables.scope_note(section))}</p>']
         parts += [bars(section), set_table(tables.main_table(section))]
-        for reference in task.references(results.settings, len(results.complete())):
-            parts += [f"<h3>{escape(reference.title)}</h3>", f'<p class="dim">{escape(reference.note)}</p>']
-            parts += [set_table(Table([*reference.header], [[*row] for row in reference.rows]))]
+        parts += [_reference(one) for one in task.references(results.settings, len(results.complete()))]
         parts += _beside(section)
         headline = task.metric(task.headline).heading
         parts += [f"<h3>{escape(headline)} per {escape(task.unit.one)}</h3>", set_table(tables.unit_table(section))]
         by_part = tables.part_table(section)
         if by_part is not None:
-            parts += [f"<h3>{escape(headline)} per {escape(task.part.one)}</h3>", set_table(by_part)]
+            parts += [f"<h3>{escape(tables.parts_title(section))}</h3>", set_table(by_part)]
         parts += [all_pictures(section, out)]
     parts += [_others(section)]
-    parts += ["<h3>Settings</h3>", set_table(tables.settings_table(section), kind="settings"), "</section>"]
+    settings = set_table(tables.settings_table(section), kind="settings")
+    parts += [f"<details><summary><h3>Settings</h3></summary>{settings}</details>", "</section>"]
     return "\n".join(part for part in parts if part)
+
+
+def _reference(reference: Reference) -> str:
+    """Published figures; folded where they are many and none is starred, so that ours stay in sight."""
+    table = set_table(Table([*reference.header], [[*row] for row in reference.rows]))
+    starred = any(row[0].endswith("*") for row in reference.rows)
+    shown = " open" if starred or len(reference.rows) <= MOST_UNFOLDED else ""
+    return (
+        f"<details{shown}><summary><h3>{escape(reference.title)}</h3></summary>"
+        f'<p class="dim">{escape(reference.note)}</p>{table}</details>'
+    )
 
 
 def _beside(section: Section) -> list[str]:

@@ -72,6 +72,7 @@ class SegmentationTask(Task):
     in_processes: ClassVar = True
     long_units: ClassVar = True
     named_parts: ClassVar = True
+    parts_title: ClassVar = "IoU per class"
 
     root: Path | None = field(
         default=None, metadata=option("--segmentation", PATH, "Directory of pictures and label maps.", data=True)

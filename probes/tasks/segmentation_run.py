@@ -19,7 +19,7 @@ from torch import Tensor
 from common.feature_colors import ColorBasis
 from probes.data.batching import BatchLimit, shuffled_batches
 from probes.data.segmentation import IGNORED, SegmentationData, Split
-from probes.drawing import WIDEST_PX, class_overlay, feature_picture, shown_map
+from probes.drawing import WIDEST_PX, class_legend, class_overlay, feature_picture, shown_map
 from probes.heads.feature_bank import HUMMINGBIRD, BankSettings, FeatureBank, capacity_within
 from probes.heads.pixel_classifier import HeadKind, Optimisation, PixelClassifier, bank_features
 from probes.metrics.segmentation import ConfusionMatrix
@@ -30,6 +30,7 @@ from probes.task import Context, Row
 EXAMPLES = 4
 """Pictures of a data set that are drawn."""
 WHOLE = "all pixels"
+MOST_IN_LEGEND = 40
 
 Classify = Callable[[Features, int], Tensor]
 """Features and the side of the square → classes [b, side, side]."""
@@ -175,6 +176,7 @@ def _count(
     counts = {name: ConfusionMatrix(len(data.classes)) for name in classifiers}
     drawn = {round(place * (len(data.scored) - 1) / max(1, EXAMPLES - 1)) for place in range(EXAMPLES)}
     bases: dict[str, ColorBasis] = {}
+    context.pictures.save("", "colours of the classes", class_legend(_shown_classes(data, drawn, frozen.side_px)))
     for part, source, features in frozen.of(range(len(data.scored))):
         truth = frozen.labels(part).cpu().numpy()
         predicted = classifiers[source.name](features, frozen.side_px).to(torch.uint8).cpu().numpy()
@@ -186,6 +188,15 @@ def _count(
                 _draw(data.scored, index, frozen.side_px, truth[place], predicted[place], basis, one, source, context)
         context.step(len(part))
     return counts
+
+
+def _shown_classes(data: SegmentationData, drawn: set[int], side_px: int) -> list[tuple[int, str]]:
+    """Number and name of every class, or, of many, of those that the drawn pictures hold."""
+    every = list(enumerate(data.classes))
+    if len(every) <= MOST_IN_LEGEND:
+        return every
+    held = {int(label) for index in drawn for label in np.unique(data.scored.labels(index, side_px))}
+    return [(label, name) for label, name in every if label in held]
 
 
 def _draw(

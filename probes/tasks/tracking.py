@@ -82,7 +82,7 @@ class Tracking(Task):
     chance_note: ClassVar = "the place of the query in every frame"
     main_metrics: ClassVar = ("first", "first_ceiling", "strided", "strided_ceiling")
 
-    embedded: ClassVar = {"root": "davis", "side_px": 160}
+    embedded: ClassVar = {"root": "davis", "side_px": 128}
 
     root: Path | None = field(
         default=None,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from common.clip import frames_in
@@ -29,6 +30,7 @@ def invoke(*arguments: object) -> Result:
 SMALL = (
     "--height", 48, "--iterations", 3, "--segmentation-size", 48, "--segmentation-iterations", 2, "--depth-iterations", 2,
     "--views", 1, "--points", 9, "--motion-size", 48, "--motion-pairs", 1, "--efficiency-budget", 0.05, "--sources", "encoder,flowfeat",
+    "--threads", 1,
 )  # fmt: skip
 
 
@@ -110,6 +112,25 @@ def test_nothing_is_measured_twice(ran: tuple[Path, Result], folder: Path, check
     assert again.stderr.count("are already measured") == len(TASKS)
     after = len((out / records.FILE).read_bytes().splitlines())
     assert after - before == len(TASKS), "a line per probe that it was asked for, none that it was measured"
+
+
+def test_two_processes_share_every_probe_and_change_nothing(
+    ran: tuple[Path, Result], folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Units of every probe go to other processes; of data sets that are one unit, the sources do. One thread each, as alone."""
+    threads = torch.get_num_threads()
+    try:
+        given = ["all", "--embedded", folder, "--model", checkpoint, "--out", tmp_path, *SMALL, "--threads", 2]
+        result = invoke(*given, "--jobs", 2)
+    finally:
+        torch.set_num_threads(threads)
+    assert result.exit_code == 0, result.output
+    for task in TASKS:
+        assert task.in_processes == (task.name != "efficiency"), task.name
+        if task.in_processes:
+            assert (tmp_path / f"{task.name}.csv").read_text() == (ran[0] / f"{task.name}.csv").read_text(), task.name
+            drawn = sorted(path.relative_to(tmp_path) for path in tmp_path.glob(f"pictures/{task.name}/**/*.*"))
+            assert drawn == sorted(path.relative_to(ran[0]) for path in ran[0].glob(f"pictures/{task.name}/**/*.*"))
 
 
 def test_make_takes_it_where_no_data_is_named() -> None:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ class BucketHandler(Handler):
         with self.server.lock:
             number = len(self.server.calls)
             self.server.calls.append((self.command, name))
-        wrong = self.server.wrong(number, f"{self.command} {name}")
+        condition = " if there is none" if self.headers.get("If-None-Match") else ""
+        wrong = self.server.wrong(number, f"{self.command} {name}{condition}")
         return wrong, name, parse_qs(parts.query, keep_blank_values=True)
 
     def _answer(self, body: bool) -> None:
@@ -93,7 +95,9 @@ class BucketHandler(Handler):
         elif wrong.isdigit():
             self._error(
                 int(wrong),
-                {403: "AccessDenied", 404: "NoSuchKey", 503: "ServiceUnavailable"}.get(int(wrong), "InternalError"),
+                {403: "AccessDenied", 404: "NoSuchKey", 501: "NotImplemented", 503: "ServiceUnavailable"}.get(
+                    int(wrong), "InternalError"
+                ),
             )
         else:
             return False
@@ -113,7 +117,8 @@ class BucketHandler(Handler):
             path = self.server.root / name
             tag = md5(path.read_bytes()).hexdigest()
             text += f'<Contents><Key>{escape(name)}</Key><Size>{path.stat().st_size}</Size><ETag>"{tag}"</ETag>'
-            text += "<LastModified>2026-01-02T03:04:05.000Z</LastModified></Contents>"
+            when = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(path.stat().st_mtime))
+            text += f"<LastModified>{when}</LastModified></Contents>"
         self._send(200, text + "</ListBucketResult>")
 
     def do_PUT(self) -> None:
@@ -124,6 +129,9 @@ class BucketHandler(Handler):
             self.close_connection = True
             return
         data = self.rfile.read(length)
+        if len(data) < length:  # its sender has died
+            self.close_connection = True
+            return
         if self._fails(wrong):
             return
         if "aws-chunked" in (self.headers.get("Content-Encoding") or ""):

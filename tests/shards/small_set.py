@@ -105,7 +105,10 @@ def write_set(
     optional: Callable[[int, int, int], Mapping[str, bytes]] | None = None,
 ) -> Path:
     """optional: makes the optional members of (chunk, pass, position); then the set says that it keeps them."""
-    settings = replace(SETTINGS, keep_neighbours=True, keep_confidence=True) if optional else SETTINGS
+    settings = SETTINGS
+    if optional:
+        keep_reverse = any(name.endswith(".reverse") for name in optional(0, 0, 0))
+        settings = replace(SETTINGS, keep_neighbours=True, keep_confidence=True, keep_reverse=keep_reverse)
     plan = []
     for chunk in range(chunks):
         names = [f"video-{chunk}-{i}" for i in range(SETTINGS.chunk_videos)]

@@ -13,7 +13,7 @@ from shards.storage import Patience, StorageError
 from tests.shards.bucket_store import PAGE, BucketStore, bucket_at
 
 fsspec = pytest.importorskip("fsspec", reason="the extra `remote` is not installed")
-HASTY = Patience(attempts=3, timeout_s=1.0, pause_s=0.001)
+HASTY = Patience(attempts=8, timeout_s=1.0, pause_s=0.001)
 
 
 @pytest.fixture
@@ -104,6 +104,13 @@ def test_a_refusal_is_not_repeated(tmp_path: Path, store: BucketStore, wrong: st
     with pytest.raises(StorageError, match=rf"refused \(PermissionError: {said}\)") as caught:
         Bucket("s3://bucket", HASTY).write("manifest.json", b"{}")
     assert caught.value.refused and len(store.calls) == 1
+
+
+def test_a_store_that_knows_no_conditions_is_asked_first(store: BucketStore) -> None:
+    store.wrong = lambda number, what: "501" if what.endswith("if there is none") else ""
+    bucket = Bucket("s3://bucket", HASTY)
+    assert bucket.create(".lock", b"one") and not bucket.create(".lock", b"two")
+    assert (store.root / ".lock").read_bytes() == b"one"
 
 
 def test_a_large_object_goes_in_parts_and_a_failed_one_leaves_none(

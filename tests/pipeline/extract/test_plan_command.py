@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,11 @@ def test_a_forecast_of_other_settings_is_not_put_beside(videos: Path, tmp_path: 
     assert done.exit_code == 0
     assert "is of another extraction (jpeg_quality: 90 in the set, 50 asked for); plan again" in done.output
     (out / FORECAST).write_text("{}")
-    assert "is no forecast" in invoke("plan", videos, "--out", out).output
+    damaged = invoke("extract", videos, "--out", out)
+    assert damaged.exit_code == 0 and "is no forecast" in damaged.output, "what is made is made"
 
 
-def test_videos_and_sets_in_a_bucket_are_measured_and_nothing_is_kept(
+def test_videos_and_sets_in_a_bucket_are_measured_and_the_forecast_is_kept_there(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with bucket_at(tmp_path / "bucket", monkeypatch) as store:
@@ -131,8 +133,8 @@ def test_videos_and_sets_in_a_bucket_are_measured_and_nothing_is_kept(
         planned = invoke("plan", videos, *places, "--sample", "7")  # the last --root counts
         assert planned.exit_code == 0, planned.output
         assert "sample: 7 of 7 videos drawn at random, rejected: empty_file 1" in planned.output
-        assert "kept in" not in planned.output and str(scratch) not in planned.output
-        assert files(store.root) == before and not any(scratch.iterdir())
+        assert "kept in s3://bucket/set/.log/forecast.json" in planned.output and str(scratch) not in planned.output
+        assert files(store.root) == sorted([*before, "set/.log/forecast.json"]) and not any(scratch.iterdir())
 
 
 def test_the_sample_is_random_and_its_beginning_is_too(videos: Path, tmp_path: Path) -> None:
@@ -158,13 +160,20 @@ def test_a_video_that_the_estimator_cannot_take_is_an_expected_reject(tmp_path: 
     assert forecast(found, Work(3, 2, 4)).ok.best == 2
 
 
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+def test_a_cluster_is_not_measured(videos: Path) -> None:
+    refused = invoke("plan", videos, "--runner", "ray")
+    assert refused.exit_code == 1 and "plan measures this machine" in refused.output
+    assert invoke("plan", videos, "--runner", "ray", "--sample", "0").exit_code == 0
+
+
 def test_run_logs_say_how_long_it_took(tmp_path: Path) -> None:
     logs = tmp_path / ".log"
     logs.mkdir()
     began = time.mktime(time.strptime("20260102-030405", "%Y%m%d-%H%M%S"))
     for name, seconds in (
         ("extract-20260102-030405.jsonl", 90),
-        ("extract-20260102-030405-part-2.jsonl", 30),
+        ("extract-20260102-030405-part-2-of-3.jsonl", 30),
         ("other.jsonl", 5),
     ):
         (logs / name).write_text("")

@@ -5,6 +5,7 @@ The cluster is started once, for the tests of this file.
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.cli import main
 from pipeline.extract import ray_runner as module
 from pipeline.extract.ray_runner import RayRunner, on_cluster
 from pipeline.extract.run import ExtractionRequest, extract
-from pipeline.extract.runner import Event, ExtractionError, VideoReport
+from pipeline.extract.runner import ChunkFailed, ChunkJob, Event, ExtractionError, VideoReport
 from pipeline.flow.estimator import choose
 from shards.schema import Manifest
 from shards.verify import verify
@@ -65,9 +66,13 @@ def trouble(tmp_path: Path) -> Trouble:
 
 
 def run(
-    wanted: ExtractionRequest, on_event: Callable[[Event], None] = lambda event: None, *, on_gpus: bool = False
+    wanted: ExtractionRequest,
+    actors: int,
+    on_event: Callable[[Event], None] = lambda event: None,
+    *,
+    on_gpus: bool = False,
 ) -> Manifest:
-    runner = RayRunner(wanted.estimator, actors=2, workers=1, on_gpus=on_gpus)
+    runner = RayRunner(wanted.estimator, actors=actors, workers=1, on_gpus=on_gpus)
     return extract(wanted, runner, lambda event, tally: on_event(event), lambda plan, tally: None)
 
 
@@ -85,7 +90,7 @@ def test_a_worker_that_is_killed_in_the_middle_changes_no_byte(
             family.extend([actor, *actor.children(recursive=True)])
             actor.kill()
 
-    manifest = run(wanted, kill)
+    manifest = run(wanted, 2, kill)
     assert len(family) >= 3, "the actor, a decoder, a flow worker"
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive, "what an actor has started dies with it"
@@ -99,7 +104,7 @@ def test_an_estimator_that_cannot_be_built_is_refused_before_anything_is_written
 ) -> None:
     wanted = asked(videos, tmp_path / "set", DyingChoice(tmp_path, deaths=-1))  # type: ignore[arg-type]
     with pytest.raises(ExtractionError, match=r"died while building the flow estimator \(exit code 7;"):
-        run(wanted)
+        run(wanted, 1)
     assert not (tmp_path / "set").exists()
 
 
@@ -112,7 +117,7 @@ def test_a_node_that_does_not_see_the_set_makes_nothing_of_it(
     with pytest.raises(
         ExtractionError, match=r"does not see .*set/\.ray-\w+, which is there on this machine: mount it"
     ):
-        run(asked(videos, tmp_path / "set", TroubledChoice(trouble)))
+        run(asked(videos, tmp_path / "set", TroubledChoice(trouble)), 1)
     assert not list((tmp_path / "set").rglob("*.tar"))
 
 
@@ -130,12 +135,53 @@ def test_a_node_that_dies_in_the_middle_changes_no_byte(
             gone.append(event)
             cluster.remove_node(node, allow_graceful=False)
 
-    runner = RayRunner(choice, actors=2, workers=1, on_gpus=True)
-    wanted = asked(videos, tmp_path / "ray", choice)
-    manifest = extract(wanted, runner, lambda event, tally: end_node(event), lambda plan, tally: None)
+    manifest = run(asked(videos, tmp_path / "ray", choice), 2, end_node, on_gpus=True)
     assert gone and manifest.complete
     run_here(asked(videos, tmp_path / "here", choice))
     assert digests(tmp_path / "ray") == digests(tmp_path / "here")
+
+
+class Killed:
+    """Stands for Ray where a test needs only that actors can be ended."""
+
+    def kill(self, actor: object) -> None:
+        assert actor is not None
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> RayRunner:
+    made = RayRunner(choose("dis"), actors=1, workers=1, on_gpus=False)
+    made._ray = Killed()
+    monkeypatch.setattr(made, "_new_seat", lambda: module._Seat(object(), None, ready=True))
+    return made
+
+
+def test_a_chunk_that_ends_five_actors_counts_as_the_cause(
+    videos: Path, tmp_path: Path, trouble: Trouble, runner: RayRunner
+) -> None:
+    """The others go on: they were only on the same actors."""
+    plan = asked(videos, tmp_path / "set", TroubledChoice(trouble)).plan()
+    jobs = [ChunkJob(tmp_path / "set", plan.settings, c, (0,), plan.chunk(c), 16, 60.0) for c in range(3)]
+    waiting, deaths, told = deque(jobs), Counter[int](), list[Event]()
+    for death in range(module.DEATHS):
+        assert not told and [job.chunk for job in waiting] == [0, 1, 2], death
+        seat = module._Seat(object(), None, ready=True, jobs=deque([waiting.popleft(), waiting.popleft()]))
+        runner._seats = [seat]
+        runner._lost(seat, "SIGKILL", deaths, waiting, told.append)
+        assert seat not in runner._seats and len(runner._seats) == 1
+    assert told == [ChunkFailed(0, "chunk 0: it has ended 5 Ray actors, the last by SIGKILL")]
+    assert [job.chunk for job in waiting] == [1, 2]
+
+
+def test_actors_that_die_before_they_begin_end_the_run(runner: RayRunner) -> None:
+    for _ in range(module.STILLBORN - 1):
+        runner._seats = [module._Seat(object(), None)]
+        runner._lost(runner._seats[0], "SIGKILL", Counter(), deque(), lambda event: None)
+    runner._seats = [module._Seat(object(), None)]
+    with pytest.raises(
+        ExtractionError, match="3 Ray actors died while building the flow estimator: SIGKILL; use fewer"
+    ):
+        runner._lost(runner._seats[0], "SIGKILL", Counter(), deque(), lambda event: None)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +199,15 @@ def test_senseless_options_are_refused(videos: Path, tmp_path: Path, flags: list
     refused = CliRunner().invoke(main, [*base, *flags])
     assert refused.exit_code == 1 and said in refused.output
     assert not (tmp_path / "set").exists()
+
+
+def test_what_ray_is_not_for_is_one_line(videos: Path, tmp_path: Path) -> None:
+    base = ["--dataset", "folder", "--root", str(videos), "--out", str(tmp_path / "set"), "--runner", "ray"]
+    planned = CliRunner().invoke(main, ["plan", *base])
+    assert planned.exit_code == 1 and "plan measures this machine and no cluster: leave --runner out" in planned.output
+    base[base.index("--root") + 1] = "memory://videos"
+    remote = CliRunner().invoke(main, ["extract", *base])
+    assert remote.exit_code == 1 and "--runner ray reads videos from a folder that every node sees" in remote.output
 
 
 def test_a_cluster_that_is_not_there_is_one_line(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

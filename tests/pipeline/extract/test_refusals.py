@@ -49,7 +49,15 @@ FLAGS: dict[str, list[list[str]]] = {
     "--max-cuts-per-minute": [["12"], ["-1", "--cuts", "adaptive"], ["inf", "--cuts", "adaptive"]],
     "--noise-floor": [["-1"], ["nan"], ["inf"]],
 }
-NOT_REFUSABLE = {"--out", "--scratch", "--keep-neighbours", "--keep-confidence", "--json", "--drop-passes"}
+NOT_REFUSABLE = {
+    "--out",
+    "--scratch",
+    "--keep-neighbours",
+    "--keep-confidence",
+    "--keep-reverse",
+    "--json",
+    "--drop-passes",
+}
 
 
 @pytest.fixture(scope="module")

@@ -65,11 +65,13 @@ def test_a_run_that_is_killed_while_it_uploads_goes_on_at_once(
         gate.set()
     store.wrong = lambda number, what: ""
     assert (store.root / "set" / ".lock").exists() and not (store.root / "set" / "manifest.json").exists()
-    planned = invoke("plan", *asked(videos, "s3://bucket/set", tmp_path / "scratch"))
+    planned = invoke("plan", *asked(videos, "s3://bucket/set", tmp_path / "scratch"), "--sample", "1")
     assert planned.exit_code == 0 and "of 4 shards to make" in planned.output, planned.output
+    assert "kept in s3://bucket/set/.log/forecast.json" in planned.output
     again = invoke("extract", *asked(videos, "s3://bucket/set", tmp_path / "scratch"))
     assert again.exit_code == 0, again.output
     assert "s3://bucket/set: 3 of 3 videos" in again.output and str(tmp_path) not in again.output
+    assert "planned (95 % range)" in again.output, "what came is put beside the forecast that the bucket has kept"
     run(request(videos, tmp_path / "whole"))
     assert digests(store.root / "set") == digests(tmp_path / "whole")
     assert not any((tmp_path / "scratch").iterdir()), "what the killed run left is gone too"

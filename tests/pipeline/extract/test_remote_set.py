@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.extract import run as run_module
 from pipeline.extract.plan import PlanError
 from pipeline.extract.runner import ChunkDone, Event
 from pipeline.video.decoder import Decoder
+from shards.schema import read_manifest
 from shards.verify import verify
 from tests.pipeline.extract.remote_extraction import extract_to
 from tests.pipeline.extract.small_extraction import digests, make_videos, request, run
@@ -82,6 +85,23 @@ def test_another_machine_goes_on_and_a_rerun_uploads_nothing(
     (store.root / "set" / "pass-01" / "000000.tar").unlink()
     extract_to(videos, "s3://bucket/set", tmp_path / "third", decoder)
     assert digests(store.root / "set") == whole
+
+
+def test_a_record_that_is_younger_than_the_manifest_is_read_again(
+    videos: Path, store: BucketStore, tmp_path: Path, decoder: Decoder
+) -> None:
+    """As a run leaves it that is killed after it has made a shard again: the manifest describes the shard that was there before."""
+    extract_to(videos, "s3://bucket/set", tmp_path / "scratch", decoder, passes=1)
+    root = store.root / "set"
+    place = root / "records" / "pass-00" / "000001.parquet"
+    table = pq.read_table(place)
+    note = json.loads(table.schema.metadata[b"flowfeat"])
+    note["shard"]["sha256"] = "0" * 64
+    pq.write_table(table.replace_schema_metadata({"flowfeat": json.dumps(note)}), place)
+    for path in root.rglob("*"):
+        os.utime(path, (1e9, 1e9 + (path == place)))
+    extract_to(videos, "s3://bucket/set", tmp_path / "scratch", decoder, passes=1)
+    assert [info.sha256 for info in read_manifest(root).shards][1] == "0" * 64
 
 
 def test_passes_are_taken_back_in_the_bucket_too(

@@ -45,7 +45,7 @@ def only_writes(wrong: str, when: Callable[[int], bool]) -> Callable[[int, str],
     count, lock = [0], threading.Lock()
 
     def decide(number: int, what: str) -> str:
-        if not what.startswith("PUT") or what.endswith(".lock"):
+        if not what.startswith("PUT") or ".lock" in what:
             return ""
         with lock:
             count[0] += 1
@@ -134,6 +134,19 @@ def test_a_credential_that_expires_ends_in_one_line_and_the_rerun_completes(
     (store.root / "set" / ".lock").unlink()  # here its process lives on: it is this one
     extract_to(videos, URL, tmp_path / "scratch", decoder)
     assert digests(store.root / "set") == whole
+
+
+def test_the_traceback_of_a_failed_chunk_is_kept_in_the_bucket(
+    videos: Path, store: BucketStore, tmp_path: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> None:
+        raise IndexError("made up")
+
+    monkeypatch.setattr("pipeline.extract.stages.encode_sample", breaks)
+    with pytest.raises(ExtractionError, match=r"IndexError: made up \(traceback in s3://bucket/set/\.log/extract-"):
+        extract_to(videos, URL, tmp_path / "scratch", decoder)
+    (log,) = (store.root / "set" / ".log").iterdir()
+    assert "Traceback" in log.read_text()
 
 
 def test_a_bucket_that_cannot_even_be_listed_is_one_line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -31,6 +32,7 @@ from shards.reader import ShardSet
 from shards.schema import ShardInfo
 from tests.browser import PHONE_PX, looked_at, needs_chromium
 from tests.pipeline.extract.small_extraction import digests
+from tests.shards.bucket_store import bucket_at
 from tests.shards.small_set import CHUNKS, PASSES, flow_of, optional_of, write_set
 
 
@@ -184,6 +186,19 @@ def test_a_set_without_a_sample_has_a_page(tmp_path: Path) -> None:
     done = invoke(none, "--page", tmp_path / "page")
     assert done.exit_code == 0, done.output
     assert "There is no sample" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_a_set_in_a_bucket_has_the_same_page(
+    shard_set: Path, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with bucket_at(tmp_path / "bucket", monkeypatch) as store:
+        shutil.copytree(shard_set, store.root / "set")
+        before = digests(store.root)
+        done = invoke("s3://bucket/set", "--page", tmp_path / "page", "--samples", "3")
+        assert done.exit_code == 0 and digests(store.root) == before, done.output
+    here, there = ((folder / "index.html").read_text() for folder in (page, tmp_path / "page"))
+    assert there.replace("s3://bucket/set", "mine &amp; &lt;yours&gt;") == here
+    assert (tmp_path / "page" / "shards.csv").read_text() == (page / "shards.csv").read_text()
 
 
 def test_random_samples_depend_on_the_seed_alone(shard_set: Path) -> None:

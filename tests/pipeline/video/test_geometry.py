@@ -29,7 +29,9 @@ def test_sizes(size: tuple[int, int], resized: tuple[int, int], left_top: tuple[
     assert (left, top) == left_top and (right - left, bottom - top) == (448, 448)
 
 
-@pytest.mark.parametrize("size", [(854, 480), (240, 320), (1280, 720), (512, 512), (448, 600), (17, 33)])
+@pytest.mark.parametrize(
+    "size", [(854, 480), (240, 320), (340, 256), (1280, 720), (512, 512), (448, 600), (600, 448), (17, 33)]
+)
 def test_square_is_pillows_resize_then_crop(size: tuple[int, int]) -> None:
     width, height = size
     frame_hwc = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
