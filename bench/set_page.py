@@ -16,11 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.cost import cost_of
-from bench.made_up_set import SETTINGS, write_records
+from bench.made_up_set import CHUNK_VIDEOS, write_set
 from bench.record import record
 from pipeline.inspect.set_page import PAGE, write_set_page
 from pipeline.inspect.shard_table import CSV
-from shards.finalize import finalize
 from shards.reader import ShardSet
 
 
@@ -32,10 +31,9 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root, out = Path(folder) / "set", Path(folder) / "page"
-        plan = write_records(root, asked.videos, asked.passes)
-        finalize(root, SETTINGS, plan.chunks, plan.passes, [v.row() for v in plan.videos])
+        write_set(root, asked.videos, asked.passes)
         cost = cost_of(lambda: write_set_page(ShardSet(root), [], out))
-        size = f"{asked.videos} videos x {asked.passes} passes, {plan.chunks * asked.passes} shards; windows left out"
+        size = f"{asked.videos} videos x {asked.passes} passes, {-(-asked.videos // CHUNK_VIDEOS) * asked.passes} shards; windows left out"
         rows = (
             ("page_cpu_s", cost.cpu_s, "s"),
             ("page_peak_mib", cost.grown_bytes / 2**20, "MiB"),

@@ -5,34 +5,45 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.cost import cost_of
-from bench.made_up_set import SETTINGS, name_of, plan_of, write_growing, write_records, write_set
+from bench.made_up_set import name_of, plan_of, write_growing, write_records, write_set
 from bench.scale import land, record_steps, requests, to_jobs
-from pipeline.extract.plan import make_plan
 from shards import schema
 from shards.reader import ShardSet
 from shards.records import committed
 from shards.schema import read_manifest
 from shards.verify import verify
 
+VIDEOS = 600
+PASSES = 2
 
-def test_the_steps_run_and_the_set_opens(tmp_path: Path) -> None:
+
+def test_a_set_that_grows(tmp_path: Path) -> None:
     root = tmp_path / "set"
-    plan = write_records(root, 300, 2)
-    steps = record_steps(root, plan, 300)
-    steps["finalise_the_whole_set"]()
-    written = (root / schema.MANIFEST).stat().st_mtime_ns
-    steps["finalise_nothing_new"]()
-    assert (root / schema.MANIFEST).stat().st_mtime_ns == written, "nothing was new"
+    write_records(root, VIDEOS, PASSES, but_chunks=2)
+    steps = record_steps(root, plan_of(root, VIDEOS, PASSES), VIDEOS)
+    sizes: list[int] = []
+    for name, step in steps.items():
+        before = (root / schema.MANIFEST).stat().st_mtime_ns if sizes else 0
+        step()
+        sizes.append(len(schema.read_manifest(root).shards))
+        if name == "finalise_nothing_new":
+            assert (root / schema.MANIFEST).stat().st_mtime_ns == before
+    assert sizes == [2, 2, 4, 4, 6, 6]
     data = ShardSet(root)
-    assert len(data) == 600 and data.manifest.complete and data.video[-1] == name_of(299)
-    assert data.manifest.counts["ok"] == 300 and data.keys[256] == "000001-00-0000"
-    made = make_plan(root, [v.video for v in plan.videos], root.parent / "videos", SETTINGS, 2)
-    assert made.listed == plan.listed and not made.missing(root)
-    assert cost_of(lambda: ShardSet(root)).cpu_s > 0
+    assert data.manifest.complete and len(data) == VIDEOS * PASSES and data.manifest.counts["ok"] == VIDEOS
+    assert data.video[-1] == name_of(VIDEOS - 1)
+
+
+def test_a_whole_set_opens(tmp_path: Path) -> None:
+    assert write_set(tmp_path / "set", VIDEOS, PASSES) == VIDEOS * PASSES
+    data = ShardSet(tmp_path / "set")
+    assert data.manifest.complete and len(data) == VIDEOS * PASSES
+    cost = cost_of(lambda: float(len(ShardSet(tmp_path / "set"))))
+    assert cost.cpu_s > 0 and cost.found == VIDEOS * PASSES
 
 
 def test_a_set_that_is_made_at_once_is_intact(tmp_path: Path) -> None:
-    assert write_set(tmp_path, 300, 2) == 600
+    write_set(tmp_path, 300, 2)
     assert verify(tmp_path) == []
 
 
