@@ -18,6 +18,11 @@ WEIGHTS ?=
 PASSES  ?= 8
 SHARDS  ?= data/shards/$(DATASET)
 EXTRACT ?=
+# local or ray (docs/many-machines.md); PART=1/8: the first of eight parts, which may run at the same time
+RUNNER  ?= local
+PART    ?=
+# plan: what only it takes, such as PLAN='--gpus 8 --gpu-pairs-per-s 2000'
+PLAN    ?=
 # train, probe
 # The settings named after the data set; real.toml for data of your own.
 CONFIG  ?= $(firstword $(wildcard configs/$(DATASET).toml) configs/real.toml)
@@ -50,7 +55,7 @@ SWEEP_DATA    = $(strip $(if $(SWEEP_DAVIS),--davis $(SWEEP_DAVIS)) $(PROBE))
 # SHARDS_RAFT=dir names the set that rows with shards = "RAFT" want.
 SWEEP_SETS    = $(foreach each,$(filter SHARDS_%,$(.VARIABLES)),--set $(patsubst SHARDS_%,%,$(each))=$($(each)))
 
-.PHONY: help install demo demo-data test lint extract-flow train sweep probe probe-data probe-all report verify bench clean
+.PHONY: help install demo demo-data test lint plan extract-flow train sweep probe probe-data probe-all report verify bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -58,7 +63,8 @@ help:
 	@echo "make install         $(VENV) with everything that is needed, and nothing else"
 	@echo "make test            the test suite"
 	@echo "make lint            ruff and mypy"
-	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=...] [WEIGHTS=file] [PASSES=8] [SHARDS=dir] [EXTRACT='...']"
+	@echo "make plan            as extract-flow, with [PLAN='--gpus n ...']: what it would take, measured on a few videos; afterwards, what it took"
+	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=...] [WEIGHTS=file] [PASSES=8] [SHARDS=dir] [RUNNER=ray] [PART=1/8] [EXTRACT='...']"
 	@echo "make verify          SHARDS=dir: check every byte of a shard set"
 	@echo "make train           SHARDS='dir ...' RUN=dir [DATASET=kinetics|ytvos|...: configs/<it>.toml, else real.toml; or CONFIG=file]"
 	@echo "                     [GPUS=n] [TRAIN='key=value ...']; continues a run that was stopped. See docs/training.md"
@@ -97,8 +103,11 @@ lint: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+plan: $(READY)
+	$(PY) -m pipeline plan --dataset $(DATASET) --root $(ROOT) --out $(SHARDS) --flow $(FLOW) $(if $(WEIGHTS),--weights $(WEIGHTS)) --passes $(PASSES) $(EXTRACT) $(PLAN)
+
 extract-flow: $(READY)
-	$(PY) -m pipeline extract --dataset $(DATASET) --root $(ROOT) --out $(SHARDS) --flow $(FLOW) $(if $(WEIGHTS),--weights $(WEIGHTS)) --passes $(PASSES) $(EXTRACT)
+	$(PY) -m pipeline extract --dataset $(DATASET) --root $(ROOT) --out $(SHARDS) --flow $(FLOW) $(if $(WEIGHTS),--weights $(WEIGHTS)) --passes $(PASSES)$(if $(filter-out local,$(RUNNER)), --runner $(RUNNER))$(if $(PART), --part $(PART)) $(EXTRACT)
 
 verify: $(READY)
 	$(PY) -m pipeline verify $(SHARDS)
@@ -123,7 +132,7 @@ probe-data: $(READY)
 
 probe-all: $(READY) $(if $(strip $(PROBED_DATA)),,probe-data)
 	$(PY) -m probes all --model $(PROBED_RUN)/flowfeat.safetensors --run $(PROBED_RUN) --out $(PROBED_RUN)/report \
-	  $(if $(strip $(PROBED_DATA)),$(if $(filter-out file,$(origin DAVIS)),--davis $(DAVIS)),--embedded data/demo-$(SEED) --seed $(SEED)) $(PROBE)
+	  $(if $(strip $(PROBED_DATA)),$(if $(filter-out file,$(origin DAVIS)),--davis $(DAVIS)),--embedded data/demo-$(SEED) --seed $(SEED) --jobs $(or $(JOBS),2)) $(PROBE)
 
 report: $(READY)
 	$(PY) -m probes report --out $(RUN)/report

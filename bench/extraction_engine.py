@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-import decord
 import numpy as np
 import psutil
 
@@ -29,6 +28,7 @@ from pipeline.extract.runner import Event, StageLoad, VideoReport
 from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
 from pipeline.video.datasets import list_videos
 from pipeline.video.decoder import Decoder
+from pipeline.video.decord_library import decord
 from pipeline.video.geometry import centre_square, shrink_square
 from pipeline.video.rejects import Reject
 from pipeline.window import Window

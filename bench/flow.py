@@ -32,7 +32,7 @@ from pipeline.flow.estimator import EstimatorOptions, FlowEstimator, create
 from pipeline.flow.networks.build import build_network
 from pipeline.flow.networks.table import NETWORKS
 from pipeline.flow.precision import moving_texture
-from pipeline.flow.raft_family import PRECISIONS, float32_kernels
+from pipeline.flow.precision_modes import PRECISIONS, float32_kernels
 from pipeline.flow.weights.checkpoints import load_random
 from pipeline.window import Window
 

@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NEEDED = {
     "torch": "torch", "numpy": "numpy", "pyarrow": "pyarrow", "click": "click", "rich": "rich",
     "safetensors": "safetensors", "cv2": "opencv-python-headless", "zstandard": "zstandard", "simplejpeg": "simplejpeg",
-    "webdataset": "webdataset", "braceexpand": "braceexpand", "yaml": "pyyaml", "decord": "decord", "PIL": "pillow",
+    "webdataset": "webdataset", "braceexpand": "braceexpand", "yaml": "pyyaml", "decord": "decord2", "PIL": "pillow",
     "psutil": "psutil", "pytest": "pytest",
 }  # fmt: skip
 """What is imported → the package that has it."""

@@ -1,4 +1,4 @@
-"""A shard set without its optional members (neighbour frames, confidence), as a training by the paper needs it.
+"""A shard set without its optional members (neighbour frames, confidence, reverse flow), as a training by the paper needs it.
 
     python bench/plain_set.py --shards DIR --out DIR
 
@@ -29,7 +29,7 @@ PAIR_COLUMNS = (
 def without_optional(root: Path, out: Path) -> Path:
     """Write the set at `root` again, at `out`, with frames, flows and JSON only; returns `out`."""
     data = ShardSet(root)
-    settings = replace(data.manifest.settings, keep_neighbours=False, keep_confidence=False)
+    settings = replace(data.manifest.settings, keep_neighbours=False, keep_confidence=False, keep_reverse=False)
     rows = pq.read_table(root / schema.INDEX).to_pylist()
     videos = pq.read_table(root / schema.VIDEOS).to_pylist()
     for chunk in range(data.manifest.chunks):

@@ -1,191 +1,181 @@
-"""What a large set costs beside its flow: merging records, looking at a set that has not changed, opening it, planning on top of it.
+"""What a large set costs beside its flow: listing its videos, merging records, a chunk that lands, a rerun, opening, verifying.
 
-    python bench/scale.py --videos 25600 --passes 8 [--record]
+    python bench/scale.py --videos 150000 --passes 16 [--record]      (scale_open.py: opening; scale_videos.py: time per video)
 
-Commit records of made-up samples and sparse files in the place of shards are written to a temporary folder; every measured step then
-runs the product's own code in a process of its own, so that its peak of memory is its own. Rows go to bench/results.csv with --record.
+A tree of empty videos, and commit records of made-up samples (`made_up_set.py`), are written to a temporary folder; every measured step
+then runs the product's own code in a process of its own, so that its peak of memory is its own. Rows go to bench/results.csv with --record.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from bench.cost import Cost, cost_of
+from bench.made_up_set import CHUNK_VIDEOS, SETTINGS, plan_of, write_chunk, write_kinetics, write_records, write_set
 from bench.record import record
-from pipeline.extract.plan import ChunkPlan, PlannedVideo, make_plan, save_plan
-from pipeline.video.datasets import Video
-from shards import schema
+from pipeline.extract.plan import ChunkPlan
+from pipeline.extract.run import ExtractionRequest, extract, stated
+from pipeline.extract.runner import ChunkJob, Event
+from pipeline.flow.estimator import EstimatorOptions, choose
 from shards.finalize import finalize
 from shards.reader import ShardSet
-from shards.records import write_videos
-from shards.schema import Settings, ShardInfo
+from shards.verify import verify
 
-SETTINGS = Settings("folder", {"name": "none"}, chunk_videos=256)
-SHARD_BYTES = 1 << 26
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one step in a process of its own. grown_bytes: peak of memory above what the process had before."""
-
-    wall_s: float
-    cpu_s: float
-    grown_bytes: int
+PAUSE_S = 0.001
+"""Between two looks of what stands for the parent's event loop."""
 
 
-def name_of(video: int) -> str:
-    return f"class-{video % 400:03d}/{video:011d}_000001_000011"
+class _Arrived(Exception):
+    """Jobs have reached the runner: listing, planning and resuming are over."""
 
 
-def rows_of(chunk: int, pass_index: int, videos: range) -> pa.Table:
-    """What a record of DIS flow holds. Statistics differ from row to row, and repeat from record to record."""
-    table = _template().slice(0, len(videos))
-    named = {
-        "key": [schema.sample_key(chunk, pass_index, position) for position in range(len(videos))],
-        "pass": [pass_index] * len(videos),
-        "shard": [schema.shard_path(chunk, pass_index)] * len(videos),
-        "video": [name_of(video) for video in videos],
-    }
-    for name, values in named.items():
-        field = table.schema.field(name)
-        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
-    return table
+class _NoRunner:
+    """Takes jobs and makes none."""
+
+    def __enter__(self) -> _NoRunner:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        pass
+
+    def prepare(self, jobs: int) -> None:
+        pass
+
+    def run(self, jobs: Sequence[ChunkJob], on_event: Callable[[Event], None]) -> None:
+        raise _Arrived
 
 
-@cache
-def _template() -> pa.Table:
-    chunk, pass_index, videos = 0, 0, range(256)
-    four = range(len(SETTINGS.offsets))
-    rows = []
-    for position, video in enumerate(videos):
-        at = position * 100_000
-        columns = {name: [(video * 7 + k) % 997 / 100 for k in four] for name in ("mean_dx_px", "mean_dy_px", "max_px")}
-        row = {"key": schema.sample_key(chunk, pass_index, position), "pass": pass_index, "video": name_of(video)}
-        row |= {"shard": schema.shard_path(chunk, pass_index), "frame": video % 290, "time_s": video % 290 / 29.97}
-        row |= {
-            "std_dx_px": [0.5] * 4,
-            "std_dy_px": [0.25] * 4,
-            "confidence": [None] * 4,
-            "optional_members": [],
-            **columns,
-        }
-        row |= {
-            "neighbour_frame": [video % 290 + k for k in four],
-            "neighbour_time_s": [video % 290 + k / 10 for k in four],
-        }
-        row |= {"status": [schema.STORED] * 4, "quantum_exponent": [-5] * 4}
-        row |= {"flow_offset": [at + 20_000 * k for k in four], "flow_size": [19_000 + video % 999] * 4}
-        row |= {"flow_crc32": [(video * 2654435761 + k) % 2**32 for k in four]}
-        for member, size in (("image", 15_000), ("json", 900)):
-            row |= {f"{member}_offset": at, f"{member}_size": size, f"{member}_crc32": video * 40503 % 2**32}
-        rows.append(row)
-    return pa.Table.from_pylist(rows, schema=schema.index_schema(len(SETTINGS.offsets)))
+def to_jobs(request: ExtractionRequest) -> None:
+    """From the command to the jobs of the runner."""
+
+    def planned(plan: ChunkPlan, tally: object) -> None:
+        raise _Arrived
+
+    try:
+        extract(request, _NoRunner(), lambda event, tally: None, planned)
+    except _Arrived:
+        return
+    raise AssertionError("nothing was left to do")
 
 
-def write_records(root: Path, videos: int, passes: int) -> ChunkPlan:
-    """A set as a run leaves it that was killed before its first manifest."""
-    places = [
-        PlannedVideo(
-            Video(name_of(v), root / "videos" / f"{name_of(v)}.mp4", "file"), f"{name_of(v)}.mp4", v // 256, v % 256
-        )
-        for v in range(videos)
-    ]
-    plan = ChunkPlan(SETTINGS, passes, tuple(places), frozenset(v.video.id for v in places))
-    save_plan(root, plan)
-    facts = {
-        "status": "ok",
-        "reason": "",
-        "detail": "",
-        "frames": 300,
-        "fps": 29.97,
-        "width": 340,
-        "height": 256,
-        "engine": "decord",
-    }
-    for chunk in range(plan.chunks):
-        members = range(chunk * 256, min(videos, (chunk + 1) * 256))
-        write_videos(root, chunk, [{"video": name_of(v), **facts} for v in members])
-        for pass_index in range(passes):
-            shard, entry = root / schema.shard_path(chunk, pass_index), root / schema.record_path(chunk, pass_index)
-            shard.parent.mkdir(exist_ok=True)
-            entry.parent.mkdir(exist_ok=True)
-            shard.touch()
-            os.truncate(shard, SHARD_BYTES)
-            info = ShardInfo(schema.shard_path(chunk, pass_index), len(members), SHARD_BYTES, "0" * 64)
-            note = {"flowfeat": json.dumps({"shard": info.__dict__})}
-            pq.write_table(rows_of(chunk, pass_index, members).replace_schema_metadata(note), entry)
-    return plan
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def cost_of(step: Callable[[], object]) -> Cost:
-    """Run a step in a forked child."""
-    mine, theirs = get_context("fork").Pipe()
-
-    def child(answer: Connection) -> None:
-        before, wall, cpu = _peak_bytes(), time.perf_counter(), time.process_time()
-        held = step()
-        answer.send(Cost(time.perf_counter() - wall, time.process_time() - cpu, _peak_bytes() - before))
-        del held
-
-    process = get_context("fork").Process(target=child, args=(theirs,))
-    process.start()
-    theirs.close()
-    found = mine.recv()
-    process.join()
-    assert isinstance(found, Cost)
-    return found
-
-
-def steps_of(root: Path, plan: ChunkPlan) -> dict[str, Callable[[], object]]:
-    """Name → step, in the order in which they must run."""
-    rows = [v.row() for v in plan.videos]
-    listing = [v.video for v in plan.videos]
+def requests(home: Path, videos: int) -> dict[str, ExtractionRequest]:
+    """The same videos as a folder, a list file and a CSV of Kinetics."""
+    root = home / "tree"
+    table, listed = write_kinetics(root, videos)
+    choice = choose("dis", EstimatorOptions())
     return {
-        "finalise_all_records": lambda: finalize(root, SETTINGS, plan.chunks, plan.passes, rows),
-        "finalise_nothing_new": lambda: finalize(root, SETTINGS, plan.chunks, plan.passes, rows),
-        "open_set": lambda: ShardSet(root),
-        "plan_continued": lambda: make_plan(root, listing, root / "videos", SETTINGS, plan.passes),
+        name: ExtractionRequest(
+            root, home / name, replace(SETTINGS, dataset=name, estimator=stated(choice)), choice, list_file, passes=16
+        )
+        for name, list_file in (("folder", None), ("kinetics", table), ("list", listed))
     }
+
+
+def land(request: ExtractionRequest) -> None:
+    """Files of records and shards, empty, for all but a hundredth of the chunks."""
+    chunks = -(-len(request.plan().videos) // CHUNK_VIDEOS)
+    for folder, ending in ((request.out / "records", ".parquet"), (request.out, ".tar")):
+        for pass_index in range(request.passes):
+            (folder / f"pass-{pass_index:02d}").mkdir(parents=True)
+            for chunk in range(chunks - chunks // 100):
+                (folder / f"pass-{pass_index:02d}" / f"{chunk:06d}{ending}").touch()
+
+
+def longest_pause(step: Callable[[], object]) -> float:
+    """Seconds that the main thread was held up at most while a step ran in another, as the parent's event loop is."""
+    thread = threading.Thread(target=step)
+    longest, last = 0.0, time.perf_counter()
+    thread.start()
+    while thread.is_alive():
+        time.sleep(PAUSE_S)
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    return longest
+
+
+def record_steps(root: Path, plan: ChunkPlan, videos: int) -> dict[str, Callable[[], object]]:
+    """Name → step, in the order in which they must run. The last two chunks have not landed."""
+    rows = [v.row() for v in plan.videos]
+    passes = range(plan.passes)
+
+    def merge() -> None:
+        finalize(root, SETTINGS, plan.chunks, plan.passes, rows)
+
+    def held_up() -> float:
+        return longest_pause(merge)
+
+    return {
+        "merge_all_records": held_up,
+        "commit_a_chunk": lambda: write_chunk(root, plan.chunks - 2, passes, videos),
+        "finalise_a_chunk": held_up,
+        "commit_the_last_chunk": lambda: write_chunk(root, plan.chunks - 1, passes, videos),
+        "finalise_the_whole_set": held_up,
+        "finalise_nothing_new": merge,
+    }
+
+
+def record_bytes(root: Path) -> tuple[int, int]:
+    """Of the records of all shards, and of what became of the videos, which is kept once per chunk."""
+    records = root / "records"
+    shards, videos = records.glob("pass-*/*.parquet"), records.glob("videos/*.json")
+    return sum(path.stat().st_size for path in shards), sum(path.stat().st_size for path in videos)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=25_600)
-    parser.add_argument("--passes", type=int, default=8)
+    parser.add_argument("--videos", type=int, default=150_000)
+    parser.add_argument("--passes", type=int, default=16)
+    parser.add_argument("--only", choices=("listing", "records", "reading"))
     parser.add_argument("--record", action="store_true", help="append the figures to bench/results.csv")
     asked = parser.parse_args()
+
+    def say(name: str, size: str, cost: Cost) -> None:
+        pause = f"; main thread held up {cost.found:.3f} s at most" if cost.found else ""
+        note = f"{size}; {cost.note()}{pause}"
+        print(f"{name:28s} {cost.cpu_s:8.2f} CPU-s  {note}", flush=True)
+        if asked.record:
+            record("scale", f"{name}_cpu_s", cost.cpu_s, "s", note)
+
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "set"
-        plan = write_records(root, asked.videos, asked.passes)
-        samples = asked.videos * asked.passes
-        size = f"{asked.videos} videos x {asked.passes} passes, {plan.chunks * asked.passes} records"
-        for name, step in steps_of(root, plan).items():
-            cost = cost_of(step)
-            memory = f"peak +{cost.grown_bytes / 2**20:.0f} MiB, {cost.grown_bytes / samples:.0f} B per sample"
-            each = f"{size}; {cost.wall_s:.2f} s wall; {memory}"
-            print(f"{name:24s} {cost.cpu_s:8.2f} CPU-s  {each}", flush=True)
+        if asked.only in (None, "listing"):
+            for name, request in requests(Path(folder), asked.videos).items():
+                listed = f"{asked.videos} videos"
+                say(f"list_and_plan_{name}", listed, cost_of(partial(to_jobs, request)))
+                cost_of(partial(land, request))
+                say(f"list_plan_resume_{name}", f"{listed}, 99 % landed", cost_of(partial(to_jobs, request)))
+        chunks = -(-asked.videos // CHUNK_VIDEOS)
+        size = f"{asked.videos} videos x {asked.passes} passes, {chunks * asked.passes} shards"
+        if asked.only in (None, "records"):
+            root = Path(folder) / "set"
+            say("write_records", size, cost_of(lambda: write_records(root, asked.videos, asked.passes, 2)))
+            of_shards, of_videos = record_bytes(root)
+            print(f"{of_shards / 2**20:.0f} MiB of records, {of_videos / 2**20:.0f} MiB of notes on videos", flush=True)
             if asked.record:
-                record("scale", f"{name}_cpu_s", cost.cpu_s, "s", each)
+                note = f"{size}; records of shards {of_shards / 2**20:.0f} MiB; repeated in every pass: x{asked.passes}"
+                record("scale", "notes_on_videos_mib", of_videos / 2**20, "MiB", note)
+            for name, timed in record_steps(root, plan_of(root, asked.videos, asked.passes), asked.videos).items():
+                say(name, size, cost_of(timed))
+        if asked.only in (None, "reading"):
+            root = Path(folder) / "whole"
+            cost_of(lambda: write_set(root, asked.videos, asked.passes))
+            say("open_set", size, cost_of(lambda: ShardSet(root)))
+            say("verify_but_hashing", size, cost_of(lambda: _intact(root)))
+
+
+def _intact(root: Path) -> None:
+    problems = verify(root)
+    assert problems == [], problems[:3]
 
 
 if __name__ == "__main__":

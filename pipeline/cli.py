@@ -1,4 +1,4 @@
-"""python -m pipeline: extract | plan | verify | inspect (`extract/cli`), synth (`synth/cli`), and the flow tools (`flow/cli`).
+"""python -m pipeline: extract | plan | verify (`extract/`), inspect (`inspect/`), synth (`synth/`), and the flow tools (`flow/`).
 
 Errors that a user can do something about end as one line and a non-zero exit; 0 means that every input is accounted for.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import click
 
 from common.command import Suggesting
-from pipeline.extract.cli import extract_command, inspect, plan, verify
+from pipeline.extract.cli import extract_command, verify
+from pipeline.extract.plan_command import plan
 from pipeline.flow.cli import commands as flow_commands
+from pipeline.inspect.command import inspect
 from pipeline.synth.cli import synth
 
 

@@ -38,9 +38,11 @@ class Window:
 @dataclass(frozen=True)
 class WindowFlow:
     """flow_kchw: [K, 2, S, S] float32 pixels of the S square; confidence_khw: [K, S, S] float32 in [0, 1] or None.
+    reverse_kchw: [K, 2, S, S], neighbour → anchor on the neighbour's grid, or None where nobody asked for it.
 
     An estimator may return non-finite values (it must not hide them); the engine counts such pairs and never stores them.
     """
 
     flow_kchw: NDArray[np.float32]
     confidence_khw: NDArray[np.float32] | None = None
+    reverse_kchw: NDArray[np.float32] | None = None

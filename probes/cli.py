@@ -73,7 +73,7 @@ RUN_OPTIONS = (
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
-        help="Processes that share out the videos of vos.",
+        help="Processes that share out videos and pictures; of a data set measured as one, the sources.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print the means as JSON instead of a table."),
 )

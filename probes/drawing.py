@@ -7,18 +7,21 @@ fitted once per source and unit, so that a colour means the same feature in ever
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from common.feature_colors import ColorBasis
+from common.flow_colors import flow_to_color
 from probes.sources.features import Features
 
 WIDEST_PX = 480
 """Pictures in the report are no wider than this."""
+LEGEND_ROW_PX, LEGEND_TEXT_PX, LONGEST_NAME = 30, 19, 20
 
 OBJECT_COLORS = np.array(
     [
@@ -99,12 +102,39 @@ def class_overlay(image: Image.Image, classes_hw: NDArray[np.uint8], size: tuple
 
 
 def _class_colors() -> NDArray[np.float32]:
-    """RGB of classes 0 to 255: hues a golden angle apart, so that neighbouring numbers differ; black for 255."""
+    """RGB of classes 0 to 255: hues a golden angle apart, so that neighbouring numbers differ; black for 255. Class 0, which is often
+    the background, is grey."""
     colors = np.zeros((256, 3), np.float32)
     for label in range(255):
         lightness, saturation = ((0.5, 0.9), (0.7, 0.7), (0.32, 0.75))[label % 3]
         colors[label] = 255 * np.array(colorsys.hls_to_rgb(label * 0.618034 % 1, lightness, saturation))
+    colors[0] = 150
     return colors
 
 
 CLASS_COLORS = _class_colors()
+
+
+def class_legend(classes: Sequence[tuple[int, str]]) -> Image.Image:
+    """Number and name of classes beside their colours, in two columns that can be read on a phone."""
+    rows = -(-len(classes) // 2)
+    canvas = Image.new("RGB", (WIDEST_PX, rows * LEGEND_ROW_PX), "white")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(LEGEND_TEXT_PX)
+    for place, (label, name) in enumerate(classes):
+        x, y = place // rows * WIDEST_PX // 2, place % rows * LEGEND_ROW_PX
+        red, green, blue = (round(float(value)) for value in CLASS_COLORS[label])
+        pen.rectangle([x + 4, y + 4, x + LEGEND_ROW_PX - 4, y + LEGEND_ROW_PX - 4], fill=(red, green, blue))
+        pen.text((x + LEGEND_ROW_PX + 2, y + 4), name[:LONGEST_NAME], fill="black", font=font)
+    return canvas
+
+
+def with_wheel(flow_picture: NDArray[np.uint8]) -> Image.Image:
+    """A picture of flow with the wheel of its directions in the lower right corner."""
+    height, width = flow_picture.shape[:2]
+    side = max(min(height, width) // 4, 8)
+    x, y = np.meshgrid(np.linspace(-1, 1, side), np.linspace(-1, 1, side))
+    inside = np.hypot(x, y) <= 1
+    picture = flow_picture.copy()
+    corner = picture[height - side :, width - side :]
+    corner[inside] = flow_to_color(np.stack([x, y]), 1.0)[inside]
+    return Image.fromarray(picture)

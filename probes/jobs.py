@@ -2,6 +2,7 @@
 
 Units and the names of sources go out over a pipe per process, `Measured` comes back, in any order; the caller records them. A
 unit is measured as in one process, so that rows are the same, given the same number of threads (a sum's order hangs on it).
+Long units go out source by source, so that one data set occupies several processes too.
 """
 
 from __future__ import annotations
@@ -70,22 +71,29 @@ Message = int | str | Done | Failed
 """Steps done, a line to show, the end of a part."""
 
 
-def measure_in_processes(
-    parts: Sequence[Part], opening: Opening, jobs: int, display: ProgressDisplay
-) -> Iterator[Done]:
-    """Raises ValueError for data that cannot be read and where memory runs out, PlainError when a process dies."""
-    context = get_context("spawn")  # CUDA and OpenMP don't survive a fork
-    waiting = list(enumerate(parts))[::-1]
-    with ExitStack() as stack:
+class Processes:
+    """Up to `jobs` processes, started when there is work for them and kept for the next probe. To be used in a `with`."""
+
+    def __init__(self, opening: Opening, jobs: int) -> None:
+        self.opening, self.jobs = opening, jobs
+        self._context = get_context("spawn")  # CUDA and OpenMP don't survive a fork
+        self._pipes: list[Connection] = []
+        self._ends = ExitStack()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._ends.close()
+
+    def measure(self, parts: Sequence[Part], display: ProgressDisplay) -> Iterator[Done]:
+        """The parts in any order. Raises ValueError for data that cannot be read and where memory runs out, PlainError when a
+        process dies."""
+        while len(self._pipes) < min(self.jobs, len(parts)):
+            self._start()
+        waiting = list(enumerate(parts))[::-1]
         busy: dict[Connection, str] = {}
-        for _ in range(min(jobs, len(parts))):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, opening), daemon=True)
-            process.start()
-            theirs.close()
-            stack.callback(process.join)
-            stack.callback(process.terminate)
-            stack.enter_context(ours)
+        for ours in self._pipes:
             _give(ours, waiting, busy)
         while busy:
             for ours in [one for one in wait(list(busy)) if isinstance(one, Connection)]:
@@ -103,28 +111,36 @@ def measure_in_processes(
                 else:
                     display.advance(message, status=busy[ours])
 
+    def _start(self) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, self.opening), daemon=True)
+        process.start()
+        theirs.close()
+        self._ends.callback(process.join)
+        self._ends.callback(process.terminate)
+        self._ends.enter_context(ours)
+        self._pipes.append(ours)
+
 
 def _give(ours: Connection, waiting: list[tuple[int, Part]], busy: dict[Connection, str]) -> None:
-    """The next part, or none: then the process ends."""
+    """The next part, or none: then the process waits for the next probe."""
     busy.pop(ours, None)
     if waiting:
         number, part = waiting.pop()
         busy[ours] = part.unit.name
         ours.send((number, part))
-    else:
-        ours.send(None)
 
 
 def _work(ours: Connection, opening: Opening) -> None:
-    """A process: parts in, messages out, until there is none."""
+    """A process: parts in, messages out, until it is ended."""
     torch.set_num_threads(opening.threads)
     device = pick_device(opening.device)
     checkpoint = open_checkpoint(
         opening.model, teacher=opening.teacher, seed=opening.seed, device=device, request=opening.source_request
     )
     every = create_sources(opening.sources, checkpoint)
-    while (given := ours.recv()) is not None:
-        number, part = given
+    while True:
+        number, part = ours.recv()
         meter = LatticeMeter()
         sources = meter.watched([source for source in every if source.name in part.sources])
         try:

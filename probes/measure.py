@@ -53,7 +53,7 @@ def measure(
     Raises
     ------
     ValueError: data that cannot be read.
-    RuntimeError, MemoryError: memory ran out with a single picture at a time, or where a task sets its batches itself.
+    RuntimeError, MemoryError: memory ran out with a single picture at a time.
     """
     started, limit = time.perf_counter(), BatchLimit()
     while True:
@@ -69,7 +69,7 @@ def measure(
             if not is_out_of_memory(error) or not limit.halve():
                 raise
             step(-done[0])
-            say(f"{unit.name}: memory ran out; once more with at most {limit.most} pictures at a time")
+            say(f"{unit.name}: memory ran out; once more with at most {limit.most} at a time")
         else:
             return Measured(rows, pictures.saved, time.perf_counter() - started)
         if device.type == "cuda":

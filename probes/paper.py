@@ -1,108 +1,52 @@
-"""The paper's figures, as data: FlowFeat (Araslanov, Sonnweber, Cremers, NeurIPS 2025), by probe, backbone and features.
+"""The paper's protocols, and its figures (`paper_tables.py`) as tasks and reports want them.
 
-Tasks make of them the tables that stand below ours; `report/beside.py` puts single ones beside a row of ours, with a difference
-where the protocol is the paper's and with what differs where it isn't.
+A task's tables stand whole below ours; `report/beside.py` puts single figures beside a row of ours, with a difference where the
+protocol is the paper's and with what differs where it isn't. Table 5a and Table 6 are protocols of their own (`--decoder-grid
+tokens`, `--knn-grid 2`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from probes.task import Scalar, Settings
+from probes.paper_tables import TABLES, PaperTable
+from probes.task import Metric, Reference, Scalar, Settings
 
 PAPER = "FlowFeat, NeurIPS 2025"
 BACKBONES = {
     "mae_vitb16": "MAE-B16",
+    "mae_vitl16": "MAE-L16",
     "dino_vits16": "DINO-S16",
     "dino_vitb16": "DINO-B16",
     "dinov2_vits14": "DINO2-S14",
     "dinov2_vitb14": "DINO2-B14",
+    "dinov2_vitl14": "DINO2-L14",
 }
-"""The paper's name of an encoder by ours."""
-YT, KINETICS = "YouTube-VOS", "Kinetics"
-Figures = dict[str, tuple[float | None, ...]]
-
-VOS_COLUMNS = (("encoder", ""), ("random_decoder", ""), ("flowfeat", YT), ("flowfeat", KINETICS))
-"""Our source, and what the paper's decoder was trained on."""
-LINEAR_PROBE: Figures = {
-    "MAE-B16": (40.8, None, None, 53.8),
-    "DINO-S16": (49.6, None, 54.1, 56.2),
-    "DINO-B16": (52.3, None, 55.5, 56.9),
-    "DINO2-S14": (57.5, 58.7, 65.8, 64.6),
-    "DINO2-B14": (61.6, None, 65.7, 66.1),
-}
-TOKEN_GRID: Figures = {"DINO2-S14": (57.5, None, 62.2, 62.3)}
-"""Linear probe with the decoder's map averaged to the token grid (Table 5a); the encoder's figure is the main table's."""
-LABEL_PROPAGATION: Figures = {
-    "MAE-B16": (44.3, None, None, 59.1),
-    "DINO-S16": (61.5, None, 63.7, 66.5),
-    "DINO-B16": (62.3, None, 64.0, 66.0),
-    "DINO2-S14": (65.1, None, 67.6, 68.5),
-    "DINO2-B14": (66.4, None, 69.0, 69.9),
-}
-STILL_COLUMNS = (("encoder", ""), ("flowfeat", YT))
-PLUS_COLUMNS = (*STILL_COLUMNS, ("flowfeat++", YT))
-COCO_STUFF_IOU: Figures = {"DINO-S16": (39.6, 44.7, 45.9), "DINO2-S14": (56.2, 58.0, 59.4)}
-COCO_STUFF_ACCURACY: Figures = {"DINO-S16": (67.5, 71.4, 72.5), "DINO2-S14": (77.3, 78.7, 79.7)}
-NYU_RMSE: Figures = {"DINO-S16": (0.4634, 0.4410), "DINO2-S14": (0.3294, 0.3072)}
-NYU_DELTA1: Figures = {"DINO-S16": (83.60, 85.26), "DINO2-S14": (92.97, 93.91)}
-
-
-@dataclass(frozen=True)
-class Table:
-    """Figures of one metric of one probe, a row per backbone and a column per entry of `columns`."""
-
-    task: str
-    metric: str
-    columns: tuple[tuple[str, str], ...]
-    figures: Figures
-
-
-TABLES = (
-    Table("vos", "JF", VOS_COLUMNS, LINEAR_PROBE),
-    Table("vos-knn", "JF", VOS_COLUMNS, LABEL_PROPAGATION),
-    Table("segmentation", "IoU", PLUS_COLUMNS, COCO_STUFF_IOU),
-    Table("segmentation", "accuracy", PLUS_COLUMNS, COCO_STUFF_ACCURACY),
-    Table("depth", "rmse", STILL_COLUMNS, NYU_RMSE),
-    Table("depth", "delta1", STILL_COLUMNS, NYU_DELTA1),
-)
-
-
-@dataclass(frozen=True)
-class Published:
-    """value: as the paper prints it (per cent or metres)."""
-
-    source: str
-    metric: str
-    trained_on: str
-    value: float
-
-
-def published(task: str, variant: str) -> Iterator[Published]:
-    """The paper's figures of a probe for one of our encoders."""
-    backbone = BACKBONES.get(variant, "")
-    for table in TABLES:
-        if table.task == task and backbone in table.figures:
-            for (source, trained_on), value in zip(table.columns, table.figures[backbone], strict=True):
-                if value is not None:
-                    yield Published(source, table.metric, trained_on, value)
+"""The paper's name of an encoder by ours. Its MAE-L is called L14 in Table 5b and is the published L16."""
 
 
 @dataclass(frozen=True)
 class PaperProtocol:
-    """What a run needs to be the paper's. settings: None for one that it must not have. units, facts: how many of them, and
-    what is said of each."""
+    """What a run needs to be the paper's.
 
+    choice: the settings that make it this protocol and no other of the same task. settings: those that must be as here. units,
+    facts: how many of them, and what is said of each. device_bound: metrics that compare on a device with `device` in its name only.
+    """
+
+    task: str
     data: str
     settings: Mapping[str, Scalar]
     units: int
-    facts: Mapping[str, int]
+    choice: Mapping[str, Scalar] = field(default_factory=dict)
+    facts: Mapping[str, int] = field(default_factory=dict)
+    device_bound: tuple[str, ...] = ()
+    device: str = ""
 
     def differing(self, settings: Settings, facts: list[dict[str, int]], unit: str) -> list[str]:
         """What a run has otherwise, in words; empty for the paper's protocol."""
         found = [
-            f"{name} {settings.get(name)}" + ("" if value is None else f", not {value}")
+            f"{name} {settings.get(name)}, not {value}"
             for name, value in self.settings.items()
             if settings.get(name) != value
         ]
@@ -113,21 +57,85 @@ class PaperProtocol:
                 found.append(f"{name} {facts[0].get(name) if facts else 'none'}, not {value}")
         return found
 
+    def compares(self, metric: str, settings: Settings) -> bool:
+        return metric not in self.device_bound or self.device in str(settings.get("device"))
 
+
+DAVIS = "DAVIS-2017 val"
+LINEAR: Settings = {"height": 480, "iterations": 500, "standardise": False, "objects": "separate"}
+KNN: Settings = {"protocol": "dino480", "height": 480, "objects": "separate"}
 PROTOCOLS: Mapping[str, PaperProtocol] = {
-    "vos": PaperProtocol(
-        "DAVIS-2017 val",
-        {"height": 480, "iterations": 500, "standardise": False, "objects": "separate", "decoder grid": None},
-        30,
-        {},
-    ),
-    "vos-knn": PaperProtocol(
-        "DAVIS-2017 val", {"protocol": "dino480", "height": 480, "grid": 1, "objects": "separate"}, 30, {}
-    ),
+    "vos": PaperProtocol("vos", DAVIS, LINEAR, 30, choice={"decoder grid": None}),
+    "vos, tokens": PaperProtocol("vos", DAVIS, LINEAR, 30, choice={"decoder grid": "tokens"}),
+    "vos-knn": PaperProtocol("vos-knn", DAVIS, KNN, 30, choice={"grid": 1}),
+    "vos-knn, doubled": PaperProtocol("vos-knn", DAVIS, KNN, 30, choice={"grid": 2}),
     "segmentation": PaperProtocol(
-        "COCO-Stuff 27", {"size": 256, "iterations": 100_000, "batch": 32}, 1, {"classes": 27}
+        "segmentation", "COCO-Stuff 27", {"size": 256, "iterations": 100_000, "batch": 32}, 1, facts={"classes": 27}
     ),
     "depth": PaperProtocol(
-        "NYUv2", {"height": 480, "iterations": 100_000, "batch": 16, "bins": 256}, 1, {"tested on": 654}
+        "depth", "NYUv2", {"height": 480, "iterations": 100_000, "batch": 16, "bins": 256}, 1, facts={"tested on": 654}
+    ),
+    "efficiency": PaperProtocol(
+        "efficiency", "a picture of 224 px", {"batch": 1}, 1, device_bound=("rate_224",), device="RTX 8000"
     ),
 }
+
+
+def protocol_of(task: str, settings: Settings) -> str | None:
+    """The key of the paper's protocol that a run comes nearest to; None where the paper has none."""
+    for key, protocol in PROTOCOLS.items():
+        if protocol.task == task and all(settings.get(name) == value for name, value in protocol.choice.items()):
+            return key
+    return None
+
+
+@dataclass(frozen=True)
+class Published:
+    """value: as the paper prints it (per cent, metres, billions), and as text."""
+
+    source: str
+    metric: str
+    trained_on: str
+    value: float
+    text: str
+
+
+def published(task: str, settings: Settings) -> Iterator[Published]:
+    """The paper's figures for the encoder of a run (`variant` of its settings), and those that stand on none of ours."""
+    backbone = BACKBONES.get(str(settings.get("variant")))
+    for table in _tables(task, settings):
+        for row in table.rows:
+            if not row.source or row.backbone not in ("", backbone):
+                continue
+            for column, metric in enumerate(table.metrics):
+                value = row.values[column]
+                if value is not None:
+                    yield Published(row.source, metric, row.trained_on, value, table.text(column, value))
+
+
+def references(task: str, metrics: Sequence[Metric], settings: Settings, note: str) -> list[Reference]:
+    """The paper's tables under the run's protocol, whole; rows of the run's encoder are starred."""
+    variant = settings.get("variant")
+    backbone = BACKBONES.get(str(variant), "none")
+    headings = {metric.name: metric.heading for metric in metrics}
+    found = []
+    for table in _tables(task, settings):
+        stars = [" *" if row.backbone == backbone else "" for row in table.rows]
+        whose = (
+            f"Starred: this run's encoder ({variant})." if any(stars) else f"None is of this run's encoder ({variant})."
+        )
+        rows = [
+            [
+                f"{row.method}{star}",
+                *("-" if one is None else table.text(place, one) for place, one in enumerate(row.values)),
+            ]
+            for row, star in zip(table.rows, stars, strict=True)
+        ]
+        header = ["method", *(table.titles or [headings[name] for name in table.metrics])]
+        found.append(Reference(f"The paper's {table.name}", f"{note} {whose}", header, rows))
+    return found
+
+
+def _tables(task: str, settings: Settings) -> list[PaperTable]:
+    key = protocol_of(task, settings)
+    return [table for table in TABLES if table.protocol == key]

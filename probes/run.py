@@ -7,6 +7,7 @@ unit (long units: source by source), so that a run that was stopped loses one at
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ import torch
 
 from common.device import device_name, pick_device
 from common.progress import ProgressDisplay
-from probes.jobs import Opening, Part, measure_in_processes
+from probes.jobs import Opening, Part, Processes
 from probes.measure import Measured, Place, measure
 from probes.report import records
 from probes.report.build import rebuild
@@ -31,7 +32,7 @@ from probes.sources.identity import identity_sha256
 from probes.sources.lattice import LatticeMeter
 from probes.sources.request import UNASKED, SourceRequest
 from probes.sources.table import check_names, create_sources
-from probes.task import Row, Settings, Task, Unit
+from probes.task import Row, Scalar, Settings, Task, Unit
 
 Todo = list[tuple[Unit, list[Source]]]
 
@@ -122,28 +123,41 @@ def run_tasks(tasks: Sequence[Task], request: Request) -> list[Section]:
     )
     every = create_sources(names, checkpoint)
     model = {name: value for name, value in checkpoint.settings().items() if name != "seed"}
+    opening = Opening(
+        request.model, request.teacher, request.seed, request.device, request.sources, request.source_request,
+        threads=max(1, torch.get_num_threads() // request.jobs),
+    )  # fmt: skip
     sections = []
-    for number, (task, units) in enumerate(work, start=1):
-        place = f"{task.name} (probe {number} of {len(work)})" if len(work) > 1 else task.name
-        with ProgressDisplay(place, task.step.many) as display:
-            sources = fitting(task, every)
-            data = {unit.name: unit.fingerprint() for unit in units}
-            settings = {**task.settings(), **({"device": device_name(device)} if task.timed else {})}
-            protocol = Protocol(task.name, settings, request.seed, data)
-            weights = weights_of(sources, checkpoint)
-            job = Job(task, protocol, weights, records.read(request.out), request, device, display)
-            _say_what_is_there(job)
-            about = {**task.about(), **request.about, "device": device.type}
-            meter, earlier = LatticeMeter(), _about_before(job)
-            run = RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, data, weights,
-                          dict(model), {**about, **meter.lines(earlier)}, versions())  # fmt: skip
-            job.note(run)  # before the first minutes are spent: a directory that can't be written to is found out now
-            lattice = _measure(job, units, sources if task.timed else meter.watched(sources))
-            if (found := {**about, **meter.lines(earlier), **lattice}) != run.about:
-                job.note(replace(run, at=now(), about=found))
-        made = rebuild(request.out, request.known)
-        sections.append(next(section for section in made if section.task is type(task)))
+    with Processes(opening, request.jobs) as processes:
+        for number, (task, units) in enumerate(work, start=1):
+            place = f"{task.name} (probe {number} of {len(work)})" if len(work) > 1 else task.name
+            with ProgressDisplay(place, task.step.many) as display:
+                sources = fitting(task, every)
+                data = {unit.name: unit.fingerprint() for unit in units}
+                settings = {**task.settings(), **({"device": device_name(device)} if task.timed else {})}
+                protocol = Protocol(task.name, settings, request.seed, data)
+                weights = weights_of(sources, checkpoint)
+                job = Job(task, protocol, weights, records.read(request.out), request, device, display)
+                _run_task(job, units, sources, model, processes)
+            made = rebuild(request.out, request.known)
+            sections.append(next(section for section in made if section.task is type(task)))
     return sections
+
+
+def _run_task(
+    job: Job, units: Sequence[Unit], sources: Sequence[Source], model: Settings, processes: Processes
+) -> None:
+    """One task: its line in the records, then whatever is missing."""
+    task, protocol = job.task, job.protocol
+    _say_what_is_there(job)
+    about = {**task.about(), **job.request.about, **({} if task.timed else {"device": job.device.type})}
+    meter, earlier = LatticeMeter(), _about_before(job)
+    run = RunLine(now(), task.name, protocol.digest, dict(protocol.settings), protocol.seed, dict(protocol.data), job.weights,
+                  dict(model), {**about, **meter.lines(earlier)}, versions())  # fmt: skip
+    job.note(run)  # before the first minutes are spent: a directory that can't be written to is found out now
+    lattice = _measure(job, units, sources if task.timed else meter.watched(sources), processes)
+    if (found := {**about, **meter.lines(earlier), **lattice}) != run.about:
+        job.note(replace(run, at=now(), about=found))
 
 
 def _about_before(job: Job) -> Settings:
@@ -176,7 +190,7 @@ def _missing(job: Job, units: Sequence[Unit], sources: Sequence[Source]) -> Todo
     return [(unit, several) for unit, several in lacking if several]
 
 
-def _measure(job: Job, units: Sequence[Unit], sources: Sequence[Source]) -> Settings:
+def _measure(job: Job, units: Sequence[Unit], sources: Sequence[Source], processes: Processes) -> Settings:
     """Every unit that lacks rows of a source, recording them at once. What other processes found out about the sources comes back."""
     task, display = job.task, job.display
     todo = _missing(job, units, sources)
@@ -187,8 +201,9 @@ def _measure(job: Job, units: Sequence[Unit], sources: Sequence[Source]) -> Sett
     for unit in units:
         if not job.is_measured(unit, CHANCE):
             _measure_chance(job, unit)
-    if task.in_processes and job.request.jobs > 1 and len(todo) > 1:
-        return _measure_in_processes(job, todo, sources)
+    parts = sum(len(lacking) if task.long_units else 1 for _, lacking in todo)
+    if task.in_processes and job.request.jobs > 1 and parts > 1:
+        return _measure_in_processes(job, todo, sources, processes)
     for number, (unit, lacking) in enumerate(todo, start=1):
         for part in _parts(task, lacking):
             _measure_part(job, unit, part)
@@ -196,19 +211,22 @@ def _measure(job: Job, units: Sequence[Unit], sources: Sequence[Source]) -> Sett
     return {}
 
 
-def _measure_in_processes(job: Job, todo: Todo, sources: Sequence[Source]) -> Settings:
+def _measure_in_processes(job: Job, todo: Todo, sources: Sequence[Source], processes: Processes) -> Settings:
     """As `_measure`. The sources' lattices are those on the first unit, whichever process is done first."""
-    request, jobs = job.request, min(job.request.jobs, len(todo))
-    threads = max(1, torch.get_num_threads() // jobs)
-    taken = (request.model, request.teacher, request.seed, request.device, request.sources, request.source_request)
-    parts = [Part(unit, tuple(one.name for one in lacking), _place(job, lacking)) for unit, lacking in todo]
-    lattice: Settings = {}
-    done = measure_in_processes(parts, Opening(*taken, threads), jobs, job.display)
-    for finished, one in enumerate(done, start=1):
-        unit, lacking = todo[one.number]
-        _record(job, unit, lacking, one.measured)
-        lattice = one.lattice if one.number == 0 else lattice
-        job.display.say(f"{finished}/{len(todo)} {_summary(job, unit, sources)}")
+    work = [(unit, several) for unit, lacking in todo for several in _parts(job.task, lacking)]
+    parts = [Part(unit, tuple(one.name for one in several), _place(job, several)) for unit, several in work]
+    left = Counter(unit.name for unit, _ in work)
+    lattice: dict[str, Scalar] = {}
+    finished = 0
+    for one in processes.measure(parts, job.display):
+        unit, several = work[one.number]
+        _record(job, unit, several, one.measured)
+        if unit is todo[0][0]:
+            lattice |= one.lattice
+        left[unit.name] -= 1
+        if not left[unit.name]:
+            finished += 1
+            job.display.say(f"{finished}/{len(todo)} {_summary(job, unit, sources)}")
     return lattice
 
 

@@ -140,8 +140,8 @@ class Task(ABC):
     embedded: option fields for a run on the generator's own data (`python -m probes all --embedded DIR`); paths are relative
     to that folder. None: the probe is left out of such a run. long_units: a unit takes so long that it is measured source by
     source, so that a run which was stopped loses one source of it. named_parts: rows of one part belong together over all units
-    (classes), and have a table. chance_note: what the answer of `chance` is. refines: it has logits of classes for a source to
-    refine; in other probes a source that refines (FlowFeat++) would repeat the row of its features, and is left out. timed: its
+    (classes), and have a table, called parts_title. chance_note: what the answer of `chance` is. refines: it has logits of classes for
+    a source to refine; in other probes a source that refines (FlowFeat++) would repeat the row of its features, and is left out. timed: its
     figures hang on the device, which becomes one of the settings. in_processes: its units can be sent to other processes (`--jobs`).
     """
 
@@ -158,6 +158,7 @@ class Task(ABC):
     embedded: ClassVar[Mapping[str, Scalar] | None] = None
     long_units: ClassVar[bool] = False
     named_parts: ClassVar[bool] = False
+    parts_title: ClassVar[str] = ""
     chance_note: ClassVar[str] = ""
     refines: ClassVar[bool] = False
     timed: ClassVar[bool] = False
@@ -172,9 +173,9 @@ class Task(ABC):
         """Everything, besides model and data, that shapes a score: other settings mean other results."""
 
     @classmethod
-    def reference(cls, settings: Settings, units: int) -> Reference | None:
-        """Published figures for results of these settings (the model's among them) over so many units."""
-        return None
+    def references(cls, settings: Settings, units: int) -> Sequence[Reference]:
+        """Tables of published figures for results of these settings (the model's among them) over so many units."""
+        return ()
 
     def chance(self, unit: Unit, seed: int) -> list[Row]:
         """What an answer scores that looks at no feature of `unit`: rows as a source's; empty where none is computed.

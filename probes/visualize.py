@@ -2,7 +2,8 @@
 
 Each shows, side by side, the input, the encoder's token grid and the decoder's map, the two as three principal components in
 red, green and blue; given the label map of the first picture, also what a linear probe fitted to it finds. All frames of a
-video have the colours of its middle frame (a first frame is often black).
+video have the colours of its middle frame (a first frame is often black). Pictures are turned as their EXIF says, and videos as
+their container does.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def draw(
     display.begin(sum(VideoFile(file).claimed_frames() if is_video(file) else 1 for file in files))
     for file, target in zip(files, targets, strict=True):
         try:
-            image = _image(VideoFile(file).middle_frame()) if is_video(file) else open_rgb(file)
+            image = _image(VideoFile(file).middle_frame()) if is_video(file) else open_rgb(file, upright=True)
         except ValueError as error:
             if strips.labels_hw is not None and strips.probe is None:
                 raise ValueError(f"{error}; the label map belongs to this one") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -97,3 +98,12 @@ def full_disk(error: OSError) -> bool:
 def _glob_quoted(name: str) -> str:
     """A file name in which no character is special to glob."""
     return "".join(f"[{char}]" if char in "*?[" else char for char in name)
+
+
+def plain_size(path: Path) -> int | None:
+    """Of a regular file that is no link; one question to the file system. None for all else."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -1,13 +1,16 @@
-"""All commit records of a set → index.parquet, videos.parquet, manifest.json. Equal records give equal bytes.
+"""All commit records of a set → index.parquet, videos.parquet, manifest.json. Equal records of a whole set give equal bytes.
 
 Records are read one after the other, each once, and their rows are written as soon as a row group is full: what is held is bounded by
-that and by the number of videos. A set that is whole, and whose records are older than its manifest, is left as it is.
+that and by the number of videos. A set that is whole, and whose records are older than its manifest, is left as it is. While chunks are
+missing, those that have landed since the last manifest are added to what it describes: that costs what they hold, not what the set holds
+(beyond a copy of the index), and leaves their samples behind all others until the set is whole and its index is written in order.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,111 +20,175 @@ import pyarrow.parquet as pq
 
 from shards import schema
 from shards.files import atomic_path, sha256_of, write_atomic
+from shards.growing_index import extend_index, write_index
 from shards.index import read_table
 from shards.records import committed, merge_video, read_record, read_videos
 from shards.schema import Manifest, Settings, ShardInfo, ShardSetError
+from shards.video_table import PlannedVideos, PlanRow, by_chunk, counts
 
-GROUP_ROWS = 1 << 20
-"""Rows of a row group of index.parquet."""
+REBUILD_SHARE = 8
+"""An index of a set that is not whole is written anew where as many shards have landed since as an eighth of those that it has."""
+
+Place = tuple[int, int]
+"""Chunk and pass of a shard."""
 
 
-def finalize(root: Path, settings: Settings, chunks: int, passes: int, plan: Iterable[Mapping[str, Any]]) -> Manifest:
+def finalize(root: Path, settings: Settings, chunks: int, passes: int, plan: Iterable[PlanRow]) -> Manifest:
     """Merge all commit records into index.parquet, videos.parquet and manifest.json.
 
-    plan: (video, path, chunk, position) of every video of the set, landed or not. `complete` in the manifest says
+    plan: (video, path, chunk, position) of every video of the set, landed or not, chunk by chunk. `complete` in the manifest says
     whether every chunk has every pass. Raises ShardSetError when a record cannot be read.
     """
-    plan = list(plan)
+    planned = PlannedVideos(plan)
     wanted = {(chunk, pass_index) for chunk, pass_index in committed(root) if chunk < chunks and pass_index < passes}
     landed = sorted(wanted, key=lambda cp: (cp[1], cp[0]))
-    known = _unchanged(root, settings, chunks, passes, landed, plan)
-    if known is not None:
-        return known
-    outcome: dict[int, dict[str, dict[str, Any]]] = {}
-    for chunk in sorted({chunk for chunk, _ in landed}):
-        outcome[chunk] = {row["video"]: {**row, "anchors": 0} for row in read_videos(root, chunk)}
-    infos: list[ShardInfo] = []
-    pairs = Counter[str]()
-    anchors = Counter[tuple[int, str]]()
-
-    def tables() -> Iterator[pa.Table]:
-        for chunk, pass_index in landed:
-            table, note = read_record(root / schema.record_path(chunk, pass_index))
-            infos.append(ShardInfo(**note["shard"]))
-            for row in note.get("videos", ()):  # records of earlier versions repeat them in every pass
-                merge_video(outcome[chunk], {"anchors": 0, **row})
-            anchors.update((chunk, video) for video in table.column("video").to_pylist())
-            for counted in pc.value_counts(table.column("status").combine_chunks().flatten()).to_pylist():
-                pairs[counted["values"]] += counted["counts"]
-            yield table.replace_schema_metadata(None)
-
-    index = _write(root / schema.INDEX, lambda path: _write_index(path, tables(), len(settings.offsets)))
-    for (chunk, video), count in anchors.items():
-        if video in outcome[chunk]:
-            outcome[chunk][video]["anchors"] = count
-    videos = _video_rows(outcome, plan)
-    table = pa.Table.from_pylist(videos, schema=schema.VIDEOS_SCHEMA)
-    files = {schema.INDEX: index, schema.VIDEOS: _write(root / schema.VIDEOS, lambda path: _write_whole(path, table))}
+    complete = len(landed) == chunks * passes
+    known = _known(root, settings, landed, planned)
+    if (
+        known is not None
+        and complete
+        and known.manifest.complete
+        and len(known.infos) == len(landed)
+        and known.index_stands(root)
+    ):
+        return known.manifest
+    merged = _extended(root, known, landed, planned) if known is not None and not complete else None
+    merged = merged or _merged(root, landed, planned, len(settings.offsets))
+    table = planned.joined(merged.videos)
+    written = _write(root / schema.VIDEOS, lambda path: _write_whole(path, table))
     manifest = Manifest(
         settings=settings,
-        complete=len(landed) == chunks * passes,
+        complete=complete,
         passes=passes,
         chunks=chunks,
-        counts=_counts(videos, index["rows"], pairs),
-        shards=infos,
-        files=files,
+        counts=counts(table, merged.index["rows"], merged.pairs, merged.across_cuts if settings.cut_detector else None),
+        shards=[merged.infos[place] for place in landed],
+        files={schema.INDEX: merged.index, schema.VIDEOS: written},
     )
     write_atomic(root / schema.MANIFEST, manifest.to_bytes())
     return manifest
 
 
-def _unchanged(
-    root: Path,
-    settings: Settings,
-    chunks: int,
-    passes: int,
-    landed: Sequence[tuple[int, int]],
-    plan: Sequence[Mapping[str, Any]],
-) -> Manifest | None:
-    """The manifest of a whole set that has not changed since, its files compared with it; None where there is anything to do."""
+@dataclass(frozen=True)
+class _Known:
+    """A manifest that describes shards that have not changed since, and the rows of its video table by chunk."""
+
+    manifest: Manifest
+    infos: Mapping[Place, ShardInfo]
+    videos: Mapping[int, pa.Table]
+
+    @property
+    def index_sha256(self) -> str:
+        return str(self.manifest.files[schema.INDEX]["sha256"])
+
+    def index_stands(self, root: Path) -> bool:
+        """Whether the index is the one that the manifest means."""
+        path = root / schema.INDEX
+        return path.is_file() and sha256_of(path) == self.index_sha256
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """What the manifest says. index: bytes, sha256 and rows of the file that has been written. across_cuts: anchors that were not to be
+    drawn because of shot cuts; None where that was not noted of every video."""
+
+    index: Mapping[str, Any]
+    infos: Mapping[Place, ShardInfo]
+    videos: Mapping[int, pa.Table]
+    pairs: Mapping[str, int]
+    across_cuts: int | None
+
+
+def _known(root: Path, settings: Settings, landed: Sequence[Place], planned: PlannedVideos) -> _Known | None:
+    """None where there is no manifest that can be trusted to describe some of the landed shards as they are now."""
     try:
         manifest = schema.read_manifest(root)
         written = (root / schema.MANIFEST).stat().st_mtime_ns
-        as_landed = [info.path for info in manifest.shards] == [schema.shard_path(*place) for place in landed]
-        asked = (settings, True, passes, chunks)
-        if not as_landed or (manifest.settings, manifest.complete, manifest.passes, manifest.chunks) != asked:
+        infos = {schema.shard_place(info.path): info for info in manifest.shards}
+        if manifest.settings != settings or not infos.keys() <= set(landed):
             return None
-        for place in landed:
+        for place in infos:
             status = (root / schema.record_path(*place)).stat()
             if max(status.st_mtime_ns, status.st_ctime_ns) >= written:
                 return None
-        if sha256_of(root / schema.INDEX) != manifest.files[schema.INDEX]["sha256"]:
+        table = read_table(root, schema.VIDEOS, manifest)
+        if table.schema != schema.VIDEOS_SCHEMA or not planned.agrees(table, {chunk for chunk, _ in infos}):
             return None
-        names = ("video", "path", "chunk", "position")
-        columns = (read_table(root, schema.VIDEOS, manifest).column(name).to_pylist() for name in names)
-        last = {planned["video"]: tuple(planned[name] for name in names) for planned in plan}
-        return manifest if set(zip(*columns, strict=True)) == set(last.values()) else None
+        return _Known(manifest, infos, by_chunk(table))
     except (ShardSetError, OSError, KeyError):
         return None  # whatever cannot be read is made anew
 
 
-def _write_index(path: Path, tables: Iterable[pa.Table], width: int) -> int:
-    """Rows in groups of GROUP_ROWS, to the bytes that writing all tables at once would give; returns how many."""
-    stream = iter(tables)
-    held = [next(stream, schema.index_schema(width).empty_table())]
-    done, rows = 0, held[0].num_rows
-    with pq.ParquetWriter(
-        path, held[0].schema
-    ) as writer:  # as it was read: the names inside of lists are part of the bytes
-        for table in stream:
-            held.append(table)
-            rows += table.num_rows
-            while rows > GROUP_ROWS:
-                whole = pa.concat_tables(held)
-                writer.write_table(whole.slice(0, GROUP_ROWS), row_group_size=GROUP_ROWS)
-                held, done, rows = [whole.slice(GROUP_ROWS)], done + GROUP_ROWS, rows - GROUP_ROWS
-        writer.write_table(pa.concat_tables(held), row_group_size=GROUP_ROWS)
-    return done + rows
+@dataclass
+class _Reading:
+    """Counts what goes through it. anchors: samples of a video, by chunk; older: what else is said of a chunk's videos, by
+    records of earlier versions or by the table so far."""
+
+    root: Path
+    infos: dict[Place, ShardInfo] = field(default_factory=dict)
+    pairs: Counter[str] = field(default_factory=Counter)
+    anchors: dict[int, Counter[str]] = field(default_factory=dict)
+    older: dict[int, list[Mapping[str, Any]]] = field(default_factory=dict)
+    across_cuts: int | None = 0
+
+    def tables(self, places: Sequence[Place]) -> Iterator[pa.Table]:
+        for chunk, pass_index in places:
+            table, note = read_record(self.root / schema.record_path(chunk, pass_index))
+            self.infos[chunk, pass_index] = ShardInfo(**note["shard"])
+            if "videos" in note:  # repeated in every pass
+                self.older.setdefault(chunk, []).extend(note["videos"])
+            self.anchors.setdefault(chunk, Counter()).update(table.column("video").to_pylist())
+            for counted in pc.value_counts(table.column("status").combine_chunks().flatten()).to_pylist():
+                self.pairs[counted["values"]] += counted["counts"]
+            yield table.replace_schema_metadata(None)
+
+    def rows_of(self, chunk: int, planned: PlannedVideos) -> pa.Table:
+        """What became of a chunk's videos."""
+        outcome = {row["video"]: row for row in read_videos(self.root, chunk)}
+        for row in self.older.get(chunk, ()):
+            merge_video(outcome, row)
+        taken = [row for row in outcome.values() if row["status"] == schema.OK]
+        noted = self.across_cuts is not None and all("across_cuts" in row for row in taken)
+        self.across_cuts = (self.across_cuts or 0) + sum(row["across_cuts"] for row in taken) if noted else None
+        return planned.rows_of(chunk, outcome, self.anchors.get(chunk, {}))
+
+
+def _merged(root: Path, landed: Sequence[Place], planned: PlannedVideos, width: int) -> _Merged:
+    """From all records, the index in the order of the format."""
+    reading = _Reading(root)
+    index = _write(root / schema.INDEX, lambda path: write_index(path, reading.tables(landed), width))
+    videos = {chunk: reading.rows_of(chunk, planned) for chunk in sorted({chunk for chunk, _ in landed})}
+    return _Merged(index, reading.infos, videos, reading.pairs, reading.across_cuts)
+
+
+def _extended(root: Path, known: _Known, landed: Sequence[Place], planned: PlannedVideos) -> _Merged | None:
+    """What is known with the shards that are new; None where these are many, or the index is not the known one."""
+    fresh = [place for place in landed if place not in known.infos]
+    before = known.manifest.files[schema.INDEX]
+    pairs = Counter(known.manifest.counts["pairs"])
+    across_cuts = known.manifest.counts.get("across_cuts")
+    if not fresh:
+        return _Merged(before, known.infos, known.videos, pairs, across_cuts) if known.index_stands(root) else None
+    if len(fresh) * REBUILD_SHARE >= len(known.infos) or (across_cuts and {c for c, _ in fresh} & known.videos.keys()):
+        return None  # or the anchors that cuts took from videos of a chunk that was there are not known one by one
+    reading = _Reading(root, across_cuts=across_cuts)
+
+    def extend(path: Path) -> int:
+        added = extend_index(path, root / schema.INDEX, known.index_sha256, reading.tables(fresh))
+        return int(before["rows"]) + added
+
+    try:
+        index = _write(root / schema.INDEX, extend)
+    except (ShardSetError, FileNotFoundError):
+        return None  # the index is gone, or another; a record that cannot be read is met again
+    videos = dict(known.videos)
+    for chunk in {chunk for chunk, _ in fresh}:
+        if chunk in videos:  # more passes of a chunk that was there
+            earlier = videos[chunk].to_pylist()
+            reading.older.setdefault(chunk, []).extend(earlier)
+            reading.anchors[chunk].update({row["video"]: row["anchors"] for row in earlier})
+        videos[chunk] = reading.rows_of(chunk, planned)
+    return _Merged(index, {**known.infos, **reading.infos}, videos, pairs + reading.pairs, reading.across_cuts)
 
 
 def _write_whole(path: Path, table: pa.Table) -> int:
@@ -134,26 +201,3 @@ def _write(path: Path, write: Callable[[Path], int]) -> dict[str, Any]:
     with atomic_path(path) as temporary:
         rows = write(temporary)
         return {"bytes": temporary.stat().st_size, "sha256": sha256_of(temporary), "rows": rows}
-
-
-def _video_rows(
-    outcome: Mapping[int, Mapping[str, Mapping[str, Any]]], plan: Iterable[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """One row per video that has landed, in the plan's order; of a video that was tried again the latest place that has."""
-    rows: dict[str, dict[str, Any]] = {}
-    for planned in plan:
-        found = outcome.get(planned["chunk"], {}).get(planned["video"])
-        if found is not None:
-            rows.pop(planned["video"], None)
-            rows[planned["video"]] = {**planned, **found}
-    return list(rows.values())
-
-
-def _counts(videos: Sequence[Mapping[str, Any]], samples: int, pairs: Mapping[str, int]) -> dict[str, Any]:
-    rejected: dict[str, int] = {}
-    for video in videos:
-        if video["status"] == schema.REJECTED:
-            rejected[video["reason"]] = rejected.get(video["reason"], 0) + 1
-    ok = len(videos) - sum(rejected.values())
-    by_status = {status: pairs.get(status, 0) for status in schema.PAIR_STATUS}
-    return {"videos": len(videos), "ok": ok, "rejected": rejected, "samples": samples, "pairs": by_status}

@@ -10,20 +10,33 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shards import schema
 from shards.blocks import Block, BlockFolder, block_numbers
-from shards.codec import FlowCodecError, decode_flow
-from shards.index import read_index, read_table
-from shards.sample import Buffers, OptionalMember, Sample, StoredMember, decode_confidence, decode_image
+from shards.codec import DecodedFlow, FlowCodecError, decode_flow
+from shards.files import plain_size
+from shards.index import read_deviations, read_index, read_table
+from shards.index_arrays import Deviations
+from shards.sample import (
+    OPTIONAL_MEMBERS,
+    Buffers,
+    OptionalMember,
+    Sample,
+    StoredMember,
+    decode_confidence,
+    decode_image,
+    optional_name,
+)
 from shards.schema import SampleError, ShardSetError, read_manifest
-from shards.storage import Patience, is_url, open_folder
+from shards.storage import Folder, Patience, is_url, open_folder
 
 __all__ = ["Sample", "SampleError", "ShardSet", "ShardSetError", "decode_image", "read_table"]
 
@@ -37,8 +50,7 @@ class ShardSet:
     format version, ValueError when an address needs a package that is not installed.
 
     place: root as given. keys[i], video[i]: names; shard_codes[i]: position in shards; pass_index[i]: pass; block[i]: number of
-    its block, from 0, all 0 without blocks;
-    quantum_exponent[i, k], std_px[i, k, 2]: the neighbours.
+    its block, from 0, all 0 without blocks.
     Safe to hand to other processes: files are opened per process, on first use.
     """
 
@@ -51,7 +63,7 @@ class ShardSet:
         patience: Patience | None = None,
     ) -> None:
         self.place = str(root)
-        self._folder = open_folder(root, patience)
+        self._folder = self._tables = open_folder(root, patience)
         self.manifest = read_manifest(root, self._folder)
         if not self.manifest.complete and not allow_partial:
             have, want = len(self.manifest.shards), self.manifest.chunks * self.manifest.passes
@@ -67,7 +79,6 @@ class ShardSet:
         self.shards: list[str] = [info.path for info in self.manifest.shards]
         self.shard_codes, self._image, self._json, self._flow = index.shard, index.image, index.json, index.flow
         self._optional, self._status = index.optional, index.status
-        self.quantum_exponent, self.std_px = index.quantum_exponent, index.std_px
         self.block: NDArray[np.int64] = np.zeros(len(self.keys), np.int64)
         if block_samples:
             self.block = block_numbers(self.shard_codes, block_samples)
@@ -76,6 +87,20 @@ class ShardSet:
         elif block_samples:
             self._folder = BlockFolder(self._folder)
 
+    @cached_property
+    def _deviations(self) -> Deviations:
+        return read_deviations(self.place, self.manifest, self._tables)
+
+    @property
+    def quantum_exponent(self) -> NDArray[np.int8]:
+        """[samples, K], read from the index when first asked for. ShardSetError where that is another by then; so for std_px."""
+        return self._deviations.quantum_exponent
+
+    @property
+    def std_px(self) -> NDArray[np.float32]:
+        """[samples, K, 2]: standard deviation of dx and dy of the stored flows, pixels."""
+        return self._deviations.std_px
+
     @property
     def root(self) -> Path:
         """The folder of a local set. ShardSetError for one in remote storage, which has only a `place`."""
@@ -83,12 +108,19 @@ class ShardSet:
             raise ShardSetError(f"the set at {self.place} is not in a local folder: copy it to one for this")
         return Path(self.place)
 
+    def read_shards_from(self, folder: Folder) -> None:
+        """Read members from another place from now on, which holds the same shards or those that will be asked for."""
+        self._folder = folder
+
     def _check_sizes(self) -> None:
         """Local sets only: asking remote storage for every shard would take a request each. What is read is checked anyway."""
-        root = self.root
-        home = root.resolve()
+        root, home = self.root, self.root.resolve()
+        folders = {info.path.split("/")[0] for info in self.manifest.shards}
+        plain = {folder for folder in folders if not (root / folder).is_symlink()}
         for info in self.manifest.shards:
             path = root / info.path
+            if info.path.split("/")[0] in plain and plain_size(path) == info.bytes:
+                continue
             found = path.stat().st_size if path.is_file() else None
             if found is None and path.exists():
                 raise ShardSetError(f"shard {path} is no regular file; put the shard there, or delete it and rerun")
@@ -141,9 +173,21 @@ class ShardSet:
         names = self._optional.flatten().field("name")
         mask = np.zeros((len(self), len(self.offsets)), bool)
         for k, offset in enumerate(self.offsets):
-            equal = pc.equal(names, _optional_name(member, offset)).to_numpy(zero_copy_only=False)
-            mask[rows[equal.astype(bool)], k] = True
+            mask[
+                rows[pc.equal(names, optional_name(member, offset)).to_numpy(zero_copy_only=False).astype(bool)], k
+            ] = True
         return mask
+
+    def kept(self) -> dict[OptionalMember, tuple[int, int]]:
+        """What the set holds beside images and flow: of every kind of optional member how many there are, and their bytes."""
+        members = self._optional.flatten()
+        names, sizes = members.field("name"), members.field("size")
+        found = dict[OptionalMember, tuple[int, int]]()
+        for kind in OPTIONAL_MEMBERS:
+            wanted = [optional_name(kind, offset) for offset in self.offsets]
+            of_kind = sizes.filter(pc.is_in(names, value_set=pa.array(wanted, pa.string())))
+            found[kind] = (len(of_kind), pc.sum(of_kind, min_count=0).as_py())
+        return found
 
     def status(self, i: int, k: int) -> str:
         """What became of neighbour k of sample i: one of schema.PAIR_STATUS."""
@@ -193,8 +237,8 @@ class ShardSet:
         return self._member(i, f"{schema.offset_label(self.offsets[k])}.flow", offset, size, crc32)
 
     def optional_bytes(self, i: int, k: int, member: OptionalMember) -> bytes:
-        """The JPEG of neighbour k's frame or of its flow's confidence, checked. SampleError where the set does not hold it."""
-        name = _optional_name(member, self.offsets[k])
+        """An optional member of neighbour k as it is stored, checked. SampleError where the set does not hold it."""
+        name = optional_name(member, self.offsets[k])
         for stored in self._optional[i].as_py() or ():
             if stored["name"] == name:
                 return self.member_bytes(i, StoredMember(**stored))
@@ -214,9 +258,25 @@ class ShardSet:
         )
         quantum_px = self.read_into(i, k, out)
         assert out.image_hwc is not None and out.flow_chw is not None
+        back = self.reverse(i, k) if "reverse" in optional else None
         return Sample(
-            self.keys[i], out.image_hwc, out.flow_chw, quantum_px, self.offsets[k], out.neighbour_hwc, out.confidence_hw
+            self.keys[i],
+            out.image_hwc,
+            out.flow_chw,
+            quantum_px,
+            self.offsets[k],
+            out.neighbour_hwc,
+            out.confidence_hw,
+            back,
         )
+
+    def reverse(self, i: int, k: int) -> DecodedFlow:
+        """Flow from neighbour k back to the anchor: [2, F, F] int16 on the neighbour's grid, with its quantum. Raises as `read`."""
+        size = (self.manifest.settings.flow_size, self.manifest.settings.flow_size)
+        try:
+            return decode_flow(self.optional_bytes(i, k, "reverse"), size)
+        except FlowCodecError as error:
+            raise SampleError(f"{self.keys[i]} in {self.shard_of(i)}: {error}") from error
 
     def read_into(self, i: int, k: int, out: Buffers) -> float:
         """Decode the members of sample i, neighbour k, for which there is a buffer; returns the flow's quantum in pixels
@@ -237,7 +297,3 @@ class ShardSet:
                 raise
             raise SampleError(f"{self.keys[i]} in {self.shard_of(i)}: {error}") from error
         return quantum_px
-
-
-def _optional_name(member: OptionalMember, offset: int) -> str:
-    return f"{schema.offset_label(offset)}.{'jpg' if member == 'neighbour' else 'conf.jpg'}"

@@ -8,6 +8,7 @@ of a chunk, once for all its passes.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,28 @@ from shards.schema import ShardSetError
 
 def recorded(root: Path) -> set[tuple[int, int]]:
     """(chunk, pass) of every record, whether or not its shard is still there."""
-    return {(int(p.stem), int(p.parent.name[5:])) for p in (root / schema.RECORDS).glob("pass-*/*.parquet")}
+    return _places(root / schema.RECORDS, ".parquet")
 
 
 def committed(root: Path) -> set[tuple[int, int]]:
     """(chunk, pass) of every shard that has landed and is there."""
-    found = {p.relative_to(root).as_posix() for p in root.glob("pass-*/*.tar")}
-    return {place for place in recorded(root) if schema.shard_path(*place) in found}
+    return recorded(root) & _places(root, ".tar")
+
+
+def _places(home: Path, ending: str) -> set[tuple[int, int]]:
+    """(chunk, pass) of the files home/pass-PP/CCCCCC with that ending."""
+    found = set()
+    for folder in filter(Path.is_dir, home.glob("pass-*")):
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(ending)]
+        found |= {(int(name.removesuffix(ending)), int(folder.name[5:])) for name in names}
+    return found
+
+
+def _has_record(root: Path, chunk: int) -> bool:
+    """Asked of every commit, so it looks at the chunk's own records alone."""
+    name = Path(schema.record_path(chunk, 0)).name
+    return any((folder / name).exists() for folder in (root / schema.RECORDS).glob("pass-*"))
 
 
 def drop_passes(root: Path, passes: int) -> int:
@@ -54,9 +70,7 @@ def read_record(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 def write_videos(root: Path, chunk: int, rows: Iterable[Mapping[str, Any]]) -> None:
     """Say what became of the videos of a chunk, beside what earlier passes said. Before the first record of the commit."""
     merged: dict[str, dict[str, Any]] = {}
-    if any(
-        landed == chunk for landed, _ in recorded(root)
-    ):  # else the file, if there is one, is from a run that was killed
+    if _has_record(root, chunk):  # else the file, if there is one, is from a run that was killed
         for earlier in read_videos(root, chunk):
             merge_video(merged, earlier)
     for row in rows:

@@ -12,7 +12,12 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-OptionalMember = Literal["neighbour", "confidence"]
+from shards.codec import DecodedFlow
+from shards.offsets import offset_label
+
+OptionalMember = Literal["neighbour", "confidence", "reverse"]
+"""What a set may hold of one neighbour beside the flow to it: its frame, the flow's confidence, the flow back to the anchor."""
+
 Member = Literal["frame", "flow", "neighbour", "confidence"]
 """What can be read of one sample and one of its neighbours: the anchor frame, the flow to the neighbour, the neighbour's own
 frame, the confidence of the flow. A set holds the last two only where extraction was told to keep them."""
@@ -22,7 +27,8 @@ class Sample(NamedTuple):
     """image_hwc: [S, S, 3] uint8 RGB anchor. flow_chw: [2, F, F] int16; pixels of the flow grid = flow_chw * quantum_px.
 
     offset: signed nominal distance of the neighbour that the flow points to. neighbour_hwc: that neighbour's frame, like
-    the anchor; confidence_hw: [F, F] uint8, 255 is certain; both None where they were not asked for.
+    the anchor; confidence_hw: [F, F] uint8, 255 is certain; reverse: flow from the neighbour back to the anchor, on the neighbour's grid;
+    each None where it was not asked for.
     """
 
     key: str
@@ -32,6 +38,7 @@ class Sample(NamedTuple):
     offset: int
     neighbour_hwc: NDArray[np.uint8] | None = None
     confidence_hw: NDArray[np.uint8] | None = None
+    reverse: DecodedFlow | None = None
 
 
 class Buffers(NamedTuple):
@@ -70,3 +77,12 @@ def decode_confidence(data: bytes, side: int, out: NDArray[np.uint8] | None = No
         raise ValueError(f"confidence is {height}x{width} {colorspace}, the set says {side}x{side} grey")
     buffer = None if out is None else out[..., None]
     return np.asarray(simplejpeg.decode_jpeg(data, "GRAY", buffer=buffer))[..., 0]
+
+
+_SUFFIX: dict[OptionalMember, str] = {"neighbour": "jpg", "confidence": "conf.jpg", "reverse": "reverse"}
+OPTIONAL_MEMBERS = tuple(_SUFFIX)
+
+
+def optional_name(member: OptionalMember, offset: int) -> str:
+    """Suffix of an optional member in the tar: ("reverse", 1) → "p1.reverse"."""
+    return f"{offset_label(offset)}.{_SUFFIX[member]}"

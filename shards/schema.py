@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards.cut_settings import cut_threshold, stated
 from shards.layout import RECORDS as RECORDS  # part of the names that this module keeps, as are the following
 from shards.layout import SampleError as SampleError
 from shards.layout import ShardSetError as ShardSetError
@@ -23,8 +21,10 @@ from shards.layout import record_path as record_path
 from shards.layout import sample_key as sample_key
 from shards.layout import shard_path as shard_path
 from shards.layout import shard_place as shard_place
-from shards.offsets import check_offsets
-from shards.offsets import offset_label as offset_label  # part of the names that this module keeps
+from shards.offsets import offset_label as offset_label
+from shards.settings import NOISE_FLOOR_PX as NOISE_FLOOR_PX
+from shards.settings import Settings as Settings
+from shards.settings import Statement as Statement
 from shards.storage import Folder, StorageError, inside, is_url, open_folder
 
 FORMAT = "flowfeat-shards"
@@ -33,18 +33,12 @@ MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 VIDEOS = "videos.parquet"
 PLAN = f"{RECORDS}/plan.json"
-NOISE_FLOOR_PX = 0.02
-SMALLEST_SIDE, LARGEST_SIDE = 16, 4096  # pixels; a flow member says its sides in 1..4096
-LARGEST_CHUNK = 10_000  # videos; a key has four digits for the position in the chunk
 
 # What became of one neighbour of one sample. Only STORED flows are trained on.
 STORED, STILL, NON_FINITE, OUT_OF_RANGE = "stored", "still", "non_finite", "out_of_range"
 PAIR_STATUS = (STORED, STILL, NON_FINITE, OUT_OF_RANGE)
 
 OK, REJECTED = "ok", "rejected"
-
-Statement = Mapping[str, str | int | float | bool | None]
-"""What an estimator says about itself in the manifest: all that shapes its flow."""
 
 
 def _member(prefix: str) -> list[pa.Field]:
@@ -107,74 +101,6 @@ VIDEOS_SCHEMA = pa.schema(
         pa.field("anchors", pa.int32()),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that shapes the content of a set. Extending a set with other settings is refused.
-
-    offsets: signed neighbour offsets in nominal frames. image_size, flow_size: side of the stored square image and
-    of the flow grid, pixels. estimator: its name and what it says about itself (weights, iterations, ...). cut_detector: "" takes windows
-    across shot cuts too; else one of CUT_THRESHOLDS, with its threshold (0: the detector's own) and most_cuts_per_minute (0: any number).
-    Raises ValueError naming the value and what it may be: what exists has been checked, and nobody need check it again.
-    """
-
-    dataset: str
-    estimator: Statement
-    seed: int = 0
-    offsets: tuple[int, ...] = (-2, -1, 1, 2)
-    image_size: int = 448
-    flow_size: int = 224
-    jpeg_quality: int = 90
-    chunk_videos: int = 256
-    noise_floor_px: float = NOISE_FLOOR_PX
-    keep_neighbours: bool = False
-    keep_confidence: bool = False
-    cut_detector: str = ""
-    cut_threshold: float = 0.0
-    most_cuts_per_minute: float = 0.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "offsets", check_offsets(self.offsets))
-        if not SMALLEST_SIDE <= self.image_size <= LARGEST_SIDE:
-            raise ValueError(f"image_size is {self.image_size}; give {SMALLEST_SIDE}..{LARGEST_SIDE} pixels")
-        if not SMALLEST_SIDE <= self.flow_size <= self.image_size:
-            raise ValueError(
-                f"flow_size is {self.flow_size}; give {SMALLEST_SIDE}..{self.image_size} pixels "
-                f"(flow is computed on the stored image made smaller, and image_size is {self.image_size})"
-            )
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"jpeg_quality is {self.jpeg_quality}; give 1..100")
-        if not 1 <= self.chunk_videos <= LARGEST_CHUNK:
-            raise ValueError(f"chunk_videos is {self.chunk_videos}; give 1..{LARGEST_CHUNK}")
-        if not 0 <= self.noise_floor_px < math.inf:
-            raise ValueError(f"noise_floor_px is {self.noise_floor_px}; give a number of pixels from 0")
-        given = self.cut_detector, self.cut_threshold, self.most_cuts_per_minute
-        object.__setattr__(self, "cut_threshold", cut_threshold(*given))
-
-    def to_json(self) -> dict[str, Any]:
-        return stated({**self.__dict__, "offsets": list(self.offsets), "estimator": dict(self.estimator)})
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Settings:
-        return Settings(**{**data, "offsets": tuple(data["offsets"])})
-
-    def differences(self, other: Settings) -> list[str]:
-        """One "name: mine, not theirs" line per setting that differs."""
-        mine, theirs = _flat(self.to_json()), _flat(other.to_json())
-        names = sorted(mine.keys() | theirs.keys())
-        return [
-            f"{n}: {theirs.get(n)!r} in the set, {mine.get(n)!r} asked for"
-            for n in names
-            if mine.get(n) != theirs.get(n)
-        ]
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
-    return flat
 
 
 @dataclass(frozen=True)
@@ -290,7 +216,7 @@ def read_manifest(root: Path | str, folder: Folder | None = None) -> Manifest:
     if not path.parent.is_dir():
         raise ShardSetError(f"no shard set at {root}: the directory does not exist (make extract-flow creates one)")
     if not path.is_file():
-        started = (path.parent / RECORDS).is_dir() or (path.parent / ".lock").exists()
+        started = (path.parent / RECORDS).is_dir() or (path.parent / ".locks").is_dir()
         hint = "make extract-flow creates one"
         if next((path.parent / RECORDS).glob("pass-*/*.parquet"), None) is not None:
             hint = "chunks have landed, and extraction has not written one yet; wait, or rerun its command"

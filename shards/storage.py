@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 MOST_HANDLES = 256
 _TRY_AGAIN = frozenset({408, 425, 429})  # answers that speak of the moment although they begin with a 4
 
 
 class StorageError(OSError):
-    """Remote storage does not give the bytes, in one line that names them; `missing` where there are none."""
+    """Remote storage does not give or take the bytes, in one line that names them.
 
-    def __init__(self, message: str, *, missing: bool = False) -> None:
+    missing: there are none. refused: it said no in a way that another attempt cannot change, such as an expired credential.
+    """
+
+    def __init__(self, message: str, *, missing: bool = False, refused: bool = False) -> None:
         super().__init__(message)
-        self.strerror, self.missing = message, missing
+        self.strerror, self.missing, self.refused = message, missing, refused
 
 
 @dataclass(frozen=True)
@@ -151,31 +155,17 @@ class RemoteFolder:
 
     def _request(self, name: str, start: int | None, stop: int | None) -> bytes:
         what = inside(self.place, name) + ("" if start is None else f", bytes {start}-{stop}")
-        was_down = self.down
-        attempts = 1 if was_down else self.patience.attempts
-        cause: Exception | None = None
-        reason = ""
-        for attempt in range(attempts):
-            if attempt:
-                time.sleep(self.patience.pause_s * 2 ** (attempt - 1))
-            try:
-                data = self._ask(name, start, stop)
-            except Exception as error:  # every file system has errors of its own; they leave here as one kind, chained
-                missing = isinstance(error, FileNotFoundError)
-                if missing or _refused(error):
-                    text = "there is no such file" if missing else f"refused ({_text(error)})"
-                    raise StorageError(f"{what}: {text}", missing=missing) from error
-                cause, reason = error, _text(error)
-                continue
+
+        def ask() -> bytes:
+            data = self._ask(name, start, stop)
             if start is None or stop is None or len(data) == stop - start:
-                self.down = False
                 return data
-            cause, reason = None, f"{len(data)} bytes came, {stop - start} were asked for"
+            reason = f"{len(data)} bytes came, {stop - start} were asked for"
             if len(data) > stop - start:
                 raise StorageError(f"{what}: {reason}; the server does not give ranges of files")
-        self.down = True
-        tried = "one attempt, for the storage is down" if was_down else f"after {attempts} attempts"
-        raise StorageError(f"{what}: {reason} ({tried})") from cause
+            raise _Short(reason)
+
+        return persist(self, what, ask)
 
     def _ask(self, name: str, start: int | None, stop: int | None) -> bytes:
         if self._opened is None or self._opened[0] != os.getpid():  # its event loop does not outlive a fork
@@ -187,6 +177,50 @@ class RemoteFolder:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
+
+
+class Asking(Protocol):
+    """Who makes requests. down: the last one failed for good."""
+
+    patience: Patience
+    down: bool
+
+
+class _Short(Exception):
+    """Fewer bytes than were asked for."""
+
+
+_Answer = TypeVar("_Answer")
+
+
+def persist(who: Asking, what: str, ask: Callable[[], _Answer]) -> _Answer:
+    """What `ask` gives, tried as often as the patience allows, once while the storage is down.
+
+    Raises FileExistsError as it comes, StorageError ("what: why") for everything else.
+    """
+    was_down = who.down
+    attempts = 1 if was_down else who.patience.attempts
+    cause: Exception | None = None
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(who.patience.pause_s * 2 ** (attempt - 1))
+        try:
+            answer = ask()
+        except (StorageError, FileExistsError):
+            raise
+        except Exception as error:  # every file system has errors of its own; they leave here as one kind, chained
+            missing = isinstance(error, FileNotFoundError)
+            if missing or _refused(error):
+                text = "there is no such file" if missing else f"refused ({_text(error)})"
+                raise StorageError(f"{what}: {text}", missing=missing, refused=not missing) from error
+            cause = error
+            continue
+        who.down = False
+        return answer
+    who.down = True
+    assert cause is not None, "at least one attempt is made"
+    tried = "one attempt, for the storage is down" if was_down else f"after {attempts} attempts"
+    raise StorageError(f"{what}: {_text(cause)} ({tried})") from cause
 
 
 def _refused(error: Exception) -> bool:
@@ -201,5 +235,7 @@ def _text(error: Exception) -> str:
     """One line on an error of whatever file system; timeouts have no text of their own."""
     if isinstance(error, TimeoutError):
         return "no answer within the time limit"
+    if isinstance(error, _Short):
+        return str(error)
     first = str(error).strip().splitlines()
     return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__

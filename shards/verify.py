@@ -8,8 +8,9 @@ hashing cannot.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ import numpy as np
 from shards import schema
 from shards.codec import channel_std_px, decode_flow
 from shards.files import sha256_of
+from shards.index import check_table
 from shards.reader import ShardSet, read_table
 from shards.sample import StoredMember, decode_confidence, decode_image
 from shards.schema import Manifest, SampleError, ShardSetError, read_manifest
+from shards.set_files import SetFiles, set_files
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,22 @@ class Problem:
         return f"{self.where}: {self.what}"
 
 
-def verify(root: Path, *, deep: bool = False, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
-    """Everything wrong with the set at root; empty means that every byte is as it was written.
+def verify(
+    root: Path | str, *, deep: bool = False, progress: Callable[[int, int], None] | None = None
+) -> list[Problem]:
+    """Everything wrong with the set at root, a folder or an address; empty means that every byte is as it was written.
 
     deep: decode all members as well. progress(done, total) is called per shard. Raises ShardSetError only when
-    there is no manifest to check against.
+    there is no manifest to check against, StorageError where remote storage does not answer.
     """
     manifest = read_manifest(root)
+    with set_files(root) as files:
+        return _verify(root, files, manifest, deep, progress)
+
+
+def _verify(
+    root: Path | str, files: SetFiles, manifest: Manifest, deep: bool, progress: Callable[[int, int], None] | None
+) -> list[Problem]:
     problems: list[Problem] = []
     if not manifest.complete:
         want = manifest.chunks * manifest.passes
@@ -48,27 +60,24 @@ def verify(root: Path, *, deep: bool = False, progress: Callable[[int, int], Non
         )
     for name in (schema.INDEX, schema.VIDEOS):
         try:
-            read_table(root, name, manifest)
+            check_table(root, name, manifest)
         except ShardSetError as error:
             problems.append(Problem(name, str(error)))
     damaged = []
     for done, info in enumerate(manifest.shards):
-        path = root / info.path
-        if not path.is_file():
+        size = files.size(info.path)
+        if size is None:
             problems.append(Problem(info.path, "missing"))
-        elif path.stat().st_size != info.bytes or sha256_of(path) != info.sha256:
-            problems.append(
-                Problem(
-                    info.path,
-                    f"SHA-256 or size ({path.stat().st_size} of {info.bytes} bytes) differs from the manifest",
-                )
-            )
+        elif size != info.bytes or sha256_of(files.path(info.path)) != info.sha256:
+            what = f"SHA-256 or size ({size} of {info.bytes} bytes) differs from the manifest"
+            problems.append(Problem(info.path, what))
             damaged.append(info.path)
         if progress:
             progress(done + 1, len(manifest.shards))
-    problems += _stray_shards(root, manifest) + _records(root)
+    names = set(files.names())
+    problems += _stray_shards(names, manifest) + _records(names)
     intact = not any(p.where in (schema.INDEX,) or p.what == "missing" for p in problems)
-    sizes_ok = all((root / i.path).is_file() and (root / i.path).stat().st_size == i.bytes for i in manifest.shards)
+    sizes_ok = all(files.size(info.path) == info.bytes for info in manifest.shards)
     if intact and sizes_ok:
         try:
             data = ShardSet(root, allow_partial=True)
@@ -76,20 +85,20 @@ def verify(root: Path, *, deep: bool = False, progress: Callable[[int, int], Non
             return [*problems, Problem(schema.INDEX, str(error))]
         problems += _verify_videos(root, data)
         if deep or damaged:
-            problems += _verify_samples(data, None if deep else set(damaged))
+            problems += _verify_samples(data, files, None if deep else set(damaged))
     return problems
 
 
-def _records(root: Path) -> list[Problem]:
+def _records(names: Collection[str]) -> list[Problem]:
     """Of a set that can be continued: a copy without records is whole as well, and cannot."""
-    landed = next((root / schema.RECORDS).glob("pass-*/*.parquet"), None)
-    if landed is None or (root / schema.PLAN).is_file():
+    landed = any(fnmatch(name, f"{schema.RECORDS}/pass-*/*.parquet") for name in names)
+    if not landed or schema.PLAN in names:
         return []
     what = "missing: the set can be read, but extraction cannot continue it; restore the file"
     return [Problem(schema.PLAN, what)]
 
 
-def _verify_videos(root: Path, data: ShardSet) -> list[Problem]:
+def _verify_videos(root: Path | str, data: ShardSet) -> list[Problem]:
     """Every sample lies where its video does, and every video once: else shards of two plans have been mixed."""
     table = read_table(root, schema.VIDEOS, data.manifest)
     if any(name not in table.column_names for name in ("video", "chunk", "position", "anchors")):
@@ -120,25 +129,27 @@ def _verify_videos(root: Path, data: ShardSet) -> list[Problem]:
     return problems
 
 
-def _stray_shards(root: Path, manifest: Manifest) -> list[Problem]:
+def _stray_shards(names: Collection[str], manifest: Manifest) -> list[Problem]:
     known = {info.path for info in manifest.shards}
-    found = {p.relative_to(root).as_posix() for p in root.glob("pass-*/*.tar")}
+    found = {name for name in names if fnmatch(name, "pass-*/*.tar") and name.count("/") == 1}
     return [
         Problem(path, "not in the manifest: an interrupted run left it; rerun the extraction command")
         for path in sorted(found - known)
     ]
 
 
-def _verify_samples(data: ShardSet, only: set[str] | None) -> list[Problem]:
+def _verify_samples(data: ShardSet, files: SetFiles, only: set[str] | None) -> list[Problem]:
     """Check members sample by sample; only: shards to look at, None for all (then statistics and tar names too)."""
     problems: list[Problem] = []
     for shard, rows in data.rows_by_shard().items():
         if only is not None and shard not in only:
             continue
+        path = files.path(shard)
+        data.read_shards_from(files.folder)
         for i in rows.tolist():
             problems += _verify_sample(data, i, shard)
         if only is None:
-            problems += _verify_tar(data, shard, rows.tolist())
+            problems += _verify_tar(data, shard, path, rows.tolist())
     return problems
 
 
@@ -181,14 +192,16 @@ def _decode(data: ShardSet, i: int, member: StoredMember) -> None:
         decode_image(data.member_bytes(i, member), settings.image_size)
     elif member.name in [f"{label}.conf.jpg" for label in labels]:
         decode_confidence(data.member_bytes(i, member), settings.flow_size)
+    elif member.name in [f"{label}.reverse" for label in labels]:
+        decode_flow(data.member_bytes(i, member), (settings.flow_size, settings.flow_size))
     elif not member.name.endswith(".flow"):
         data.member_bytes(i, member)
 
 
-def _verify_tar(data: ShardSet, shard: str, rows: Sequence[int]) -> list[Problem]:
+def _verify_tar(data: ShardSet, shard: str, path: Path, rows: Sequence[int]) -> list[Problem]:
     """The tar's own names and offsets must be those of the index, or plain tar tools would read other samples."""
     try:
-        with tarfile.open(data.root / shard) as tar:
+        with tarfile.open(path) as tar:
             found = {m.name: (m.offset_data, m.size) for m in tar}
     except tarfile.TarError as error:
         return [Problem(shard, f"is not a readable tar: {error}")]

@@ -44,6 +44,21 @@ def test_extraction_takes_the_papers_network_for_the_papers_data_sets() -> None:
     assert "--flow dis " in commands("extract-flow", "DATASET=folder")
 
 
+def test_extraction_is_shared_out_on_request() -> None:
+    plain = commands("extract-flow", "DATASET=folder")
+    assert "--runner" not in plain and "--part" not in plain
+    assert "--runner ray " in commands("extract-flow", "DATASET=folder", "RUNNER=ray")
+    assert "--part 2/8 " in commands("extract-flow", "DATASET=folder", "PART=2/8", "RUNNER=local")
+
+
+def test_plan_takes_what_extraction_takes() -> None:
+    both = ("DATASET=ytvos", "ROOT=v", "PASSES=16", "EXTRACT=--workers 3")
+    planned = commands("plan", *both, "PLAN=--gpus 8")
+    options = commands("extract-flow", *both).partition(" pipeline extract ")[2].strip()
+    assert " --out data/shards/ytvos --flow sea-raft-m " in options
+    assert f"-m pipeline plan {options} --gpus 8" in planned
+
+
 def test_the_demo_sweep_makes_its_own_data_and_is_judged_on_it() -> None:
     lines = commands("sweep")
     assert "pipeline extract" in lines

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from shards.index_arrays import Names
 from shards.reader import ShardSet
 from shards.sample import Member, OptionalMember
 from trainer.batch import FRAME_AND_FLOW
@@ -30,6 +31,8 @@ def held_out_mask(videos: Sequence[str], seed: int, share: float) -> NDArray[np.
 
     It does not depend on the other videos, so a set that grows holds out the same ones, and a larger share holds out more.
     """
+    if isinstance(videos, Names):  # as a set has them: each name once, and a number per sample
+        return held_out_mask(videos.distinct.to_pylist(), seed, share)[videos.codes]
     chosen = {video: _fraction(f"{seed}:{video}") < share for video in set(videos)}
     return np.array([chosen[video] for video in videos], bool)
 

@@ -1,4 +1,5 @@
-"""python -m pipeline extract | plan | verify | inspect: options become one checked request; what happens becomes lines and exit codes.
+"""python -m pipeline extract | verify, and the options that `plan` shares: they become one checked request; what happens becomes lines
+and exit codes.
 
 Everything that can be refused is refused while the request is built, before anything is written: the corrected command
 finds the directory as it was.
@@ -7,7 +8,6 @@ finds the directory as it was.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,21 +18,23 @@ from typing import Any
 import click
 
 from common.command import one_line_errors
-from common.printable import printable
+from common.place import PLACE
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
-from pipeline.extract.accounts import Accounts, accounts_of
-from pipeline.extract.contact_sheet import choose_samples, contact_sheet, sheet_path, write_png
-from pipeline.extract.devices import devices_of, first_device
-from pipeline.extract.local import LocalRunner
+from pipeline.extract.accounts import Accounts, accounts_at_end
+from pipeline.extract.forecast_beside import Beside, beside
+from pipeline.extract.part_summary import summarise_part
+from pipeline.extract.parts import Part
+from pipeline.extract.places import OUT_OPTION, PLACE_OPTIONS, Places, places_of
 from pipeline.extract.plan import ChunkPlan, Continuing
-from pipeline.extract.run import ExtractionRequest, Tally, extract, stated
-from pipeline.flow.estimator import EstimatorOptions, choose
+from pipeline.extract.run import ExtractionRequest, Tally, extract_part, stated
+from pipeline.extract.runner import Runner
+from pipeline.extract.sharing_options import SHARING_OPTIONS, choice_for, runner_for
+from pipeline.flow.estimator import EstimatorOptions
 from pipeline.flow.options import named_values
 from pipeline.video.datasets import DATASETS
 from shards import schema
 from shards.cut_settings import CUT_THRESHOLDS
-from shards.reader import ShardSet
 from shards.schema import Manifest, Settings
 from shards.verify import verify as verify_set
 
@@ -52,9 +54,8 @@ def _offsets(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
 
 _REQUEST_OPTIONS = (
     click.option("--dataset", required=True, type=click.Choice(DATASETS), help="Layout of the videos."),
-    click.option("--root", required=True, type=click.Path(path_type=Path), help="Where the videos are."),
     click.option("--list", "list_file", type=click.Path(path_type=Path), help="Text file of videos to take."),
-    click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the shard set."),
+    *PLACE_OPTIONS,
     click.option("--flow", default="dis", help="Flow estimator."),
     click.option("--weights", help="Weights of the flow network: a file, or random:SEED."),
     click.option("--passes", default=8, help="Anchors per video; one paper epoch each."),
@@ -76,7 +77,8 @@ _REQUEST_OPTIONS = (
         "--noise-floor", default=schema.NOISE_FLOOR_PX, help="Flow that varies less is recorded as still, pixels."
     ),
     click.option("--keep-neighbours", is_flag=True, help="Also store the neighbour frames."),
-    click.option("--keep-confidence", is_flag=True, help="Also store confidence maps, where the estimator gives them."),
+    click.option("--keep-confidence", is_flag=True, help="Also compute and store the confidence of the flow."),
+    click.option("--keep-reverse", is_flag=True, help="Also compute and store the flow from neighbour to anchor."),
     click.option(
         "--flow-option", "flow_options", multiple=True, metavar="NAME=VALUE", help="An option of the estimator."
     ),
@@ -84,13 +86,7 @@ _REQUEST_OPTIONS = (
         "--device", default="cpu", help="Where the flow network runs: cpu, cuda (every visible GPU), cuda:0,cuda:1."
     ),
     click.option("--precision", default="fp32", help="fp32, tf32, bf16 or fp16."),
-    click.option(
-        "--workers",
-        default=lambda: os.cpu_count() or 1,
-        show_default="number of cores",
-        type=int,
-        help="Decoding processes, and as many for flow on a CPU or encoding beside GPUs.",
-    ),
+    *SHARING_OPTIONS,
     click.option("--batch", type=int, help="Windows per call of the estimator; default: as it likes."),
     click.option("--deadline", "deadline_s", default=120.0, help="Seconds that decoding one video may take."),
     click.option(
@@ -106,15 +102,15 @@ _REQUEST_OPTIONS = (
 )
 
 
-def request_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of `extract`; the command receives `request` and `runner`, both checked, nothing started."""
+def request_options(
+    command: Callable[..., None], out_option: Callable[..., Callable[..., None]] = OUT_OPTION
+) -> Callable[..., None]:
+    """The options of `extract`; the command receives `request`, `runner` and `places`, checked, nothing started."""
 
     @wraps(command)
     def wrapped(
         dataset: str,
-        root: Path,
         list_file: Path | None,
-        out: Path,
         flow: str,
         weights: str | None,
         passes: int,
@@ -130,18 +126,23 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
         noise_floor: float,
         keep_neighbours: bool,
         keep_confidence: bool,
+        keep_reverse: bool,
         flow_options: tuple[str, ...],
         device: str,
         precision: str,
-        workers: int,
+        part: Part,
+        where: str,
+        actors: int | None,
+        workers: int | None,
         batch: int | None,
         deadline_s: float,
         retry: tuple[str, ...],
         drop_passes: bool,
         **rest: Any,
     ) -> None:
-        options = EstimatorOptions(weights, first_device(device), precision, named_values(flow_options))
-        estimator = choose(flow, options, image_size=image_size)
+        kept = (keep_confidence, keep_reverse)
+        options = EstimatorOptions(weights, device, precision, named_values(flow_options), *kept)
+        estimator = choice_for(where, flow, options, device, image_size)
         settings = Settings(
             dataset=dataset,
             estimator=stated(estimator),
@@ -153,17 +154,21 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
             chunk_videos=chunk_videos,
             keep_neighbours=keep_neighbours,
             keep_confidence=keep_confidence,
+            keep_reverse=keep_reverse,
             noise_floor_px=noise_floor,
             cut_detector="" if cuts == "none" else cuts,
             cut_threshold=cut_threshold,
             most_cuts_per_minute=max_cuts_per_minute,
         )
         continuing = Continuing(frozenset(retry), drop_passes)
-        request = ExtractionRequest(root, out, settings, estimator, list_file, passes, batch, deadline_s, continuing)
-        runner = LocalRunner(workers, estimator, devices_of(estimator, device))
-        command(request=request, runner=runner, **rest)
+        places = places_of(rest, flow)
+        request = ExtractionRequest(
+            places.root, places.out, settings, estimator, list_file, passes, batch, deadline_s, continuing, part
+        )
+        runner = runner_for(where, estimator, device, workers, actors, places.remote)
+        command(request=request, runner=runner, places=places, **rest)
 
-    for option in reversed(_REQUEST_OPTIONS):
+    for option in reversed((out_option, *_REQUEST_OPTIONS)):
         wrapped = option(wrapped)
     return wrapped
 
@@ -178,7 +183,9 @@ def request_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON at the end.")
 @plain_errors
 @request_options
-def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_share: float, as_json: bool) -> None:
+def extract_command(
+    request: ExtractionRequest, runner: Runner, places: Places, max_reject_share: float, as_json: bool
+) -> None:
     """Compute flow over a video set and write a shard set. Rerun the same command to continue; more --passes extend."""
     plans: list[ChunkPlan] = []
 
@@ -188,30 +195,45 @@ def extract_command(request: ExtractionRequest, runner: LocalRunner, max_reject_
 
     with ProgressDisplay("extract", "videos") as display:
         try:
-            manifest = extract(
-                request,
-                runner,
-                lambda event, tally: progress.happened(display, event, tally),
-                planned,
-            )
+            with places.opened(runner, writing=True) as landing:
+                ended = extract_part(
+                    request,
+                    landing,
+                    lambda event, tally: progress.happened(display, places.told(event), tally),
+                    planned,
+                )
+                of_list = accounts_at_end(request.out, plans[-1], request.part, ended.manifest)
+                compared = beside(request.out, ended.manifest) if ended.manifest is not None else None
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)
-    _summarise(manifest, request.out, as_json, accounts_of(request.out, plans[-1], manifest))
+    manifest = ended.manifest
+    if manifest is None or not request.part.whole:
+        fine = summarise_part(places.out_name, plans[-1], request.part, ended, of_list, max_reject_share, as_json)
+        sys.exit(0 if fine else REJECTED_TOO_MANY)
+    summarise(manifest, places.out_name, as_json, of_list, compared)
     rejected = sum(manifest.counts["rejected"].values())
     if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
         click.echo(
-            f"Error: {rejected} of {manifest.counts['videos']} videos were rejected; see {schema.VIDEOS} in {request.out}",
+            f"Error: {rejected} of {manifest.counts['videos']} videos were rejected; see {schema.VIDEOS} in {places.out_name}",
             err=True,
         )
         sys.exit(REJECTED_TOO_MANY)
 
 
-def _summarise(manifest: Manifest, out: Path, as_json: bool, of_list: Accounts | None = None) -> None:
+def summarise(
+    manifest: Manifest,
+    out: Path | str,
+    as_json: bool,
+    of_list: Accounts | None = None,
+    compared: Beside | None = None,
+) -> None:
+    """Print what a set holds, what became of a run's list, and how that compares with the forecast."""
     counts = dict(manifest.counts)
     size = sum(s.bytes for s in manifest.shards)
     if as_json:
         more = {"of_list": asdict(of_list)} if of_list else {}
+        more |= {"forecast": asdict(compared)} if compared else {}
         body = {**counts, "bytes": size, "shards": len(manifest.shards), "complete": manifest.complete, **more}
         click.echo(json.dumps(body))
         return
@@ -222,32 +244,19 @@ def _summarise(manifest: Manifest, out: Path, as_json: bool, of_list: Accounts |
         click.echo(f"list of {of_list.listed} videos = {' + '.join(said)}{gone}")
     rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["rejected"].items())) or "none"
     pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n)
-    click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}")
+    across = f", {counts['across_cuts']} anchors across cuts" if counts.get("across_cuts") else ""
+    click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}{across}")
     click.echo(f"{counts['samples']} samples, pairs: {pairs}; {len(manifest.shards)} shards, {size / 2**20:.1f} MiB")
-
-
-@click.command()
-@plain_errors
-@request_options
-def plan(request: ExtractionRequest, runner: LocalRunner) -> None:
-    """Say what `extract` with the same options would do; write nothing."""
-    made = request.plan()
-    if made.remark:
-        click.echo(printable(made.remark), err=True)
-    todo = sum(len(passes) for passes in made.missing(request.out).values())
-    click.echo(
-        f"{len(made.current)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {made.chunks * made.passes} shards to make"
-    )
-    for line in json.dumps(made.settings.to_json(), indent=2, sort_keys=True).splitlines():
+    for line in compared.lines() if compared else ():
         click.echo(line)
 
 
 @click.command()
-@click.argument("shard_set", type=click.Path(path_type=Path))
+@click.argument("shard_set", type=PLACE)
 @click.option("--deep", is_flag=True, help="Also decode every member and check its statistics.")
 @click.option("--json", "as_json", is_flag=True)
 @plain_errors
-def verify(shard_set: Path, deep: bool, as_json: bool) -> None:
+def verify(shard_set: Path | str, deep: bool, as_json: bool) -> None:
     """Check every byte of a set against its manifest. Exits 4 and names what is damaged."""
     with ProgressDisplay("verify", "shards") as display:
 
@@ -265,24 +274,3 @@ def verify(shard_set: Path, deep: bool, as_json: bool) -> None:
         click.echo(f"{shard_set}: {f'{len(problems)} problems' if problems else 'intact'}")
     if problems:
         sys.exit(DAMAGED)
-
-
-@click.command()
-@click.argument("shard_set", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="PNG to write; default: beside the set, as <its name>-contact-sheet.png. Never inside it.",
-)
-@click.option("--samples", default=6, type=click.IntRange(1, 100), help="How many, spread over the set.")
-@click.option("--key", "keys", multiple=True, help="Draw this sample; may be repeated.")
-@plain_errors
-def inspect(shard_set: Path, out: Path | None, samples: int, keys: tuple[str, ...]) -> None:
-    """Print what a set holds and draw a contact sheet: anchors, flow color wheel, statistics."""
-    path = sheet_path(shard_set, out)
-    data = ShardSet(shard_set, allow_partial=True)
-    if not len(data):
-        raise ValueError(f"{shard_set} holds no samples; see {schema.VIDEOS} for why")
-    _summarise(data.manifest, shard_set, as_json=False)
-    write_png(path, contact_sheet(data, choose_samples(data, samples, keys)))
-    click.echo(f"contact sheet: {path}")

@@ -10,10 +10,11 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from pipeline.extract.runner import ExtractionError
 from pipeline.extract.stages import TRIED_AGAIN
@@ -40,6 +41,12 @@ class DecodeTask:
     deadline_s: float
     tell: Callable[[DecodeHeader | DecodeRefusal], None]
     tries: int = 0
+
+
+class Ear(Protocol):
+    """Something to wait on and then to hear."""
+
+    def fileno(self) -> int: ...
 
 
 class _Seat:
@@ -73,8 +80,13 @@ class DecodingPool:
 
     @property
     def children(self) -> list[ChildProcess]:
-        """What to wait on."""
+        """The processes."""
         return [seat.child for seat in self._seats]
+
+    @property
+    def ears(self) -> list[Ear]:
+        """What to wait on, and then to give to `heard`."""
+        return list(self.children)
 
     @property
     def next_deadline(self) -> float:
@@ -85,6 +97,9 @@ class DecodingPool:
         """Start a process, so that it is there when the first video comes."""
         if not self._seats:
             self._seats.append(_Seat(self._arena))
+
+    def expect(self, videos: Iterable[Video]) -> None:
+        """What will be submitted, in this order: nothing to prepare for files that are here."""
 
     def submit(self, task: DecodeTask) -> None:
         """Decode it, as soon as a process is free."""
@@ -109,13 +124,13 @@ class DecodingPool:
             request = request_of(task.video, task.passes, task.settings, task.places)
             seat.child.send(request.to_bytes())
 
-    def heard(self, child: ChildProcess) -> None:
+    def heard(self, ear: Ear) -> None:
         """Something has arrived from it, or it is gone."""
-        seat = next((seat for seat in self._seats if seat.child is child), None)
+        seat = next((seat for seat in self._seats if seat.child is ear), None)
         if seat is None:  # killed since
             return
         try:
-            answers = [answer_from_bytes(message) for message in child.hear()]
+            answers = [answer_from_bytes(message) for message in seat.child.hear()]
         except BlockingIOError:
             return
         except (EOFError, OSError, ValueError):

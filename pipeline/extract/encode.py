@@ -53,6 +53,11 @@ def encode_sample(anchor: DecodedAnchor, flow: WindowFlow, settings: Settings) -
             optional[f"{label}.jpg"] = encode_image(anchor.neighbour_images_khwc[k], settings.jpeg_quality)
         if settings.keep_confidence and confidence_hw is not None and data is not None:
             optional[f"{label}.conf.jpg"] = encode_confidence(confidence_hw)
+        if settings.keep_reverse and data is not None:
+            assert flow.reverse_kchw is not None
+            back = encode_pair(np.asarray(flow.reverse_kchw[k], np.float32), None, settings.noise_floor_px)[0]
+            if back is not None:
+                optional[f"{label}.reverse"] = back
     columns = {field.name: [getattr(pair, field.name) for pair in pairs] for field in fields(PairStatistics)}
     columns |= {"neighbour_frame": list(window.neighbour_indices), "neighbour_time_s": list(window.neighbour_times_s)}
     image = encode_image(anchor.image_hwc, settings.jpeg_quality)

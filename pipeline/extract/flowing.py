@@ -83,6 +83,7 @@ class Production:
         made = [block for job, need in zip(jobs, room, strict=True) for block in blocks(job, need.most_passes)]
         self._new = deque(made)
         self.blocks_of = Counter(block.chunk for block in made)
+        crews.decoders.expect(planned.video for block in made for planned in block.videos)
         self._frames = Places(max(need.window_bytes for need in room), max(need.windows for need in room))
         arenas[0].grow(self._frames.size * self._frames.count)
         batch = max(job.batch for job in jobs)

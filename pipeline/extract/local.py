@@ -24,27 +24,35 @@ from types import TracebackType
 
 from pipeline.extract.crew import Crew, Crews
 from pipeline.extract.decoding import DecodingPool
+from pipeline.extract.fetching import FetchingPool
 from pipeline.extract.flowing import Production
 from pipeline.extract.room import DEPTH
 from pipeline.extract.runner import ChunkDone, ChunkFailed, ChunkJob, Event, StageLoad, VideoReport
 from pipeline.extract.writing import Writer
 from pipeline.flow.estimator import EstimatorChoice, PairsTogether
 from pipeline.video.arena import Arena
+from pipeline.video.remote_videos import RemoteVideos
 
 LOAD_EVERY_S = 2.0
 
 
 class LocalRunner:
     """A `Runner` of `workers` decoding processes and as many others. devices: accelerators to run the choice on, each in its own process;
-    none: on the CPU.
+    none: on the CPU. remote: where the videos lie, with the bytes of them that may lie in scratch; None: in local folders.
 
     Raises ValueError when workers is below 1, and for devices that the choice cannot use.
     """
 
-    def __init__(self, workers: int, choice: EstimatorChoice, devices: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        workers: int,
+        choice: EstimatorChoice,
+        devices: Sequence[str] = (),
+        remote: tuple[RemoteVideos, int] | None = None,
+    ) -> None:
         if workers < 1:
             raise ValueError(f"workers is {workers}; it must be at least 1")
-        self.workers, self.choice = workers, choice
+        self.workers, self.choice, self.devices, self._remote = workers, choice, tuple(devices), remote
         self._choices: list[EstimatorChoice | None] = [choice] * workers
         if devices:
             if not isinstance(choice, PairsTogether):
@@ -88,7 +96,11 @@ class LocalRunner:
         threads = max(1, cores // len(self._choices)) if self._on_devices else 1
         working = Crew(self._choices, frames, flow, threads=threads, depth=DEPTH)
         encoders = Crew([None] * self.workers, frames, flow, threads=1, depth=DEPTH) if self._on_devices else None
-        self._crews = Crews(DecodingPool(frames, self.workers), working, encoders)
+        if self._remote is None:
+            decoders = DecodingPool(frames, self.workers)
+        else:
+            decoders = FetchingPool(frames, self.workers, *self._remote)
+        self._crews = Crews(decoders, working, encoders)
         self._crews.decoders.warm_up()
         working.start(len(self._choices) if self._on_devices else 1)
         while not any(member.ready for member in working.members):
@@ -172,9 +184,7 @@ class LocalRunner:
         """Hear what has arrived, or find out who is overdue."""
         assert self._crews is not None
         decoders = self._crews.decoders
-        ears: dict[int, Callable[[], object]] = {
-            child.fileno(): partial(decoders.heard, child) for child in decoders.children
-        }
+        ears: dict[int, Callable[[], object]] = {ear.fileno(): partial(decoders.heard, ear) for ear in decoders.ears}
         for crew in (self._crews.flow, self._crews.encoders):
             if crew is not None:
                 ears |= {member.fileno(): partial(crew.heard, member) for member in crew.members}

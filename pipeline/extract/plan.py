@@ -7,31 +7,34 @@ appear later go into new chunks. As long as nothing has landed a plan binds nobo
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from pipeline.extract.real_paths import relative_paths
 from pipeline.extract.sources import changed_sources
 from pipeline.video.datasets import Video
 from pipeline.video.video_ids import utf8_name
 from shards import schema
-from shards.files import write_atomic
+from shards.files import sha256_of, write_atomic
 from shards.index import read_table
 from shards.records import committed, recorded
 from shards.schema import Settings
+
+_LINES = (",\n", ": ")
 
 
 class PlanError(ValueError):
     """The set at hand cannot be continued with what was asked for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedVideo:
     """A video and its place: the position-th video of a chunk. path is as it goes into videos.parquet."""
 
@@ -85,10 +88,12 @@ class ChunkPlan:
 @dataclass(frozen=True)
 class Continuing:
     """How a set may be continued beside adding to it. retry: reasons whose videos are tried again. drop_passes: give up passes beyond
-    those asked for."""
+    those asked for. whole: whether one run makes all of it; parts, which begin one after the other and must come to one plan, try nothing
+    again before everything has landed."""
 
     retry: frozenset[str] = frozenset()
     drop_passes: bool = False
+    whole: bool = True
 
 
 def make_plan(
@@ -105,8 +110,7 @@ def make_plan(
     videos that have vanished or changed while their chunk still has work to do.
     """
     _refuse_strangers(root)
-    home = os.path.realpath(source_root)
-    listed = [(_relative(video.path, home), video) for video in listing]
+    listed = relative_paths(listing, source_root)
     stored = _read(root) if recorded(root) else None
     if stored is None:
         videos = _assign(listed, settings.chunk_videos, 0)
@@ -119,10 +123,13 @@ def make_plan(
         )
     known, present, fresh = _match(stored.videos, listed, source_root)
     first = known[-1].chunk + 1 if known else 0
-    again = _tried_again(root, known, present, continuing.retry)
-    added = _assign([*again, *fresh], settings.chunk_videos, first)
     kept = passes if continuing.drop_passes else max(passes, stored.passes)
+    later = not continuing.whole and bool(ChunkPlan(settings, kept, tuple(known)).missing(root))
+    again = _tried_again(root, known, present, frozenset() if later else continuing.retry)
+    added = _assign([*again, *fresh], settings.chunk_videos, first)
     plan = ChunkPlan(settings, kept, (*known, *added), frozenset(present | {v.video.id for v in added}))
+    if later and continuing.retry:
+        plan = replace(plan, remark="rejected videos are tried again once every chunk of the set has landed")
     _refuse_lost_videos(root, plan, source_root)
     return plan
 
@@ -131,13 +138,13 @@ def _refuse_strangers(root: Path) -> None:
     """What is in a directory that is no set belongs to somebody else."""
     if not root.is_dir() or (root / schema.MANIFEST).exists() or (root / schema.RECORDS).is_dir():
         return
-    found = sorted(path.name for path in root.iterdir() if path.name != ".lock")
+    found = sorted(path.name for path in root.iterdir() if path.name not in (".lock", ".locks", ".log"))
     if found:
         raise PlanError(f"{root} is not empty and no shard set (it holds {found[0]!r}); give an --out of its own")
 
 
 def _match(
-    stored: Sequence[PlannedVideo], listed: Sequence[tuple[str, Video]], source_root: Path
+    stored: Sequence[_Entry], listed: Sequence[tuple[str, Video]], source_root: Path
 ) -> tuple[list[PlannedVideo], set[str], list[tuple[str, Video]]]:
     """Stored videos where they are now, the ids of those that are listed, and what else is. A video keeps its id, because that draws its
     anchors, even when a file beside it gives it another one in today's list; it is known by its path, or by its id where the root was
@@ -145,21 +152,22 @@ def _match(
     count = Counter(path for path, _ in listed)
     by_path = {path: video for path, video in listed if count[path] == 1}
     by_id = {video.id: (path, video) for path, video in listed}
-    paths = {v.path for v in stored}
-    known, taken, ids = [], set[str](), {v.video.id for v in stored}
+    paths = {entry.path for entry in stored}
+    known, taken, ids = [], set[str](), {entry.id for entry in stored}
     present = set[str]()
     for old in stored:
         path, video = old.path, by_path.get(old.path)
-        if video is None and old.video.id in by_id:
-            moved = by_id[old.video.id]
+        if video is None and old.id in by_id:
+            moved = by_id[old.id]
             if moved[0] == old.path or moved[0] not in paths:
                 path, video = moved
         if video is None:
-            known.append(replace(old, video=replace(old.video, path=source_root / old.path)))
-            continue
-        taken.add(video.id)
-        present.add(old.video.id)
-        known.append(replace(old, path=path, video=replace(video, id=old.video.id)))
+            video = Video(old.id, source_root / old.path, old.kind)
+        else:
+            taken.add(video.id)
+            present.add(old.id)
+            video = video if video.id == old.id else replace(video, id=old.id)
+        known.append(PlannedVideo(video, path, old.chunk, old.position))
     fresh = []
     for path, video in listed:
         if video.id in taken:
@@ -203,14 +211,24 @@ def _refuse_lost_videos(root: Path, plan: ChunkPlan, source_root: Path) -> None:
         )
 
 
+class _Entry(NamedTuple):
+    """A video as the file has it."""
+
+    id: str
+    path: str
+    kind: Literal["file", "frames"]
+    chunk: int
+    position: int
+
+
 @dataclass(frozen=True)
-class _Stored:
+class _Content:
     settings: Settings
     passes: int
-    videos: list[PlannedVideo]
+    videos: list[_Entry]
 
 
-def _read(root: Path) -> _Stored:
+def _read(root: Path) -> _Content:
     path = root / schema.PLAN
     if not path.is_file():
         raise PlanError(
@@ -219,8 +237,8 @@ def _read(root: Path) -> _Stored:
         )
     try:
         body = json.loads(path.read_bytes())
-        videos = [PlannedVideo(Video(i, Path(at), kind), at, c, p) for i, at, kind, c, p in body["videos"]]
-        return _Stored(Settings.from_json(body["settings"]), int(body["passes"]), videos)
+        videos = [_Entry(*entry) for entry in body["videos"]]
+        return _Content(Settings.from_json(body["settings"]), int(body["passes"]), videos)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlanError(f"{path} is damaged ({error}); restore it, or start a new set with another --out") from error
 
@@ -232,15 +250,46 @@ def _assign(listed: Sequence[tuple[str, Video]], chunk_videos: int, first_chunk:
     )
 
 
-def _relative(path: Path, home: str) -> str:
-    """Relative to the data set's root where it lies inside, so that a set does not depend on where the data was mounted."""
-    real = os.path.realpath(path)
-    inside = home.rstrip(os.sep) + os.sep
-    return real[len(inside) :] if real.startswith(inside) else path.as_posix()
-
-
 def save_plan(root: Path, plan: ChunkPlan) -> None:
     """Write the plan; must happen before the first shard lands."""
-    videos = [[v.video.id, v.path, v.video.kind, v.chunk, v.position] for v in plan.videos]
-    body = {"settings": plan.settings.to_json(), "passes": plan.passes, "videos": videos}
-    write_atomic(root / schema.PLAN, json.dumps(body, sort_keys=True, indent=0) + "\n")
+    write_atomic(root / schema.PLAN, _text(plan))
+
+
+def _text(plan: ChunkPlan) -> str:
+    """As json.dumps(..., indent=0) writes it, entry by entry: Python's slow encoder is the only one that indents."""
+    body = {"settings": plan.settings.to_json(), "passes": plan.passes}
+    head = json.dumps(body, sort_keys=True, indent=0).removesuffix("\n}")
+    videos = ([v.video.id, v.path, v.video.kind, v.chunk, v.position] for v in plan.videos)
+    entries = ",\n".join(f"[\n{json.dumps(entry, separators=_LINES)[1:-1]}\n]" for entry in videos)
+    return f'{head},\n"videos": ' + (f"[\n{entries}\n]" if entries else "[]") + "\n}\n"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a plan is made from, as far as other runs can change it. digest: of the plan in the set, empty where there is none. binds:
+    whether anything has landed."""
+
+    digest: str
+    binds: bool
+
+
+def stored_plan(root: Path) -> Stored:
+    path = root / schema.PLAN
+    return Stored(sha256_of(path) if path.is_file() else "", bool(recorded(root)))
+
+
+def digest_of(plan: ChunkPlan) -> str:
+    """As `Stored.digest`, of a plan that may not have been written."""
+    return hashlib.sha256(_text(plan).encode()).hexdigest()
+
+
+def difference(root: Path, plan: ChunkPlan) -> str:
+    """In a few words: how a plan differs from the one that is stored."""
+    stored = _read(root)
+    if differences := plan.settings.differences(stored.settings):
+        return "; ".join(differences)
+    if plan.passes != stored.passes:
+        return f"{stored.passes} passes there, {plan.passes} here"
+    there, here = ({(v.path, v.chunk) for v in videos} for videos in (stored.videos, plan.videos))
+    odd = min(there ^ here, default=("", 0))[0]
+    return f"{len(stored.videos)} videos there, {len(plan.videos)} here, for example {odd!r}"

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from common.command import nearest
-from common.lock import directory_lock
+from pipeline.extract.at_work import AtWork, PartEnd
 from pipeline.extract.batches import windows_per_call
-from pipeline.extract.plan import ChunkPlan, Continuing, make_plan, save_plan
+from pipeline.extract.parts import Part
+from pipeline.extract.plan import ChunkPlan, Continuing, make_plan, save_plan, stored_plan
 from pipeline.extract.runner import (
     ChunkDone,
     ChunkFailed,
@@ -46,10 +47,10 @@ from shards.schema import Manifest, Settings, Statement
 from shards.writer import finalize
 
 PARTIAL_MANIFEST_EVERY_S = 60.0
-PARTIAL_MANIFEST_GROWTH = 1.1
-"""A manifest of what has landed so far is due when so much more has landed than in the last: all of them together then cost a fixed
-number of times what the last one does, however large the set."""
-PUBLISHING_WAIT_S = 1.0
+PARTIAL_MANIFEST_GROWTH = 1.02
+"""A manifest of what has landed so far is due when so much more has landed than in the last: all of them together then write a fixed
+number of times what the last one does, however large the set. Each reads what is new alone (`shards.finalize`)."""
+PUBLISHING_WAIT_S = 0.25
 """How long the events wait for such a manifest; it is made beside them from then on."""
 
 RETRIABLE = frozenset({*REJECT_REASONS, FLOW_FAILED, NO_FLOW})
@@ -61,7 +62,7 @@ class ExtractionRequest:
     """What is asked for, checked. settings: all that shapes the set; its dataset says how `root` is laid out.
 
     estimator: the one that the settings state. passes: samples per video. batch: windows per call of the estimator, None as it likes.
-    deadline_s: for decoding one video. continuing: what else to do with a set that exists.
+    deadline_s: for decoding one video. continuing: what else to do with a set that exists. part: which chunks to make.
     """
 
     root: Path
@@ -73,6 +74,7 @@ class ExtractionRequest:
     batch: int | None = None
     deadline_s: float = 120.0
     continuing: Continuing = field(default_factory=Continuing)
+    part: Part = field(default_factory=Part)
 
     def __post_init__(self) -> None:
         for name, value in (("passes", self.passes), ("batch", self.batch)):
@@ -84,6 +86,8 @@ class ExtractionRequest:
         unknown = sorted(self.continuing.retry - RETRIABLE)
         if unknown:
             raise ValueError(f"no video is rejected for {unknown[0]!r}; {nearest(unknown[0], sorted(RETRIABLE))}")
+        if self.continuing.drop_passes and not self.part.whole:
+            raise ValueError("--drop-passes takes passes from the whole set: run it once, without --part")
         assert self.settings.estimator == stated(self.estimator), "the settings state another estimator"
         if self.settings.flow_size < self.estimator.smallest_side_px:
             raise ValueError(
@@ -94,8 +98,10 @@ class ExtractionRequest:
     def plan(self) -> ChunkPlan:
         """The plan for what lies at `out` now; nothing is written. Raises ValueError for bad input."""
         listing = survey(self.settings.dataset, self.root, list_file=self.list_file)
-        plan = make_plan(self.out, listing.videos, self.root, self.settings, self.passes, self.continuing)
-        return replace(plan, ignored=listing.ignored, remark=listing.remark())
+        continuing = replace(self.continuing, whole=self.part.whole)
+        plan = make_plan(self.out, listing.videos, self.root, self.settings, self.passes, continuing)
+        remarks = filter(None, (listing.remark(), plan.remark))
+        return replace(plan, ignored=listing.ignored, remark="; ".join(remarks))
 
 
 def stated(estimator: EstimatorChoice) -> Statement:
@@ -136,16 +142,23 @@ def extract(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_pl
     ExtractionError when a chunk cannot be made or the disk is full. After any error or interrupt the set holds exactly the
     chunks that had landed, and its manifest says so.
     """
+    ended = extract_part(request, runner, on_event, on_plan)
+    assert ended.manifest is not None, "only a part leaves the manifest to others"
+    return ended.manifest
+
+
+def extract_part(request: ExtractionRequest, runner: Runner, on_event: OnEvent, on_plan: OnPlan) -> PartEnd:
+    """As `extract`, of the chunks that belong to the request's part, while others may make other parts of the same set."""
     try:
         with ExitStack() as running:
             running.enter_context(runner)
             # Planned without a trace, so that whatever is refused is refused before the directory exists.
-            plan, landed = request.plan(), committed(request.out)
-            runner.prepare(len(plan.missing(request.out)))
-            with directory_lock(request.out, "an extraction"):
-                if committed(request.out) != landed:
-                    plan = request.plan()  # another run has added to the set before the lock was ours
-                return _extract(request, plan, runner, running, on_event, on_plan)
+            basis = stored_plan(request.out)
+            plan = request.plan()
+            runner.prepare(len(request.part.share(plan.missing(request.out))))
+            with AtWork(request.out, request.part) as at_work:
+                plan = at_work.admit(plan, basis, request.plan, save_plan)
+                return _extract(request, plan, runner, running, at_work, on_event, on_plan)
     except OSError as error:
         if full_disk(error):
             raise ExtractionError(disk_is_full(request.out)) from error
@@ -157,20 +170,22 @@ def _extract(
     plan: ChunkPlan,
     runner: Runner,
     running: ExitStack,
+    at_work: AtWork,
     on_event: OnEvent,
     on_plan: OnPlan,
-) -> Manifest:
+) -> PartEnd:
     """Under the lock. running: leaving it ends the runner."""
-    shutil.rmtree(request.out / ".tmp", ignore_errors=True)  # what a killed run left; nobody else writes
-    drop_passes(request.out, plan.passes)
-    lost = len(recorded(request.out) - committed(request.out))
-    save_plan(request.out, plan)
-    missing = plan.missing(request.out)
+    out, part = request.out, request.part
+    if part.whole:
+        drop_passes(out, plan.passes)
+    everywhere = plan.missing(out)
+    missing = part.share(everywhere)
+    lost = sum(part.has(chunk) for chunk, _ in recorded(out) - committed(out))
     tally = Tally(sum(len(plan.chunk(c)) for c in missing), len(missing), lost=lost)
     on_plan(plan, tally)
     jobs = [
         ChunkJob(
-            root=request.out,
+            root=out,
             settings=plan.settings,
             chunk=chunk,
             passes=tuple(passes),
@@ -181,29 +196,44 @@ def _extract(
         )
         for chunk, passes in missing.items()
     ]
+
+    make, left = partial(_finalize, out, plan), partial(plan.missing, out)
     try:
-        with running:  # no chunk may land, and no worker hold memory, while the set is finalized
-            _run(request.out, runner, jobs, plan, tally, on_event)
+        # Both end here: no chunk may land, and no worker hold memory, while the set is finalized.
+        with running, _Publisher(partial(at_work.alone, make), plan.chunks - len(everywhere)) as publisher:
+            _run(request, runner, jobs, plan, tally, at_work, publisher, on_event)
     except BaseException:
         # What stopped the run is what the user must hear of; on a full disk the manifest cannot be written either,
         # and the next run makes it from the records.
         with suppress(OSError):
-            _finalize(request.out, plan)
+            at_work.leave(left, make, in_haste=True)
         raise
-    return _finalize(request.out, plan)
+    return at_work.leave(left, make, in_haste=False)
 
 
 def _finalize(out: Path, plan: ChunkPlan) -> Manifest:
     return finalize(out, plan.settings, plan.chunks, plan.passes, [v.row() for v in plan.videos])
 
 
-def _run(out: Path, runner: Runner, jobs: Sequence[ChunkJob], plan: ChunkPlan, tally: Tally, on_event: OnEvent) -> None:
+def _run(
+    request: ExtractionRequest,
+    runner: Runner,
+    jobs: Sequence[ChunkJob],
+    plan: ChunkPlan,
+    tally: Tally,
+    at_work: AtWork,
+    publisher: _Publisher,
+    on_event: OnEvent,
+) -> None:
     """Let the runner make the jobs, and keep the accounts: log, tally, a manifest of what has landed so far."""
-    log_path = out / ".log" / f"extract-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
+    out, part = request.out, request.part
+    which = "" if part.whole else f"-part-{part.index}-of-{part.of}"
+    log_path = out / ".log" / f"extract-{time.strftime('%Y%m%d-%H%M%S')}{which}.jsonl"
     log_path.parent.mkdir(exist_ok=True)
-    with open(log_path, "a") as log, _Publisher(out, plan, plan.chunks - tally.chunks) as publisher:
+    with open(log_path, "a") as log:
 
         def handle(event: Event) -> None:
+            at_work.check()
             if isinstance(event, VideoReport):
                 tally.add(event)
                 log.write(json.dumps(asdict(event)) + "\n")
@@ -218,7 +248,8 @@ def _run(out: Path, runner: Runner, jobs: Sequence[ChunkJob], plan: ChunkPlan, t
                 tally.chunks_done += 1
                 note_sources(out, event.chunk, [v.video for v in plan.chunk(event.chunk)])
                 log.flush()
-                publisher.landed(last=tally.chunks_done == tally.chunks)
+                if part.index == 1:
+                    publisher.landed(last=tally.chunks_done == tally.chunks)
             on_event(event, tally)
 
         runner.run(jobs, handle)
@@ -227,8 +258,8 @@ def _run(out: Path, runner: Runner, jobs: Sequence[ChunkJob], plan: ChunkPlan, t
 class _Publisher:
     """Manifests of what has landed so far, made in a thread: training may begin on them. chunks: how many had landed before."""
 
-    def __init__(self, out: Path, plan: ChunkPlan, chunks: int) -> None:
-        self._out, self._plan = out, plan
+    def __init__(self, make: Callable[[], Manifest], chunks: int) -> None:
+        self._make = make
         self._chunks = self._published = chunks
         self._since = time.perf_counter()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="manifest")
@@ -254,6 +285,6 @@ class _Publisher:
         if last or not due or self._at_work or self._chunks < PARTIAL_MANIFEST_GROWTH * self._published:
             return
         self._since, self._published = time.perf_counter(), self._chunks
-        self._at_work = self._pool.submit(_finalize, self._out, self._plan)
+        self._at_work = self._pool.submit(self._make)
         with suppress(TimeoutError):
             self._at_work.result(PUBLISHING_WAIT_S)

@@ -214,7 +214,9 @@ def _store(job: ChunkJob, video: Encoded, writer: ChunkWriter, report: Callable[
         else ""
     )
     report(VideoReport(planned.video.id, schema.OK, "", detail, seconds, pairs, facts.n_anchors_across))
-    row = {"video": planned.video.id, "status": schema.OK, "reason": "", "detail": detail}
+    row: dict[str, Any] = {"video": planned.video.id, "status": schema.OK, "reason": "", "detail": detail}
+    if job.settings.cut_detector:
+        row["across_cuts"] = facts.n_anchors_across  # for the manifest's counts; no column of videos.parquet
     return {
         **row,
         "frames": facts.n_frames,

@@ -99,8 +99,13 @@ class WorkerReady:
 
 
 def flow_bytes(settings: Settings) -> int:
-    """Room for the flow and the confidence of one window."""
-    return len(settings.offsets) * 3 * settings.flow_size**2 * np.dtype(np.float32).itemsize
+    """Room for the flow, the reverse flow where the set keeps it, and the confidence of one window."""
+    return (
+        len(settings.offsets)
+        * (5 if settings.keep_reverse else 3)
+        * settings.flow_size**2
+        * np.dtype(np.float32).itemsize
+    )
 
 
 def work(connection: Connection, parent_pid: int, threads: int) -> None:
@@ -171,6 +176,10 @@ def _move(
             answers.append(flow)
             continue
         arrays: list[NDArray[np.float32]] = [np.asarray(flow.flow_kchw, np.float32)]
+        if (
+            flow.reverse_kchw is not None
+        ):  # of sets that keep it alone: `_read_flow` looks for it there and nowhere else
+            arrays.append(np.asarray(flow.reverse_kchw, np.float32))
         if flow.confidence_khw is not None:
             arrays.append(np.asarray(flow.confidence_khw, np.float32))
         write_at(arena.descriptor, place, arrays)
@@ -185,11 +194,12 @@ def _anchor(arena: Arena, settings: Settings, window: StoredWindow) -> DecodedAn
 
 def _read_flow(arena: Arena, settings: Settings, place: int, with_confidence: bool) -> WindowFlow:
     count, side = len(settings.offsets), settings.flow_size
-    flow_kchw = arena.read(place, (count, 2, side, side), np.float32).view(np.float32)
-    if not with_confidence:
-        return WindowFlow(flow_kchw)
-    confidence_khw = arena.read(place + flow_kchw.nbytes, (count, side, side), np.float32).view(np.float32)
-    return WindowFlow(flow_kchw, confidence_khw)
+    ways = 2 if settings.keep_reverse else 1
+    flow_wkchw = arena.read(place, (ways, count, 2, side, side), np.float32).view(np.float32)
+    confidence_khw = None
+    if with_confidence:
+        confidence_khw = arena.read(place + flow_wkchw.nbytes, (count, side, side), np.float32).view(np.float32)
+    return WindowFlow(flow_wkchw[0], confidence_khw, flow_wkchw[1] if settings.keep_reverse else None)
 
 
 def _encoded(

@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PairFlow:
-    """flow_p2hw: [P, 2, H, W] float32 pixels. confidence_phw: [P, H, W] float32 in [0, 1] or None."""
+    """flow_p2hw: [P, 2, H, W] float32 pixels. confidence_phw: [P, H, W] float32 in [0, 1] or None. reverse_p2hw: the way back, or None."""
 
     flow_p2hw: NDArray[np.float32]
     confidence_phw: NDArray[np.float32] | None = None
+    reverse_p2hw: NDArray[np.float32] | None = None
 
 
 class PairNetwork(Protocol):
@@ -45,9 +46,10 @@ class PairNetwork(Protocol):
         """Upper bound of what one pair of rows×columns frames adds to the peak of a run."""
         ...
 
-    def run(self, frames_fhwc: NDArray[np.uint8], pairs: Sequence[tuple[int, int]]) -> PairFlow:
+    def run(self, frames_fhwc: NDArray[np.uint8], pairs: Sequence[tuple[int, ...]]) -> PairFlow:
         """Flow from frame a to frame b for every (a, b) of `pairs`. frames: [F, H, W, 3] RGB, each once.
 
+        Of an estimator with `opposite` every pair names a third frame, as far on the other side of a as b is on this one.
         Raises ValueError on frames that it cannot take, and the memory error when memory runs out.
         """
         ...
@@ -77,11 +79,12 @@ class FrameTable:
 class PairEstimator:
     """The `FlowEstimator` of a network that takes pairs.
 
-    batch_pairs is the current limit of pairs per run; halvings counts how often memory made it shrink.
+    batch_pairs is the current limit of pairs per run; halvings counts how often memory made it shrink. opposite: whether the network
+    takes the frame on the other side of the anchor too; windows must then hold neighbours at -k and +k.
     """
 
-    def __init__(self, name: str, network: PairNetwork, batch_pairs: int) -> None:
-        self.name, self.network, self.batch_pairs = name, network, batch_pairs
+    def __init__(self, name: str, network: PairNetwork, batch_pairs: int, *, opposite: bool = False) -> None:
+        self.name, self.network, self.batch_pairs, self.opposite = name, network, batch_pairs, opposite
         self.halvings = 0
 
     def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
@@ -102,6 +105,7 @@ class PairEstimator:
         jobs = [(w, k) for w, window in enumerate(windows) for k in range(len(window.offsets))]
         flows: list[NDArray[np.float32]] = []
         confidences: list[NDArray[np.float32]] = []
+        reverses: list[NDArray[np.float32]] = []
         rows, columns = windows[0].anchor_hwc.shape[:2]
         fitting = pairs_that_fit(self.network.pair_bytes(rows, columns), rows, columns, self.network.device)
         while len(flows) < len(jobs):
@@ -112,11 +116,13 @@ class PairEstimator:
             flows.extend(ran.flow_p2hw)
             if ran.confidence_phw is not None:
                 confidences.extend(ran.confidence_phw)
-        return list(_regroup(windows, flows, confidences))
+            if ran.reverse_p2hw is not None:
+                reverses.extend(ran.reverse_p2hw)
+        return list(_regroup(windows, flows, confidences, reverses))
 
     def _run_or_halve(self, windows: Sequence[Window], jobs: Sequence[tuple[int, int]]) -> PairFlow | None:
         """Run the jobs (window, neighbour); None after memory ran out and the batch size was halved."""
-        frames_fhwc, pairs = _frames_and_pairs(windows, jobs)
+        frames_fhwc, pairs = self._frames_and_pairs(windows, jobs)
         try:
             return self.network.run(frames_fhwc, pairs)
         except (RuntimeError, MemoryError) as error:
@@ -131,27 +137,42 @@ class PairEstimator:
             torch.cuda.empty_cache()
         return None
 
+    def _frames_and_pairs(
+        self, windows: Sequence[Window], jobs: Sequence[tuple[int, int]]
+    ) -> tuple[NDArray[np.uint8], list[tuple[int, ...]]]:
+        """Jobs (window, neighbour) → distinct frames [F, H, W, 3], and the pairs as indices of them."""
+        table = FrameTable()
+        pairs: list[tuple[int, ...]] = []
+        for w, k in jobs:
+            window = windows[w]
+            anchor = table.add(window, window.anchor_index, window.anchor_hwc)
+            others = [k, self._opposite(window, k)] if self.opposite else [k]
+            pairs.append(
+                (anchor, *(table.add(window, window.neighbour_indices[o], window.neighbours_khwc[o]) for o in others))
+            )
+        return np.stack(table.frames_hwc), pairs
 
-def _frames_and_pairs(
-    windows: Sequence[Window], jobs: Sequence[tuple[int, int]]
-) -> tuple[NDArray[np.uint8], list[tuple[int, int]]]:
-    """Jobs (window, neighbour) → distinct frames [F, H, W, 3], and the pairs as indices of them."""
-    table = FrameTable()
-    pairs = []
-    for w, k in jobs:
-        window = windows[w]
-        anchor = table.add(window, window.anchor_index, window.anchor_hwc)
-        pairs.append((anchor, table.add(window, window.neighbour_indices[k], window.neighbours_khwc[k])))
-    return np.stack(table.frames_hwc), pairs
+    def _opposite(self, window: Window, k: int) -> int:
+        """The neighbour on the other side of the anchor. Raises ValueError where there is none."""
+        if -window.offsets[k] not in window.offsets:
+            raise ValueError(
+                f"{self.name} takes frames on both sides of the anchor: offset {window.offsets[k]} needs {-window.offsets[k]} beside it, "
+                f"and the offsets are {', '.join(map(str, window.offsets))}"
+            )
+        return window.offsets.index(-window.offsets[k])
 
 
 def _regroup(
-    windows: Sequence[Window], flows: Sequence[NDArray[np.float32]], confidences: Sequence[NDArray[np.float32]]
+    windows: Sequence[Window],
+    flows: Sequence[NDArray[np.float32]],
+    confidences: Sequence[NDArray[np.float32]],
+    reverses: Sequence[NDArray[np.float32]],
 ) -> Iterator[WindowFlow]:
     """Pairs in order → one WindowFlow per window."""
     start = 0
     for window in windows:
         stop = start + len(window.offsets)
         confidence_khw = np.stack(confidences[start:stop]) if confidences else None
-        yield WindowFlow(np.stack(flows[start:stop]), confidence_khw)
+        reverse_kchw = np.stack(reverses[start:stop]) if reverses else None
+        yield WindowFlow(np.stack(flows[start:stop]), confidence_khw, reverse_kchw)
         start = stop

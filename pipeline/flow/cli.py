@@ -23,7 +23,7 @@ from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
 from pipeline.flow.evaluate import PairScore, SetScore, by_set, find_pairs, score_pair
 from pipeline.flow.networks.table import NETWORKS
 from pipeline.flow.options import named_values
-from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, find
+from pipeline.flow.weights.catalogue import KNOWN, KnownWeights, WeightSource, find
 from pipeline.flow.weights.listing import listing
 
 _SMALLER = "use smaller frames, or --flow-option batch_pairs=1"
@@ -55,7 +55,9 @@ def estimator_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16 or fp16."),
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 or auto."),
         click.option("--weights", help="A weights file, a name that `weights` lists, or random:SEED."),
-        click.option("--flow", default="dis", show_default=True, help="Estimator: dis, truth, or a network."),
+        click.option(
+            "--flow", default="dis", show_default=True, help="Estimator: dis, truth, a network, or ptlflow:NAME."
+        ),
     ):
         wrapped = option(wrapped)
     return wrapped
@@ -86,7 +88,7 @@ def weights_get(names: tuple[str, ...]) -> None:
     """Fetch weights by name into the cache and check that they load."""
     from pipeline.flow.weights.download import get
 
-    entries = [find(name) for name in names]
+    entries = [_entry(name) for name in names]
     for entry in entries:
         fetched_now = not entry.path.is_file()
         with shown_in_megabytes(entry.name) as progress:
@@ -95,11 +97,25 @@ def weights_get(names: tuple[str, ...]) -> None:
         click.echo(f"{entry.name}: {path} {identity}{'' if fetched_now else ' (was here already)'}")
 
 
+def _entry(name: str) -> KnownWeights:
+    if not name.startswith("ptlflow:"):
+        return find(name)
+    from pipeline.flow.weights import (
+        ptlflow_zoo,  # torch and ptlflow take seconds to import, and are needed for its networks only
+    )
+
+    return ptlflow_zoo.find(name)
+
+
 def _check_loads(entry: KnownWeights, remove_if_not: bool) -> str:
     """Identity of the file, which must fit its network. One that was just fetched and does not is removed again."""
+    from pipeline.flow.weights import ptlflow_zoo
     from pipeline.flow.weights.checkpoints import fitting_checkpoint
 
     try:
+        if entry.network.startswith(ptlflow_zoo.PREFIX):
+            model = entry.network.removeprefix(ptlflow_zoo.PREFIX)
+            return ptlflow_zoo.identity(ptlflow_zoo.make(ptlflow_zoo.ModelSpec(model, WeightSource(path=entry.path))))
         return fitting_checkpoint(entry.network, entry.path).identity
     except ValueError:
         if remove_if_not:

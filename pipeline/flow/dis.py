@@ -6,8 +6,10 @@ pair to the next.
 
 Options (`--flow-option NAME=VALUE`):
     preset      ultrafast | fast | medium (default): OpenCV's own presets.
-    confidence  false (default) | true: also compute the way back, and return how well the round trip closes
-                (`consistency.py`). Doubles the cost.
+    confidence  false | true: also compute the way back, and return how well the round trip closes
+                (`consistency.py`). Doubles the cost. Default: true where confidence is to be kept, else false.
+
+The way back is computed once, whether confidence, the reverse flow itself or both are wanted.
 """
 
 from __future__ import annotations
@@ -35,10 +37,12 @@ MIN_SIDE_PX = 12
 
 @dataclass(frozen=True)
 class DisChoice:
-    """preset: a name of PRESETS. confidence: whether to compute the way back as well."""
+    """preset: a name of PRESETS. confidence: whether to say how well the round trip closes. reverse: whether to return the way back;
+    not part of the statement, because it does not change the flow."""
 
     preset: str = "medium"
     confidence: bool = False
+    reverse: bool = False
     name = "dis"
     smallest_side_px = MIN_SIDE_PX
 
@@ -49,7 +53,7 @@ class DisChoice:
 
     def build(self) -> DisFlow:
         """Ready to run."""
-        return DisFlow(self.preset, confidence=self.confidence)
+        return DisFlow(self.preset, confidence=self.confidence, reverse=self.reverse)
 
 
 class DisFlow:
@@ -57,9 +61,9 @@ class DisFlow:
 
     name = "dis"
 
-    def __init__(self, preset: str = "medium", *, confidence: bool = False) -> None:
+    def __init__(self, preset: str = "medium", *, confidence: bool = False, reverse: bool = False) -> None:
         cv2.setNumThreads(1)
-        self.confidence = confidence
+        self.confidence, self.reverse = confidence, reverse
         self._dis = cv2.DISOpticalFlow.create(PRESETS[preset])
 
     def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
@@ -68,15 +72,21 @@ class DisFlow:
 
     def _window(self, window: Window) -> WindowFlow:
         anchor_hw = _grey(window.anchor_hwc)
-        flows_chw, confidences_hw = [], []
+        flows_chw, confidences_hw, back_chw = [], [], []
         for neighbour_hwc in window.neighbours_khwc:
             neighbour_hw = _grey(neighbour_hwc)
             flow_hwc = self._dis.calc(anchor_hw, neighbour_hw, None)
             flows_chw.append(flow_hwc.transpose(2, 0, 1))
+            if not (self.confidence or self.reverse):
+                continue
+            reverse_hwc = self._dis.calc(neighbour_hw, anchor_hw, None)
             if self.confidence:
-                confidences_hw.append(_confidence(flow_hwc, self._dis.calc(neighbour_hw, anchor_hw, None)))
+                confidences_hw.append(_confidence(flow_hwc, reverse_hwc))
+            if self.reverse:
+                back_chw.append(reverse_hwc.transpose(2, 0, 1))
         flow_kchw = np.ascontiguousarray(np.stack(flows_chw), dtype=np.float32)
-        return WindowFlow(flow_kchw, np.stack(confidences_hw) if confidences_hw else None)
+        reverse_kchw = np.ascontiguousarray(np.stack(back_chw), dtype=np.float32) if back_chw else None
+        return WindowFlow(flow_kchw, np.stack(confidences_hw) if confidences_hw else None, reverse_kchw)
 
 
 def _grey(square_hwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -113,4 +123,5 @@ def choose(name: str, options: EstimatorOptions, image_size: int) -> DisChoice:
     preset = options.extra.get("preset", DisChoice.preset)
     if preset not in PRESETS:
         raise ValueError(f"dis has no preset {preset!r}; use one of {', '.join(PRESETS)}")
-    return DisChoice(preset, as_switch("confidence", options.extra.get("confidence", "false")))
+    confidence = as_switch("confidence", options.extra.get("confidence", str(options.keep_confidence)))
+    return DisChoice(preset, confidence, options.keep_reverse)

@@ -77,13 +77,16 @@ class PairsTogether(EstimatorChoice, Protocol):
 class EstimatorOptions:
     """What the command line can say about any estimator; an estimator refuses what it has no use for.
 
-    extra: options of one estimator as text, by name; `choose` parses them.
+    extra: options of one estimator as text, by name; `choose` parses them. keep_confidence: confidence is to be stored, so an estimator
+    that can give it does, unless its options say otherwise. keep_reverse: flow from neighbour to anchor is to be stored too.
     """
 
     weights: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
     extra: Mapping[str, str] = field(default_factory=dict)
+    keep_confidence: bool = False
+    keep_reverse: bool = False
 
 
 Chooser = Callable[[str, EstimatorOptions, int], EstimatorChoice]
@@ -95,6 +98,8 @@ ESTIMATORS: dict[str, str] = {
     "truth": "pipeline.flow.truth:choose",
     **dict.fromkeys(NETWORKS, "pipeline.flow.raft_family:choose"),
 }
+FAMILIES: dict[str, str] = {"ptlflow": "pipeline.flow.ptlflow:choose"}
+"""The same for names of two parts, FAMILY:NAME, whose second parts are the family's own."""
 
 
 def choose(name: str, options: EstimatorOptions | None = None, *, image_size: int = 448) -> EstimatorChoice:
@@ -103,9 +108,12 @@ def choose(name: str, options: EstimatorOptions | None = None, *, image_size: in
     Raises ValueError on an unknown name, an option that the estimator has no use for or a value out of range, a device
     that is not here, and weights that are missing or do not fit.
     """
-    if name not in ESTIMATORS:
-        raise ValueError(f"no flow estimator is called {name!r}; {nearest(name, sorted(ESTIMATORS))}")
-    chooser: Chooser = resolve_name(ESTIMATORS[name])
+    family, colon, _ = name.partition(":")
+    where = FAMILIES.get(family) if colon else ESTIMATORS.get(name)
+    if where is None:
+        known = sorted([*ESTIMATORS, *(f"{other}:NAME" for other in FAMILIES)])
+        raise ValueError(f"no flow estimator is called {name!r}; {nearest(name, known)}")
+    chooser: Chooser = resolve_name(where)
     return chooser(name, options or EstimatorOptions(), image_size)
 
 

@@ -8,8 +8,7 @@ Shape legend: F frames, P pairs, H W rows and columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -29,11 +28,11 @@ from pipeline.flow.networks.network import MIN_SIDE_PX, FlowNetwork
 from pipeline.flow.networks.table import NETWORKS
 from pipeline.flow.networks.upsample import STRIDE
 from pipeline.flow.options import as_count, as_switch, check_names
+from pipeline.flow.precision_modes import PRECISIONS, check_precision, float32_kernels
 from pipeline.flow.weights.catalogue import WeightSource, resolve
 from pipeline.flow.weights.checkpoints import fitting_checkpoint, load_checkpoint, load_random
 from shards.schema import Statement
 
-PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CONFIDENCES = ("auto", "none", "network", "round-trip")
 
 
@@ -43,7 +42,8 @@ class NetworkOptions:
 
     iterations: None takes the network's own (RAFT 20, SEA-RAFT 4, SMURF 12). batch_pairs: pairs per run, None
     takes 8 on a CPU and 256 elsewhere. confidence: "network" is SEA-RAFT's own uncertainty, "round-trip" the
-    forward-backward consistency (twice the work), "auto" the network's own where it has one. channels_last:
+    forward-backward consistency (twice the work), "auto" the network's own where it has one, else none, or the round trip where
+    confidence is to be kept. channels_last:
     memory layout, None takes it everywhere but on a CPU. compile: torch.compile for encoders and update.
     """
 
@@ -73,7 +73,8 @@ class NetworkOptions:
 class NetworkChoice:
     """A network of the table with everything that decides how it runs. weights: "sha256:…" or "random:SEED".
 
-    iterations and confidence are what the run uses; in `options` they may be open.
+    iterations and confidence are what the run uses; in `options` they may be open. reverse: whether the way back is returned, which takes
+    as long as the flow unless confidence is the round trip and needs it anyway.
     """
 
     name: str
@@ -84,6 +85,7 @@ class NetworkChoice:
     iterations: int
     confidence: str
     options: NetworkOptions
+    reverse: bool = False
     smallest_side_px = MIN_SIDE_PX - STRIDE + 1  # padded to a multiple of the stride
 
     def statement(self) -> Statement:
@@ -114,20 +116,19 @@ class NetworkChoice:
 def choose(name: str, options: EstimatorOptions, image_size: int) -> NetworkChoice:
     """Raises ValueError on unknown options, an absent device, and weights that are not there or do not fit."""
     chosen, device = NetworkOptions.of(options.extra), pick_device(options.device)
-    if options.precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {options.precision!r}")
-    if options.precision == "tf32" and device.type != "cuda":
-        raise ValueError(f"precision tf32 exists on CUDA devices only, not on {device}; use fp32 or bf16")
+    check_precision(options.precision, device)
     plan = NETWORKS[name].plan
     confidence = chosen.confidence
     if confidence == "network" and not plan.has_uncertainty:
         raise ValueError(f"{name} has no uncertainty output; use confidence=round-trip or none")
     if confidence == "auto":
-        confidence = "network" if plan.has_uncertainty else "none"
+        without = "round-trip" if options.keep_confidence else "none"
+        confidence = "network" if plan.has_uncertainty else without
     source = resolve(name, options.weights)
     weights = f"random:{source.seed}" if source.path is None else fitting_checkpoint(name, source.path).identity
     iterations = chosen.iterations or plan.default_iterations
-    return NetworkChoice(name, source, weights, str(device), options.precision, iterations, confidence, chosen)
+    run = (options.precision, iterations, confidence, chosen, options.keep_reverse)
+    return NetworkChoice(name, source, weights, str(device), *run)
 
 
 class RaftFamilyNetwork:
@@ -136,7 +137,7 @@ class RaftFamilyNetwork:
     def __init__(self, choice: NetworkChoice) -> None:
         self.device = torch.device(choice.device)
         self._tf32 = choice.precision == "tf32"
-        self._iterations, self._confidence = choice.iterations, choice.confidence
+        self._iterations, self._confidence, self._reverse = choice.iterations, choice.confidence, choice.reverse
         self._channels_last = _channels_last(choice)
         self.net = build_network(choice.name)
         _load(self.net, choice)
@@ -149,28 +150,30 @@ class RaftFamilyNetwork:
 
     def pair_bytes(self, rows: int, columns: int) -> int:
         """The measured bound of the family."""
-        return pair_bytes(rows, columns, directions=2 if self._confidence == "round-trip" else 1)
+        return pair_bytes(rows, columns, directions=2 if self._both_ways else 1)
 
-    def run(self, frames_fhwc: NDArray[np.uint8], pairs: Sequence[tuple[int, int]]) -> PairFlow:
+    @property
+    def _both_ways(self) -> bool:
+        return self._reverse or self._confidence == "round-trip"
+
+    def run(self, frames_fhwc: NDArray[np.uint8], pairs: Sequence[tuple[int, ...]]) -> PairFlow:
         """Raises ValueError on frames below 121 px."""
         frames_fchw = torch.from_numpy(frames_fhwc).to(self.device).permute(0, 3, 1, 2)
         if not self._channels_last:
             frames_fchw = frames_fchw.contiguous()
         with torch.inference_mode(), float32_kernels(tf32_convolutions=self._tf32):
-            flow_p2hw, confidence_phw = self._flow_and_confidence(frames_fchw, pairs)
-        return PairFlow(flow_p2hw.cpu().numpy(), None if confidence_phw is None else confidence_phw.cpu().numpy())
+            return self._estimate(frames_fchw, pairs)
 
-    def _flow_and_confidence(
-        self, frames_fchw: Tensor, pairs: Sequence[tuple[int, int]]
-    ) -> tuple[Tensor, Tensor | None]:
+    def _estimate(self, frames_fchw: Tensor, pairs: Sequence[tuple[int, ...]]) -> PairFlow:
+        way_back = [(b, a) for a, b in pairs] if self._both_ways else []
+        both_2hw, info_4hw = self.net(frames_fchw, [*pairs, *way_back], self._iterations)
+        flow_p2hw, back_2hw = both_2hw.split((len(pairs), len(way_back)))
+        confidence_phw = None
         if self._confidence == "round-trip":
-            both = self.net(frames_fchw, [*pairs, *((b, a) for a, b in pairs)], self._iterations).flow_p2hw
-            forward, backward = both.split(len(pairs))
-            return forward, round_trip_confidence(forward, backward)
-        flow_p2hw, info_p4hw = self.net(frames_fchw, pairs, self._iterations)
-        if self._confidence == "network":
-            return flow_p2hw, sea_raft.confidence(info_p4hw)
-        return flow_p2hw, None
+            confidence_phw = round_trip_confidence(flow_p2hw, back_2hw).cpu().numpy()
+        elif self._confidence == "network":
+            confidence_phw = sea_raft.confidence(info_4hw[: len(pairs)]).cpu().numpy()
+        return PairFlow(flow_p2hw.cpu().numpy(), confidence_phw, back_2hw.cpu().numpy() if self._reverse else None)
 
 
 def _channels_last(choice: NetworkChoice) -> bool:
@@ -185,18 +188,3 @@ def _load(net: FlowNetwork, choice: NetworkChoice) -> None:
         load_random(net, choice.source.seed)
     elif load_checkpoint(net, choice.name, choice.source.path) != choice.weights:
         raise ValueError(f"{choice.source.path} has changed since this run began; run the command again")
-
-
-@contextmanager
-def float32_kernels(tf32_convolutions: bool) -> Iterator[None]:
-    """Float32 means float32: TF32 (10 bits of mantissa, on by default in cuDNN) only where it was asked for.
-
-    Matrix products are the correlation and its lookup, which stay exact in every precision.
-    """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32, cudnn.allow_tf32 = False, tf32_convolutions
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.flow.estimator import EstimatorOptions
 from pipeline.synth.scene import GENERATOR_VERSION, Scene, square_grid
 from pipeline.window import Window, WindowFlow
@@ -54,9 +56,10 @@ def load_scene(video: Path) -> Scene:
 
 @dataclass(frozen=True)
 class TruthChoice:
-    """image_size: side of the centre square that the flow square was resized from, pixels."""
+    """image_size: side of the centre square that the flow square was resized from, pixels. reverse: whether to return the way back too."""
 
     image_size: int
+    reverse: bool = False
     name = "truth"
     smallest_side_px = 1
 
@@ -65,7 +68,7 @@ class TruthChoice:
 
     def build(self) -> TruthEstimator:
         """Ready to run."""
-        return TruthEstimator(self.image_size)
+        return TruthEstimator(self.image_size, reverse=self.reverse)
 
 
 class TruthEstimator:
@@ -73,8 +76,8 @@ class TruthEstimator:
 
     name = "truth"
 
-    def __init__(self, image_size: int) -> None:
-        self.image_size = image_size
+    def __init__(self, image_size: int, *, reverse: bool = False) -> None:
+        self.image_size, self.reverse = image_size, reverse
         self._scene_of = lru_cache(maxsize=_SCENES_KEPT)(load_scene)
 
     def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
@@ -89,7 +92,11 @@ class TruthEstimator:
                     f"{window.path}: frame {index} is asked for, its scene has {scene.frames}; the video and its record do not match"
                 )
         grid = square_grid(scene.width, scene.height, self.image_size, window.anchor_hwc.shape[0])
-        return WindowFlow(scene.flows(window.anchor_index, window.neighbour_indices, grid))
+        flow_kchw = scene.flows(window.anchor_index, window.neighbour_indices, grid)
+        if not self.reverse:
+            return WindowFlow(flow_kchw)
+        back_kchw = [scene.flows(index, (window.anchor_index,), grid)[0] for index in window.neighbour_indices]
+        return WindowFlow(flow_kchw, reverse_kchw=np.stack(back_kchw))
 
 
 def choose(name: str, options: EstimatorOptions, image_size: int) -> TruthChoice:
@@ -102,4 +109,6 @@ def choose(name: str, options: EstimatorOptions, image_size: int) -> TruthChoice
         raise ValueError(f"the truth estimator computes no flow in {options.precision!r}; leave the precision out")
     if options.extra:
         raise ValueError(f"the truth estimator has no options, got {', '.join(sorted(options.extra))}; leave them out")
-    return TruthChoice(image_size)
+    if options.keep_confidence:
+        raise ValueError("the truth estimator is exact and gives no confidence; leave --keep-confidence out")
+    return TruthChoice(image_size, options.keep_reverse)

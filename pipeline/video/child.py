@@ -15,10 +15,9 @@ from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
-import decord
-
 from common.parent_death import die_with
 from pipeline.video.arena import write_at
+from pipeline.video.decord_library import decord
 from pipeline.video.messages import DecodeHeader, DecodeRefusal, DecodeRequest, answer_to_bytes
 from pipeline.video.rejects import Reject
 from pipeline.video.windows import decode
@@ -68,7 +67,7 @@ def main() -> None:
     """python -m pipeline.video.child SOCKET PARENT_PID ARENA."""
     descriptor, parent_pid, arena = (int(argument) for argument in sys.argv[1:])
     die_with(parent_pid)
-    decord.logging.set_level(decord.logging.ERROR)
+    decord.logging.set_level(decord.logging.INFO)  # what `complaints` listens for
     serve(Connection(descriptor), arena)
 
 

@@ -106,7 +106,7 @@ class ChildProcess:
         last_words = self.last_stderr_line()
         self.kill()
         return ChildProcessError(
-            f"the decoding process does not start{last_words or ' and says nothing'}; is decord installed?"
+            f"the decoding process does not start{last_words or ' and says nothing'}; is decord2 installed?"
         )
 
     def alive(self) -> bool:

@@ -37,7 +37,7 @@ LISTED_FRAMES_FPS = 24.0
 """For frame folders that a list file names. The rate only scales the recorded times: offsets are counted in frame intervals."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Video:
     """One input. kind: "file" is decoded by a video library, "frames" is a folder of images at `fps` frames per second."""
 
@@ -107,18 +107,15 @@ def survey(dataset: str, root: Path, *, list_file: Path | None = None) -> Listin
 
 
 def _folder(root: Path, list_file: Path | None) -> Listing:
-    return _video_files(root, root)
+    return _video_files(root)[0]
 
 
 def _kinetics(root: Path, list_file: Path | None) -> Listing:
-    found = _video_files(root, root)
+    found, names = _video_files(root)
     if list_file is None:
         return found
-    wanted = select_kinetics(
-        read_list(list_file), {video.path: video.path.relative_to(root).as_posix() for video in found.videos}
-    )
-    by_path = {video.path: video for video in found.videos}
-    present = [by_path[path] for path in wanted.present]
+    wanted = select_kinetics(read_list(list_file), names, _below(str(root)))
+    present = [found.videos[place] for place in wanted.present]
     missing = _with_ids([(root / entry, entry) for entry in wanted.missing], "file", None)
     taken = {video.id for video in present}
     for video in missing:  # every entry is accounted for, also one that differs from a file only in its extension
@@ -140,17 +137,21 @@ def _synthetic(root: Path, list_file: Path | None) -> Listing:
     return _davis(root, list_file)
 
 
-def _video_files(base: Path, root: Path) -> Listing:
+def _video_files(base: Path) -> tuple[Listing, list[str]]:
+    """With the name of each video relative to `base`."""
     unreadable: list[str] = []
-    files = list(_walk(base, unreadable))
-    videos = [path for path in files if path.suffix.lower() in VIDEO_EXTENSIONS]
-    others = [path.relative_to(root).as_posix() for path in files if path.suffix.lower() not in VIDEO_EXTENSIONS]
-    return Listing(
-        _with_ids([(path, path.relative_to(root).as_posix()) for path in videos], "file", None),
-        len(others),
-        tuple(others[:3]),
-        tuple(unreadable),
-    )
+    videos: list[tuple[Path, str]] = []
+    ignored, examples = 0, list[str]()
+    for folder, inside, names in _walk(base, unreadable):
+        for name in names:
+            if os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS:
+                videos.append((folder / name, inside + name))
+                continue
+            ignored += 1
+            if len(examples) < 3:
+                examples.append(inside + name)
+    listing = Listing(_with_ids(videos, "file", None), ignored, tuple(examples), tuple(unreadable))
+    return listing, [name for _, name in videos]
 
 
 # ---- layouts of frame folders
@@ -207,16 +208,17 @@ def _list(root: Path, list_file: Path | None) -> Listing:
             raise ValueError(f"the list layout needs a list file, or a root that is one; {root} is a directory")
         list_file, root = root, root.parent
     entries = list(dict.fromkeys(read_list(list_file)))
-    relative = {root / entry for entry in entries if not os.path.isabs(entry)}
+    paths = [root / entry for entry in entries]
+    relative = {path for path, entry in zip(paths, entries, strict=True) if not os.path.isabs(entry)}
     files: list[tuple[Path, str]] = []
     folders: list[tuple[Path, str]] = []
-    for entry in entries:
-        path = root / entry
-        try:
-            name = path.relative_to(root).as_posix()
-        except ValueError:
-            name = path.as_posix()
-            name = name if (root / name.lstrip("/")) in relative else name.lstrip("/")
+    below = "" if root == Path() else _below(str(root))
+    for path in paths:
+        name = str(path) if path != root else "."
+        if name.startswith(below) and (below or not path.is_absolute()):
+            name = name[len(below) :]
+        elif (root / name.lstrip("/")) not in relative:
+            name = name.lstrip("/")
         (folders if path.is_dir() else files).append((path, name))
     videos = _with_ids(files, "file", None)
     taken = {video.id for video in videos}
@@ -239,8 +241,9 @@ def _visible(base: Path) -> Iterator[Path]:
     return (path for path in sorted(base.iterdir()) if not path.name.startswith("."))
 
 
-def _walk(base: Path, unreadable: list[str]) -> Iterator[Path]:
-    """All visible files below `base`, directory links followed, each real directory once.
+def _walk(base: Path, unreadable: list[str]) -> Iterator[tuple[Path, str, list[str]]]:
+    """The visible files below `base` by folder: the folder, what its files' names begin with relative to `base`, their names. Directory
+    links are followed, each real directory comes once.
 
     unreadable: takes the directories that cannot be listed; `base` itself must be. Raises OSError for that.
     """
@@ -251,6 +254,7 @@ def _walk(base: Path, unreadable: list[str]) -> Iterator[Path]:
         unreadable.append(utf8_name(f"{os.fsdecode(error.filename)} ({error.strerror or error})"))
 
     seen: set[str] = set()
+    start = len(_below(str(base)))
     for folder, subfolders, names in os.walk(base, followlinks=True, onerror=note):
         real = os.path.realpath(folder)
         if real in seen:
@@ -258,7 +262,12 @@ def _walk(base: Path, unreadable: list[str]) -> Iterator[Path]:
             continue
         seen.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
+        yield Path(folder), _below(folder)[start:], sorted(name for name in names if not name.startswith("."))
+
+
+def _below(folder: str) -> str:
+    """What the paths of a folder's entries begin with."""
+    return folder.rstrip(os.sep) + os.sep
 
 
 def _what_is_there(root: Path) -> str:

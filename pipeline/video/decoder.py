@@ -17,6 +17,7 @@ a library cannot add up.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -115,8 +116,8 @@ class Decoder:
         """
         if not passes or min(passes) < 0:
             raise ValueError(f"passes must be a non-empty list of numbers from 0, got {list(passes)}")
-        if not deadline_s > 0:
-            raise ValueError(f"deadline_s must be positive, got {deadline_s}")
+        if not 0 < deadline_s < math.inf:
+            raise ValueError(f"deadline_s must be a positive number of seconds, got {deadline_s}")
         request = request_of(video, passes, settings)
         self._arena.grow(request.layout.size * len(request.passes))
         child = self._ready_child()

@@ -21,10 +21,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import decord
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.video.complaints import Complaints
+from pipeline.video.decord_library import decord
 from pipeline.video.edit_list import shown_until_s
 from pipeline.video.frame_source import (
     EngineFailure,
@@ -57,6 +58,8 @@ class DecordFrames:
         if not keeps_count_in_decord(head):
             raise EngineFailure("decord loses count of frames in this container")
         self._path = path
+        self._complaints = Complaints()
+        self._shape: tuple[int, ...] | None = None
         self._reader = self._open()
         try:
             listed = len(self._reader)
@@ -102,7 +105,8 @@ class DecordFrames:
         raise EngineFailure(f"the container lists {len(raw_s)} frames and {count} come out of the decoder")
 
     def fetch(self, indices: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """As FrameSource.fetch. Raises EngineFailure when decoding fails, RepeatedFrames past the last real frame.
+        """As FrameSource.fetch. Raises EngineFailure when decoding fails or FFmpeg has covered damage up, RepeatedFrames past the last
+        real frame.
 
         Unless that takes a long jump, the file is read to its end even when the last window lies before it: whether a damaged or cut
         file is refused must not depend on which passes are asked for.
@@ -114,13 +118,16 @@ class DecordFrames:
             for index in indices:
                 frame = self._read(reader, position, index)
                 position = index + 1
-                yield index, without_padding(frame.asnumpy())
+                yield index, self._checked(without_padding(frame.asnumpy()))
             if not self.counted and position <= last < position + LONG_JUMP_FRAMES:
                 self._read(reader, position, last)
         except decord.DECORDLimitReachedError as error:
             raise RepeatedFrames(first_line(error)) from error
         except DECORD_ERRORS as error:
             raise EngineFailure(first_line(error)) from error
+        complaint = self._complaints.first()
+        if complaint is not None:
+            raise EngineFailure(f"pictures are made up where the file is damaged: {complaint}")
 
     def _read(self, reader: Any, position: int, index: int) -> Any:
         self._advance(reader, position, index)
@@ -128,6 +135,15 @@ class DecordFrames:
         if len(frame.shape) != 3:
             raise RepeatedFrames(f"no frame {index} comes out of the decoder")
         return frame
+
+    def _checked(self, frame_hwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The frame if it is what every frame of the file has to be. Raises EngineFailure naming what arrived instead."""
+        if frame_hwc.dtype != np.uint8 or frame_hwc.ndim != 3 or frame_hwc.shape[2] != 3:
+            raise EngineFailure(f"decord gives frames of {frame_hwc.dtype} {frame_hwc.shape}, not [H, W, 3] of 8 bits")
+        self._shape = self._shape or frame_hwc.shape
+        if frame_hwc.shape != self._shape:
+            raise EngineFailure(f"the frame size changes from {self._shape[:2]} to {frame_hwc.shape[:2]}")
+        return frame_hwc
 
     def _advance(self, reader: Any, position: int, target: int) -> None:
         """Move from frame `position` to `target` without letting decord skip across a key frame, which makes it seek.
@@ -156,8 +172,8 @@ class DecordFrames:
 
 
 def without_padding(frame_hwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[H, W, 3] of what decord returns: for some narrow frames (16, 24, 48 px) it takes padded rows for more than 3 channels."""
+    """[H, W, 3] of what decord returns: for some narrow frames (24, 32, 48, 96 px, all up to 16) it takes padded rows for more channels."""
     height, width, channels = frame_hwc.shape
-    if channels == 3:
+    if channels <= 3:
         return frame_hwc
     return np.ascontiguousarray(frame_hwc.reshape(height, width * channels)[:, : width * 3]).reshape(height, width, 3)

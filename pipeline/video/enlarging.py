@@ -93,10 +93,10 @@ def _phases(rows_nm: NDArray[np.uint8], plan: _Plan, phases: tuple[_Phase, ...])
     for phase in phases:
         last = phase.above + (phase.count - 1) * plan.stride
         above, below = rows_nm[phase.above : last + 1 : plan.stride], rows_nm[phase.above + 1 : last + 2 : plan.stride]
-        into = made[phase.first :: plan.step][: phase.count]
-        cv2.addWeighted(above, 1.0 - phase.weight, below, phase.weight, phase.added, into)
-    for target, source in plan.edges:
-        made[target] = rows_nm[source]
+        target = made[phase.first :: plan.step][: phase.count]
+        cv2.addWeighted(above, 1.0 - phase.weight, below, phase.weight, phase.added, target)
+    for edge, source in plan.edges:
+        made[edge] = rows_nm[source]
     return made
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 CLIP_NAME = re.compile(r"(?P<youtube_id>[\w-]{11})_\d{6}_\d{6}")
 CLASS_NUMBER = re.compile(r"\s+-?\d+$")
@@ -20,9 +20,9 @@ CLASS_NUMBER = re.compile(r"\s+-?\d+$")
 
 @dataclass(frozen=True)
 class Selection:
-    """present: files that an entry names, each once. missing: entries that name no file."""
+    """present: places of the files that an entry names, each once. missing: entries that name no file."""
 
-    present: list[Path]
+    present: list[int]
     missing: list[str]
 
 
@@ -73,31 +73,33 @@ def _clip_name(line: str, columns: Sequence[str], where: str) -> str:
     return f"{row['youtube_id']}_{seconds[0]:06d}_{seconds[1]:06d}"
 
 
-def select_kinetics(entries: Sequence[str], relative: Mapping[Path, str]) -> Selection:
-    """Match entries with files, given each file's path relative to the root.
+def select_kinetics(entries: Sequence[str], files: Sequence[str], base: str = "") -> Selection:
+    """Match entries with files, given each file's path relative to the root, and what whole paths of files there begin with.
 
     An entry may be that path, with or without the extension; a file name, with or without the extension; an absolute path; a YouTube id,
     which means every clip cut from that video; or a clip's full name where the mirror named the file by the YouTube id
     alone. A class number behind the entry, as some toolboxes write, is ignored.
     """
-    files_of: dict[str, list[Path]] = {}
-    for path, name in relative.items():
-        pure = PurePosixPath(name)
-        clip = CLIP_NAME.fullmatch(pure.stem)
-        keys = {str(path), name, str(pure.with_suffix("")), pure.name, pure.stem} | (
-            {clip["youtube_id"]} if clip else set()
-        )
-        for key in keys:
-            files_of.setdefault(key, []).append(path)
+    asked = [(entry, bare, CLIP_NAME.fullmatch(bare)) for entry in entries for bare in (CLASS_NUMBER.sub("", entry),)]
+    # Only names that somebody asks for are kept, or there would be half a dozen for every file.
+    wanted = {name for entry, bare, clip in asked for name in (entry, bare, clip["youtube_id"] if clip else bare)}
+    files_of: dict[str, list[int]] = {}
+    stems = []
+    for place, path in enumerate(files):
+        name = path.rpartition("/")[2]
+        stem, extension = os.path.splitext(name)
+        stems.append(stem)
+        clip = CLIP_NAME.fullmatch(stem)
+        keys = {path, base + path, path.removesuffix(extension), name, stem, clip["youtube_id"] if clip else stem}
+        for key in keys & wanted:
+            files_of.setdefault(key, []).append(place)
 
-    present: dict[Path, None] = {}
+    present: dict[int, None] = {}
     missing: dict[str, None] = {}
-    for entry in entries:
-        bare = CLASS_NUMBER.sub("", entry)
+    for entry, bare, clip in asked:
         matches = files_of.get(entry) or files_of.get(bare) or []
-        clip = CLIP_NAME.fullmatch(bare)
         if not matches and clip:
-            matches = [path for path in files_of.get(clip["youtube_id"], []) if path.stem == clip["youtube_id"]]
+            matches = [place for place in files_of.get(clip["youtube_id"], []) if stems[place] == clip["youtube_id"]]
         present.update(dict.fromkeys(matches))
         if not matches:
             missing[bare] = None

@@ -30,6 +30,8 @@ class PyAVFrames:
         stamps: list[float] = []
         fps = FALLBACK_FPS
         for frame, stream in self._decode():
+            if frame.is_corrupt:
+                raise Reject("corrupt", f"{path}: frame {len(stamps)} is damaged or made up, says FFmpeg's decoder")
             stamps.append(np.nan if frame.pts is None else float(frame.pts * frame.time_base))
             fps = float(stream.average_rate or FALLBACK_FPS)
         self.times_s = presentation_times_s(np.asarray(stamps, np.float64), fps)

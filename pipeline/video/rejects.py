@@ -13,6 +13,7 @@ from pathlib import Path
 
 REJECT_REASONS: dict[str, str] = {
     "missing": "there is no such file or folder",
+    "not_fetched": "remote storage did not give this file, and gives others",
     "unreadable": "the file system refuses to read it (permissions, input/output error)",
     "empty_file": "the file has no bytes",
     "not_a_video": "the content is something else: text, a web page, a git-lfs pointer, a picture, an archive, a device",

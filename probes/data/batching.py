@@ -18,24 +18,43 @@ def pictures_per_batch(size_hw: tuple[int, int], device: torch.device) -> int:
 
 
 class BatchLimit:
-    """How many pictures go through at once, fewer after memory ran out. The sources of a unit share one."""
+    """How much goes through at once, less after memory ran out. The sources of a unit share one."""
 
     def __init__(self) -> None:
-        self._most = MOST_PICTURES
-        self._taken = 1
+        self._divisor = 1
+        self._asked: dict[str, int] = {}
+        self._kept = False
 
-    def pictures(self, size_hw: tuple[int, int], device: torch.device) -> int:
-        self._taken = min(pictures_per_batch(size_hw, device), self._most)
-        return self._taken
+    def pictures(self, size_hw: tuple[int, int], device: torch.device, most: int = MOST_PICTURES) -> int:
+        """Pictures of this size that go through a network at once."""
+        return self._allowed("pictures", min(pictures_per_batch(size_hw, device), most))
+
+    def points(self, most: int) -> int:
+        """Points that are looked for at once."""
+        return self._allowed("points", most)
+
+    def keeps(self, needed_bytes: int, allowed_bytes: int) -> bool:
+        """Whether features may be kept: where they fit, and never after memory ran out."""
+        self._kept = self._divisor == 1 and needed_bytes <= allowed_bytes
+        return self._kept
 
     def halve(self) -> bool:
-        """Half of what was asked for last; False where that was a single picture."""
-        smaller, self._most = self._taken > 1, max(1, self._taken // 2)
+        """Half of what was asked for last, and nothing kept; False where that changes nothing."""
+        smaller = self._kept or any(self._now(asked) > 1 for asked in self._asked.values())
+        self._divisor, self._kept = 2 * self._divisor, False
         return smaller
 
     @property
-    def most(self) -> int:
-        return self._most
+    def most(self) -> str:
+        """`4 pictures and 128 points`: what goes through at once now."""
+        return " and ".join(f"{self._now(asked)} {noun}" for noun, asked in self._asked.items()) or "1 picture"
+
+    def _allowed(self, noun: str, most: int) -> int:
+        self._asked[noun] = most
+        return self._now(most)
+
+    def _now(self, most: int) -> int:
+        return max(1, most // self._divisor)
 
 
 def batches(first: int, stop: int, size: int) -> Iterator[range]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -28,11 +28,14 @@ def list_images_below(folder: Path) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
-def open_rgb(path: Path, *, what: str = "picture") -> Image.Image:
-    """A whole picture as RGB. Raises ValueError naming the file when it cannot be decoded."""
+def open_rgb(path: Path, *, what: str = "picture", upright: bool = False) -> Image.Image:
+    """A whole picture as RGB. upright: turned as its EXIF says; data with labels keep the stored pixels, as the labels do.
+
+    Raises ValueError naming the file when it cannot be decoded.
+    """
     try:
         with Image.open(path) as picture:
-            return picture.convert("RGB")
+            return (ImageOps.exif_transpose(picture) if upright else picture).convert("RGB")
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"cannot decode the {what} {path}: {error}") from error
 

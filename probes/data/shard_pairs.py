@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shards.reader import ShardSet, read_table
-from shards.schema import INDEX
+from shards.schema import INDEX, MANIFEST
 from trainer import Pixels, cut_views, denormalise, draw_boxes, px_per_unit
 
 EXPECTED = "expected a shard set, as `python -m pipeline extract` writes it"
@@ -50,6 +50,8 @@ def open_shards(root: Path) -> ShardSet:
     """Raises ValueError where there is none."""
     if not root.is_dir():
         raise ValueError(f"{root} is not a directory: {EXPECTED}")
+    if not (root / MANIFEST).is_file():
+        raise ValueError(f"{root} holds no {MANIFEST}: {EXPECTED}")
     return ShardSet(root)
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,8 @@ HARMLESS = {
 
 @dataclass(frozen=True)
 class TrackedVideo:
-    """points_nt2: shares of width and height. visible_nt: where they can be seen. open: the frames, when they are needed."""
+    """points_nt2: shares of width and height. visible_nt: where they can be seen. open: the frames, when they are needed;
+    no closure, because a video goes to other processes."""
 
     name: str
     points_nt2: NDArray[np.float64]
@@ -119,7 +120,7 @@ def _of_file(root: Path, path: Path) -> TrackedVideo:
     except (OSError, ValueError, BadZipFile) as error:
         raise ValueError(f"{path} is no readable .npz file ({error}): {EXPECTED}") from error
     if inside:
-        return _video(path.stem, entry, str(path), lambda: np.load(path, allow_pickle=False)["video"])
+        return _video(path.stem, entry, str(path), partial(_pixels_in, path))
     folders = [Path(folder.format(root=root, name=path.stem)) for folder in FRAME_FOLDERS]
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
@@ -128,7 +129,15 @@ def _of_file(root: Path, path: Path) -> TrackedVideo:
     video = _video(path.stem, entry, str(path), None)
     if len(files) != video.frames:
         raise ValueError(f"{path} tracks points over {video.frames} frames and {folder} holds {len(files)}")
-    return TrackedVideo(video.name, video.points_nt2, video.visible_nt, lambda: lambda index: open_rgb(files[index]))
+    return TrackedVideo(video.name, video.points_nt2, video.visible_nt, partial(_frames_of, files))
+
+
+def _pixels_in(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(np.load(path, allow_pickle=False)["video"])
+
+
+def _frames_of(files: Sequence[Path]) -> Frames:
+    return lambda index: open_rgb(files[index])
 
 
 def _video(
@@ -145,11 +154,13 @@ def _video(
     if not np.isfinite(points[visible]).all() or (np.abs(points[visible]) > 2).any():
         raise ValueError(f"{where}: points must be shares of width and height, not pixels: {EXPECTED}")
 
-    def opened() -> Frames:
-        assert pixels is not None
-        video = pixels()
-        if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or len(video) != points.shape[1]:
-            raise ValueError(f"{where}: video {video.dtype} {video.shape} for {points.shape[1]} frames: {EXPECTED}")
-        return lambda index: Image.fromarray(video[index])
-
+    opened = partial(_checked_frames, pixels, points.shape[1], where)
     return TrackedVideo(name, points, visible, opened)
+
+
+def _checked_frames(pixels: Callable[[], NDArray[np.uint8]] | None, frames: int, where: str) -> Frames:
+    assert pixels is not None
+    video = pixels()
+    if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or len(video) != frames:
+        raise ValueError(f"{where}: video {video.dtype} {video.shape} for {frames} frames: {EXPECTED}")
+    return lambda index: Image.fromarray(video[index])

@@ -1,6 +1,6 @@
 """The depth probe: one trained head per feature source over a whole data set, all sources on the same pictures.
 
-Batches of pictures and measured depth come in from a stream; the heads that leave give depth in metres. With a decoder a head
+Features of batches of pictures and measured depth come in from a stream; the heads that leave give depth in metres. With a decoder a head
 is the attention probe with one query per bin (`heads/attention.py`), without one it is a linear layer on the tokens whose
 logits are resized bilinearly to every pixel; bins and losses are `heads/depth.py`'s. Adam with the paper's lr 1e-4 and weight
 decay 1e-5 (FlowFeat, NeurIPS 2025, section B.3), constant; no augmentation; features are not normalised.
@@ -13,7 +13,7 @@ Shape legend: b pictures, d encoder channels, k decoder channels, n bins, (g, f)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from probes.heads.attention import AttentionHead
 from probes.heads.depth import DepthBins, depth_loss
-from probes.sources.features import Features, Source, features_of
+from probes.sources.features import Features, Source
 
 LEARNING_RATE = 1e-4
 WEIGHT_DECAY = 1e-5
@@ -93,18 +93,17 @@ def new_probe(features: Features, bins: DepthBins, *, seed: int, learning_rate: 
 
 
 def train(
-    sources: Sequence[Source],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Iterable[tuple[Source, Features]], Tensor]],
     bins: DepthBins,
     *,
     seed: int,
     learning_rate: float = LEARNING_RATE,
     step: Callable[[int], None] = lambda steps: None,
 ) -> dict[str, DepthProbe]:
-    """A trained probe per source name. batches: (uint8 pictures [b, h, w, 3], depth in metres [b, 1, h, w])."""
+    """A trained probe per source name. batches: every source with its features of the batch, and depth in metres [b, 1, h, w]."""
     probes: dict[str, DepthProbe] = {}
-    for images_bhwc, truth_b1hw in batches:
-        for source, features in features_of(sources, images_bhwc):
+    for several, truth_b1hw in batches:
+        for source, features in several:
             if source.name not in probes:
                 probes[source.name] = new_probe(features, bins, seed=seed, learning_rate=learning_rate)
             probes[source.name].step(features, truth_b1hw)

@@ -5,7 +5,7 @@ tracking (`track`) and for correspondence between two views. Nothing is trained:
 bilinearly, and its match is the middle of the cell with the largest cosine. So no answer is finer than the grid; the score
 that is left to reach is `probes.metrics.tracking.ceiling`.
 
-Memory: cosines of at most `CHUNK` points with a whole map (256 x 256 cells: 67 MB), and a unit copy of the map.
+Memory: cosines of at most `chunk` points with a whole map (256 x 256 cells: 67 MB), and a unit copy of the map.
 
 Coordinates are (x, y) in pixels of a picture of `size` (height, width), its upper left corner at (0, 0). Shape legend: d feature
 channels, (g, f) cells, n points, t frames.
@@ -30,8 +30,10 @@ def features_at(map_dgf: Tensor, points_n2: Tensor, size: tuple[float, float]) -
     return sampled[0, :, :, 0].T
 
 
-def best_cells(features_nd: Tensor, map_dgf: Tensor, size: tuple[float, float]) -> Tensor:
+def best_cells(features_nd: Tensor, map_dgf: Tensor, size: tuple[float, float], chunk: int = CHUNK) -> Tensor:
     """[n, 2]: the middle, in pixels, of the cell whose feature has the largest cosine with each given one.
+
+    chunk: points whose cosines are held at once.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def best_cells(features_nd: Tensor, map_dgf: Tensor, size: tuple[float, float]) 
     g, f = map_dgf.shape[-2:]
     unit_dm = F.normalize(map_dgf.flatten(1), dim=0)
     # The length of a point's own feature doesn't change which cell is best.
-    best_n = torch.cat([(part @ unit_dm).argmax(dim=1) for part in features_nd.split(CHUNK)])
+    best_n = torch.cat([(part @ unit_dm).argmax(dim=1) for part in features_nd.split(chunk)])
     cells = torch.stack([best_n % f, best_n // f], dim=1)
     scale = torch.tensor([size[1] / f, size[0] / g], dtype=torch.float64, device=cells.device)
     return (cells + 0.5) * scale

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from probes.paper import PAPER, PROTOCOLS, Published, published
+from probes.paper import PAPER, PROTOCOLS, PaperProtocol, Published, protocol_of, published
 from probes.report.tables import Section, Table
 
 
@@ -26,18 +26,25 @@ def besides(section: Section) -> list[Beside]:
     results, task = section.results, section.task
     other = what_differs(section)
     found = []
-    for figure in published(task.name, str(results.settings.get("variant"))):
+    protocol = _protocol(section)
+    for figure in published(task.name, results.settings):
+        comparable = protocol is not None and not other and protocol.compares(figure.metric, results.settings)
         for source in results.sources:
             mean = section.mean(source, figure.metric)
             if source.split("@")[0] == figure.source and mean is not None:
                 ours = task.metric(figure.metric).shown(mean)
-                found.append(Beside(source, figure, ours, None if other else ours - figure.value))
+                found.append(Beside(source, figure, ours, ours - figure.value if comparable else None))
     return found
+
+
+def _protocol(section: Section) -> PaperProtocol | None:
+    key = protocol_of(section.task.name, section.results.settings)
+    return None if key is None else PROTOCOLS[key]
 
 
 def what_differs(section: Section) -> list[str]:
     """Why a table is not of the paper's protocol; empty where it is."""
-    results, protocol = section.results, PROTOCOLS.get(section.task.name)
+    results, protocol = section.results, _protocol(section)
     if protocol is None:
         return ["the paper has no such table"]
     facts = [results.units[name].facts for name in results.complete()]
@@ -53,17 +60,22 @@ def beside_table(section: Section) -> Table | None:
         trained = f" ({one.published.trained_on})" if one.published.trained_on else ""
         difference = "-" if one.difference is None else f"{one.difference:+.{digits}f}"
         title = section.results.title(one.source)
-        rows.append(
-            [f"{title}{trained}", metric.heading, f"{one.ours:.{digits}f}", f"{one.published.value:g}", difference]
-        )
+        rows.append([f"{title}{trained}", metric.heading, f"{one.ours:.{digits}f}", one.published.text, difference])
     return Table(["features", "metric", "here", "paper", "difference"], rows) if rows else None
 
 
 def beside_note(section: Section) -> str:
     """What the table above stands on."""
     other = what_differs(section)
-    protocol = PROTOCOLS.get(section.task.name)
+    protocol = _protocol(section)
     data = f" on {protocol.data}" if protocol else ""
     if not other:
-        return f"Paper: {PAPER}{data}, the same protocol as far as this program can tell."
+        assert protocol is not None
+        bound = [
+            section.task.metric(name).title
+            for name in protocol.device_bound
+            if not protocol.compares(name, section.results.settings)
+        ]
+        but = f" {', '.join(bound)}: on its {protocol.device}, so no difference is taken." if bound else ""
+        return f"Paper: {PAPER}{data}, the same protocol as far as this program can tell.{but}"
     return f"Paper: {PAPER}{data}. Not the paper's protocol ({'; '.join(other)}): no difference is taken."

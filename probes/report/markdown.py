@@ -42,8 +42,7 @@ def section_text(section: Section) -> str:
     parts = [f"# {escape(task.title)}", escape(tables.coverage_note(section))]
     if results.complete():
         parts += [escape(task.description), escape(tables.scope_note(section)), _set(tables.main_table(section))]
-        reference = task.reference(results.settings, len(results.complete()))
-        if reference is not None:
+        for reference in task.references(results.settings, len(results.complete())):
             parts += [f"## {escape(reference.title)}", escape(reference.note)]
             parts += [markdown_table(reference.header, reference.rows)]
         beside = beside_table(section)
@@ -53,7 +52,7 @@ def section_text(section: Section) -> str:
         parts += [f"## {escape(headline)} per {escape(task.unit.one)}", _set(tables.unit_table(section))]
         by_part = tables.part_table(section)
         if by_part is not None:
-            parts += [f"## {escape(headline)} per {escape(task.part.one)}", _set(by_part)]
+            parts += [f"## {escape(tables.parts_title(section))}", _set(by_part)]
     parts += _others(section)
     parts += ["## Settings", _set(tables.settings_table(section))]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -12,28 +12,22 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from common.page import document, table
 from probes.report import tables
 from probes.report.beside import beside_note, beside_table
 from probes.report.records import Picture
 from probes.report.store import Results, UnitRecord
-from probes.report.style import STYLE
 from probes.report.tables import Section, Table
 from probes.report.training import Training
+from probes.task import Reference
+
+MOST_UNFOLDED = 6
+"""Rows of a published table that stand open whatever they are of."""
 
 
-def set_table(table: Table, *, kind: str = "") -> str:
-    """An HTML table of plain strings; row `table.best` is set in bold."""
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
-    body = []
-    for number, row in enumerate(table.rows):
-        mark = ' class="best"' if number == table.best else ""
-        body.append(f"<tr{mark}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
-    name = f' class="{kind}"' if kind else ""
-    # Focusable, so that arrow keys scroll what is wider than the window.
-    return (
-        f'<div class="scroll" tabindex="0"><table{name}><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
+def set_table(found: Table, *, kind: str = "") -> str:
+    """An HTML table of plain strings; row `found.best` is set in bold."""
+    return table(found.header, found.rows, kind=kind, row_kinds={} if found.best is None else {found.best: "best"})
 
 
 def bars(section: Section) -> str:
@@ -48,14 +42,15 @@ def bars(section: Section) -> str:
             f'<span>{escape(section.results.title(source))}</span><div class="track"><div class="bar" style="width:{width:.2f}%"></div>'
             f"</div><span>{headline.text(value)}</span>"
         )
-    return f'<div class="bars">{"".join(cells)}</div>'
+    direction = "" if headline.higher_is_better else ", less is better"
+    return f'<p class="dim">{escape(headline.heading)}{direction}</p><div class="bars">{"".join(cells)}</div>'
 
 
 def _figure(picture: Picture, results: Results) -> str:
     what = (
         f"{picture.caption}: {results.title(picture.source)}"
         if picture.source
-        else f"{picture.caption} {picture.group}"
+        else f"{picture.caption} {picture.group}".rstrip()
     )
     text, address = escape(what), quote(picture.file)
     if picture.file.endswith(".mp4"):
@@ -109,20 +104,29 @@ def section_html(section: Section, out: Path) -> str:
     if results.complete():
         parts += [f'<p class="dim">{escape(task.description)} {escape(tables.scope_note(section))}</p>']
         parts += [bars(section), set_table(tables.main_table(section))]
-        reference = task.reference(results.settings, len(results.complete()))
-        if reference is not None:
-            parts += [f"<h3>{escape(reference.title)}</h3>", f'<p class="dim">{escape(reference.note)}</p>']
-            parts += [set_table(Table([*reference.header], [[*row] for row in reference.rows]))]
+        parts += [_reference(one) for one in task.references(results.settings, len(results.complete()))]
         parts += _beside(section)
         headline = task.metric(task.headline).heading
         parts += [f"<h3>{escape(headline)} per {escape(task.unit.one)}</h3>", set_table(tables.unit_table(section))]
         by_part = tables.part_table(section)
         if by_part is not None:
-            parts += [f"<h3>{escape(headline)} per {escape(task.part.one)}</h3>", set_table(by_part)]
+            parts += [f"<h3>{escape(tables.parts_title(section))}</h3>", set_table(by_part)]
         parts += [all_pictures(section, out)]
     parts += [_others(section)]
-    parts += ["<h3>Settings</h3>", set_table(tables.settings_table(section), kind="settings"), "</section>"]
+    settings = set_table(tables.settings_table(section), kind="settings")
+    parts += [f"<details><summary><h3>Settings</h3></summary>{settings}</details>", "</section>"]
     return "\n".join(part for part in parts if part)
+
+
+def _reference(reference: Reference) -> str:
+    """Published figures; folded where they are many and none is starred, so that ours stay in sight."""
+    table = set_table(Table([*reference.header], [[*row] for row in reference.rows]))
+    starred = any(row[0].endswith("*") for row in reference.rows)
+    shown = " open" if starred or len(reference.rows) <= MOST_UNFOLDED else ""
+    return (
+        f"<details{shown}><summary><h3>{escape(reference.title)}</h3></summary>"
+        f'<p class="dim">{escape(reference.note)}</p>{table}</details>'
+    )
 
 
 def _beside(section: Section) -> list[str]:
@@ -178,18 +182,5 @@ def page(sections: Sequence[Section], out: Path, training: Training | None = Non
     body = "\n".join(
         [*(section_html(section, out) for section in sections), training_html(training), made_html(sections)]
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>FlowFeat: {escape(", ".join(section.task.title for section in sections))}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>What the features are worth</h1>
-{_embedded(sections)}{contents(sections)}
-{body}
-</body>
-</html>
-"""
+    title = f"FlowFeat: {', '.join(section.task.title for section in sections)}"
+    return document(title, f"<h1>What the features are worth</h1>\n{_embedded(sections)}{contents(sections)}\n{body}")

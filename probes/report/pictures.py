@@ -56,7 +56,7 @@ class PictureFolder:
     def _place(self, group: str, caption: str, source: Source | None, suffix: str) -> Path:
         """Where a picture goes, noted down."""
         owner = "" if source is None else source.name
-        parts = [group, *filter(None, [owner]), caption]
+        parts = [*filter(None, [group, owner]), caption]
         relative = self.folder / (".".join(map(file_name, parts)) + suffix)
         self.saved.append(Picture(group, caption, owner, relative.as_posix()))
         return relative

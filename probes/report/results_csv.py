@@ -30,7 +30,7 @@ def results_csv(sections: Sequence[Section]) -> str:
                 theirs = ["", "", ""]
                 if paper is not None:
                     difference = "" if paper.difference is None else f"{paper.difference:+.{metric.decimals}f}"
-                    theirs = [f"{paper.published.value:g}", paper.published.trained_on, difference]
+                    theirs = [paper.published.text, paper.published.trained_on, difference]
                 value = metric.text(mean, more_decimals=CSV_MORE_DECIMALS)
                 where = [section.task.name, results.digest, source, results.weights.get(source, "")]
                 writer.writerow([*where, metric.name, value, *theirs])

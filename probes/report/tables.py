@@ -153,6 +153,12 @@ def made_table(sections: Sequence[Section]) -> Table:
     return Table(header, rows)
 
 
+def parts_title(section: Section) -> str:
+    """What the table of parts is called."""
+    task = section.task
+    return task.parts_title or f"{task.metric(task.headline).heading} per {task.part.one}"
+
+
 def scope_note(section: Section) -> str:
     """Over how much the means were taken."""
     task, results = section.task, section.results
@@ -194,7 +200,7 @@ def made_notes(sections: Sequence[Section]) -> list[str]:
     models = dict.fromkeys(str(one.results.settings.get("model", "?")) for one in sections)
     return [
         f"Tables and pictures are made of {FILE} beside this page, a line per measurement (weights' hash, protocol, seed, "
-        f"versions, duration), by `python -m probes report --out DIR`. Model: {', '.join(models)}.",
+        f"versions, duration), by the command python -m probes report --out DIR. Model: {', '.join(models)}.",
         f"Measuring what the first tables show took {seconds:.0f} s.",
     ]
 

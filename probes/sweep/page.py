@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from probes.report.style import STYLE
+from common.page import document, table
 from probes.sweep import tables
 from probes.sweep.charts import Curve, curve_chart, dot_chart
 from probes.sweep.comparison import Line
@@ -13,12 +13,9 @@ from probes.sweep.probe import SweepProbe
 from trainer import SweepRecord
 
 CHART_STYLE = """
-svg { max-width: 100%; height: auto; font: 13px system-ui, sans-serif; }
-svg text { fill: var(--ink); } svg .tick { fill: var(--dim); font-size: 11px; }
-svg .rule { stroke: var(--line); } svg .base { stroke: var(--dim); stroke-dasharray: 4 4; }
+svg .base { stroke: var(--dim); stroke-dasharray: 4 4; }
 svg .mean { stroke: var(--ink); stroke-width: 2; } svg circle { fill: var(--bar); fill-opacity: .7; }
-svg polyline { fill: none; stroke: var(--bar); stroke-width: 1.5; stroke-opacity: .75; }
-.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: 1rem; }
+svg polyline { stroke-opacity: .75; }
 .curves figcaption { overflow-wrap: anywhere; }
 tr.doubtful td { color: var(--dim); }
 """
@@ -38,35 +35,22 @@ def page(
         if chart
     ]
     missing = "".join(f'<p class="warn">{escape(note)}</p>' for note in tables.notes(lines))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Sweep {escape(record.name)}</title>
-<style>{STYLE}{CHART_STYLE}</style>
-</head>
-<body>
-<h1>Sweep {escape(record.name)}</h1>
+    body = f"""<h1>Sweep {escape(record.name)}</h1>
 <p class="dim">{escape(tables.scope(record, data))}</p>
 {missing}
-<div class="scroll">{_table(probe, lines)}</div>
+{_table(probe, lines)}
 <p class="dim">{escape(tables.RULE)}</p>
 <h2>{escape(metric)} of every seed</h2>
 <div class="scroll">{dot_chart(lines, metric, probe.metric.decimals)}</div>
 <p class="dim">A dot per seed, a stroke at their mean; the dashed line is the baseline's mean.</p>
 <h2>Training</h2>
 <p class="dim">Total loss over steps, a line per seed. Rows with other terms in the loss have other scales.</p>
-<div class="curves">{"".join(figures)}</div>
-</body>
-</html>
-"""
+<div class="curves">{"".join(figures)}</div>"""
+    return document(f"Sweep {record.name}", body, style=CHART_STYLE)
 
 
 def _table(probe: SweepProbe, lines: Sequence[Line]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in tables.headings(probe, lines))
-    rows = []
-    for line, row in zip(lines, tables.cells(probe, lines), strict=True):
-        kind = "best" if line.verdict == "baseline" else "doubtful" if line.verdict in DOUBTFUL else ""
-        rows.append(f'<tr class="{kind}">' + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    kinds = {}
+    for number, line in enumerate(lines):
+        kinds[number] = "best" if line.verdict == "baseline" else "doubtful" if line.verdict in DOUBTFUL else ""
+    return table(tables.headings(probe, lines), tables.cells(probe, lines), row_kinds=kinds)

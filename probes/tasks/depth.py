@@ -14,13 +14,13 @@ for normals a wall that faces the camera. Normals of both depth maps are taken o
 because a sensor's steps of a centimetre would drown them at one pixel, and not across occlusion edges (jumps of more than a
 tenth of the depth).
 
-Memory: the features of one batch (128 channels at 480 px: 0.12 GB per picture), and 1 GB for the logits of one picture.
+Memory: the features of one batch (128 channels at 480 px: 0.12 GB per picture), and 1 GB for the logits of one picture;
+features of all training pictures where they fit into --feature-memory. A batch goes through the network in parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -29,29 +29,23 @@ import click
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from probes.data import rgbd
-from probes.data.batching import shuffled_batches
 from probes.data.images import PAPER_HEIGHT_PX, batch_of, input_size
 from probes.heads import depth_probe
 from probes.heads.depth import DepthBins
 from probes.metrics.depth import absolute_relative_error, score_depth, score_normals
 from probes.options import option
-from probes.paper import NYU_DELTA1, NYU_RMSE
+from probes.paper import references
 from probes.sources.features import Source, by_encoder, features_of
 from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task, Unit
 from probes.tasks import chance
 from probes.tasks.depth_pictures import LARGEST_JUMP, Drawing, Floats, normal_step_px
+from probes.tasks.depth_training import RunningMean, TrainingPictures
+from probes.tasks.segmentation_options import memory_option
 
 PICTURES = 3
-READERS = 4
-"""Threads that decode the pictures of a batch."""
-CPU = torch.device("cpu")
-PAPER = [
-    (backbone, *(f"{rmse:.4f} / {share:.2f}" for rmse, share in zip(errors, NYU_DELTA1[backbone], strict=True)))
-    for backbone, errors in NYU_RMSE.items()
-]
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -85,6 +79,7 @@ class Depth(Task):
     )
     headline: ClassVar = "rmse"
     chance_note: ClassVar = "the mean depth of the training pictures everywhere"
+    in_processes: ClassVar = True
     long_units: ClassVar = True
 
     embedded: ClassVar = {
@@ -112,6 +107,7 @@ class Depth(Task):
     )
     scale: float = field(default=1000.0, metadata=option("--depth-scale", float, "Steps of a depth PNG per metre."))
     runs: int = field(default=1, metadata=option("--depth-runs", int, "Trainings from other seeds, for the spread."))
+    memory_gb: float = memory_option()
 
     def __post_init__(self) -> None:
         for name in ("side_px", "iterations", "batch", "runs"):
@@ -158,12 +154,12 @@ class Depth(Task):
         return [Training(self, run, tuple(train), tuple(test)) for run in range(self.runs)]
 
     @classmethod
-    def reference(cls, settings: Settings, units: int) -> Reference:
+    def references(cls, settings: Settings, units: int) -> Sequence[Reference]:
         note = (
-            "RMSE in metres / δ1 in per cent on NYUv2 at 480 pixels, up to 100,000 iterations; other data or fewer iterations "
-            f"cannot be compared. This run: {settings.get('height')} pixels, {settings.get('iterations')} iterations."
+            "NYUv2 at 480 pixels, up to 100,000 iterations; other data or fewer iterations cannot be compared. "
+            f"This run: {settings.get('height')} pixels, {settings.get('iterations')} iterations."
         )
-        return Reference("The paper's figures", note, ["backbone", "encoder alone", "+ FlowFeat (YouTube-VOS)"], PAPER)
+        return references(cls.name, cls.metrics, settings, note)
 
 
 @dataclass(frozen=True)
@@ -208,15 +204,23 @@ class Training:
     def _evaluate_group(self, group: Sequence[Source], context: Context, rows: dict[str, list[Row]]) -> None:
         size_hw = input_size(self.task.side_px, 1, 1, group[0].encoder.size_multiple)
         seed = context.seed + self.number
-        mean_depth = RunningMean()
-        probes = depth_probe.train(
+        training = TrainingPictures(
             group,
-            self._batches(size_hw, seed, context.device, mean_depth),
+            self.train,
+            self.task.measured,
+            size_hw,
+            context.device,
+            int(self.task.memory_gb * GIB),
+            context.batches,
+        )
+        probes = depth_probe.train(
+            training.batches(self.task.batch, self.task.iterations, seed),
             DepthBins(self.task.bins, farthest_m=self.task.farthest_m),
             seed=seed,
             learning_rate=self.task.learning_rate,
             step=context.step,
         )
+        mean_depth = training.mean_depth
         if mean_depth.count == 0:
             raise ValueError(f"the sensor measured nothing in {len(self.train)} training pictures: {self._way_out()}")
         shown = {round(i * (len(self.test) - 1) / max(PICTURES - 1, 1)) for i in range(PICTURES)}
@@ -233,38 +237,6 @@ class Training:
                 if drawing is not None:
                     drawing.draw(predicted, source)
             context.step(len(group))
-
-    def _batches(
-        self, size_hw: tuple[int, int], seed: int, device: torch.device, mean_depth: RunningMean
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read from disk as they are asked for. Batches in which nothing was measured teach nothing and are passed on too."""
-        with ThreadPoolExecutor(READERS) as readers:
-            for indices in shuffled_batches(len(self.train), self.task.batch, self.task.iterations, seed):
-                read = list(readers.map(lambda index: self._training_pair(self.train[index], size_hw), indices))
-                images, truth = (torch.cat(parts) for parts in zip(*read, strict=True))
-                mean_depth.add(truth[truth > 0])
-                yield images.to(device), truth.to(device)
-
-    def _training_pair(self, pair: rgbd.Pair, size_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """uint8 picture [1, h, w, 3] and depth [1, 1, h, w], both at the input's size."""
-        depth = torch.from_numpy(self.task.measured(pair))[None, None]
-        # The depth at each cell's centre: a mean would invent depths between an object and what is behind it.
-        return batch_of([pair.image()], size_hw, CPU), F.interpolate(depth, size=size_hw, mode="nearest-exact")
-
-
-class RunningMean:
-    """The mean depth of what was trained on."""
-
-    def __init__(self) -> None:
-        self.total, self.count = 0.0, 0
-
-    def add(self, values: Tensor) -> None:
-        self.total += float(values.double().sum())
-        self.count += values.numel()
-
-    @property
-    def value(self) -> float:
-        return self.total / max(self.count, 1)
 
 
 def scores(predicted: Floats, truth: Floats, pair: rgbd.Pair, mean_depth: float) -> dict[str, float]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from probes.metrics.cost import macs, peak_bytes, seconds
 from probes.options import option
+from probes.paper import references
 from probes.sources.features import Features, Source, features_of
 from probes.sources.identity import parameter_count
 from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 SIZES_PX = (224, 448, 1024)
 PASSES = 4
 """Of the network, at least: counting, memory, a warm-up and a timed one."""
-PAPER_VARIANT = "dinov2_vits14"
 
 
 def _metrics() -> tuple[Metric, ...]:
@@ -86,16 +86,10 @@ class Efficiency(Task):
         return [ThisDevice(self)]
 
     @classmethod
-    def reference(cls, settings: Settings, units: int) -> Reference:
-        variant = settings.get("variant")
-        same = (
-            "These compare with the column of MACs at 224 px."
-            if variant == PAPER_VARIANT
-            else f"This run's encoder is {variant}: no line compares."
+    def references(cls, settings: Settings, units: int) -> Sequence[Reference]:
+        return references(
+            cls.name, cls.metrics, settings, "DINO2-S14 at 224 px; MACs compare on any device, rates on the paper's."
         )
-        note = f"DINO2-S14 at 224 px; its FLOPs are multiply-accumulates. {same}"
-        rows = (("encoder", "6.14"), ("decoder", "17.3"), ("FlowFeat, both", "23.43"))
-        return Reference("The paper's figures (Table 7)", note, ["part", "MACs at 224 px (G)"], rows)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ per picture and homography, beside its ceiling: what the best answer that is the
 Pixels are those of a view `height_px` high, whatever size an encoder takes. The protocol is ours, after VisBench's idea; TAP-Vid
 (NeurIPS 2022) gave the mean over thresholds. An answer at random is within 8 pixels in 0.2 % of a 256x341 view.
 
-Memory: two maps of a source (0.36 GB with 512 channels at 256x341), the cosines of 256 points with one (0.09 GB).
+Memory: maps of up to four views of a source and one joined map (0.36 GB with 512 channels at 256x341), the cosines of 256
+points with one (0.09 GB).
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -23,11 +24,13 @@ import click
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
+from probes.data.batching import batches
 from probes.data.homographies import Floats, Homography, fine_picture, first_view, random_homography, second_view
 from probes.data.images import batch_of, input_size, list_images_below, open_rgb
 from probes.heads.joined import Matched, joined_map
-from probes.heads.matching import best_cells, features_at
+from probes.heads.matching import CHUNK, best_cells, features_at
 from probes.metrics.tracking import SIDE_PX, nearest_cell_centers, to_benchmark_size
 from probes.options import option
 from probes.sources.features import Source, by_encoder, features_of
@@ -65,6 +68,7 @@ class HomographyMatching(Task):
     step: ClassVar = Noun("view", "views")
     metrics: ClassVar = _metrics()
     headline: ClassVar = "mean"
+    in_processes: ClassVar = True
     chance_note: ClassVar = "the same place in the other view"
 
     embedded: ClassVar = {"folder": "segmentation/val", "height_px": 160, "views": 2, "points": 128}
@@ -167,16 +171,16 @@ class Picture:
         """A row per homography."""
         image = open_rgb(self.path)
         fine = fine_picture(image, self._view_size(image))
+        asked = [self.question(image, number, context.seed) for number in range(self.task.views)]
+        views = [Views(size, first_view(fine), second_view(fine, found), found) for size, found, _ in asked]
+        points = [wanted for _, _, wanted in asked]
         rows: dict[str, list[Row]] = {source.name: [] for source in sources}
-        for number in range(self.task.views):
-            size, homography, asked = self.question(image, number, context.seed)
-            pair = Views(size, first_view(fine), second_view(fine, homography), homography)
-            for group in by_encoder(sources):
-                for source, found, grid in pair.answers(group, asked, self.task.matched, context.device):
-                    rows[source.name].append(Row(f"view {number + 1}", _shares(found, asked, size, grid)))
-                    if self.drawn and number == 0:
-                        context.pictures.save("view 1", "matches", pair.drawing(asked, found), source)
-                context.step(len(group))
+        for group in by_encoder(sources):
+            for source, number, found, grid in _answers(group, views, points, self.task.matched, context):
+                size = views[number].size
+                rows[source.name].append(Row(f"view {number + 1}", _shares(found, points[number], size, grid)))
+                if self.drawn and number == 0:
+                    context.pictures.save("view 1", "matches", views[0].drawing(points[0], found), source)
         return rows
 
 
@@ -188,23 +192,6 @@ class Views:
     first: Image.Image
     second: Image.Image
     homography: Homography
-
-    def answers(
-        self, group: Sequence[Source], asked_n2: Floats, matched: Matched, device: torch.device
-    ) -> list[tuple[Source, Floats, tuple[int, int]]]:
-        """Per source where it finds, in the second view, the points that are truly at `asked_n2` there, and its grid."""
-        size_hw = input_size(self.size[0], *self.size, group[0].encoder.size_multiple)
-        points = torch.from_numpy(self.homography.to_first(asked_n2)).to(device)
-        answers = []
-        # One view at a time through the decoders: two full-resolution maps are held, not two per source.
-        firsts = features_of(group, batch_of([self.first], size_hw, device))
-        seconds = features_of(group, batch_of([self.second], size_hw, device))
-        for (source, first), (_, second) in zip(firsts, seconds, strict=True):
-            features = features_at(joined_map(first, matched), points, self.size)
-            cells = joined_map(second, matched)
-            found = best_cells(features, cells, self.size).cpu().numpy()
-            answers.append((source, found, (cells.shape[-2], cells.shape[-1])))
-        return answers
 
     def drawing(self, asked_n2: Floats, found_n2: Floats) -> Image.Image:
         """Both views side by side and a line for each of the first points."""
@@ -220,6 +207,35 @@ class Views:
             pen.line([*start, *end], fill=color, width=1)
             pen.ellipse([start[0] - 2, start[1] - 2, start[0] + 2, start[1] + 2], outline=color)
         return canvas
+
+
+def _answers(
+    group: Sequence[Source], views: Sequence[Views], asked: Sequence[Floats], matched: Matched, context: Context
+) -> Iterator[tuple[Source, int, Floats, tuple[int, int]]]:
+    """Per source and view where it finds, in the second picture, the points that are truly at `asked` there, and its grid.
+
+    The first picture is the same in all views, and goes through the networks once.
+    """
+    size = views[0].size
+    size_hw = input_size(size[0], *size, group[0].encoder.size_multiple)
+    at_once, chunk = context.batches.pictures(size_hw, context.device), context.batches.points(CHUNK)
+    pictures = [views[0].first, *(view.second for view in views)]
+    wanted: dict[str, list[Tensor]] = {}
+    for places in batches(0, len(pictures), at_once):
+        images = batch_of([pictures[place] for place in places], size_hw, context.device)
+        for source, features in features_of(group, images):
+            for index, place in enumerate(places):
+                cells = joined_map(features.picture(index), matched)
+                if place == 0:
+                    first = [
+                        torch.from_numpy(view.homography.to_first(points))
+                        for view, points in zip(views, asked, strict=True)
+                    ]
+                    wanted[source.name] = [features_at(cells, points.to(cells.device), size) for points in first]
+                    continue
+                found = best_cells(wanted[source.name][place - 1], cells, size, chunk).cpu().numpy()
+                yield source, place - 1, found, (cells.shape[-2], cells.shape[-1])
+                context.step(1)
 
 
 def _shares(found: Floats, truth: Floats, size: tuple[int, int], grid: tuple[int, int]) -> dict[str, float]:

@@ -36,7 +36,7 @@ from torch import Tensor
 from common.feature_colors import ColorBasis
 from common.flow_colors import flow_to_color
 from probes.data.shard_pairs import EXPECTED, Pair, PairViews, open_shards, pairs_by_video, set_digest, spread, views_of
-from probes.drawing import feature_picture, shown_map
+from probes.drawing import feature_picture, shown_map, with_wheel
 from probes.metrics.motion import edge_strength, motion_edge_accuracy
 from probes.options import option
 from probes.sources.features import Features, Source, by_encoder, features_of
@@ -62,8 +62,9 @@ class Motion(Task):
         "flow jumps. The best affine flow and the mean flow of the judged crop are beside them: they need no features."
     )
     pictures_note: ClassVar = (
-        "The worst pair of each video, by the flow's own confidence where the set keeps it: hue is the direction of motion. What a source "
-        "explains is smooth where the flow is noise, and sharp where it has the object. Features: three principal components."
+        "The worst pair of each video, by the flow's own confidence where the set keeps it: hue is the direction of motion, as in "
+        "the wheel. What a source explains is smooth where the flow is noise, and sharp where it has the object. Features: three "
+        "principal components."
     )
     unit: ClassVar = Noun("video", "videos")
     part: ClassVar = Noun("set of pairs", "sets of pairs")
@@ -76,6 +77,7 @@ class Motion(Task):
         Metric("EPE_mean", "EPE of the mean flow", higher_is_better=False, decimals=2, suffix="px"),
         Metric("edges", "motion edges F", percent=True),
     )
+    in_processes: ClassVar = True
     headline: ClassVar = "R2"
     embedded: ClassVar = {"root": "shards", "side_px": 128, "most_videos": 8, "most_pairs": 2}
 
@@ -240,7 +242,7 @@ class Video:
         target = views.u2_b2hw[0].cpu().numpy()
         largest = max(float(np.quantile(np.hypot(*target), 0.99)), 1e-6)
         context.pictures.save(group, "frame", Image.fromarray(views.images2_bhwc[0].cpu().numpy()))
-        context.pictures.save(group, "flow", Image.fromarray(flow_to_color(target, largest)))
+        context.pictures.save(group, "flow", with_wheel(flow_to_color(target, largest)))
         for source, predicted, features in self._readouts(sources, views):
             explained = flow_to_color(predicted[0].cpu().numpy(), largest)
             context.pictures.save(group, "explained", Image.fromarray(explained), source)

@@ -17,18 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.feature_colors import ColorBasis
-from probes.data.batching import BatchLimit, batches, shuffled_batches
+from probes.data.batching import BatchLimit, shuffled_batches
 from probes.data.segmentation import IGNORED, SegmentationData, Split
-from probes.drawing import WIDEST_PX, class_overlay, feature_picture, shown_map
+from probes.drawing import WIDEST_PX, class_legend, class_overlay, feature_picture, shown_map
 from probes.heads.feature_bank import HUMMINGBIRD, BankSettings, FeatureBank, capacity_within
 from probes.heads.pixel_classifier import HeadKind, Optimisation, PixelClassifier, bank_features
 from probes.metrics.segmentation import ConfusionMatrix
-from probes.sources.features import Features, Source, by_encoder, features_of
+from probes.sources.features import Features, Source, by_encoder
+from probes.sources.frozen import FrozenFeatures
 from probes.task import Context, Row
 
 EXAMPLES = 4
 """Pictures of a data set that are drawn."""
 WHOLE = "all pixels"
+MOST_IN_LEGEND = 40
 
 Classify = Callable[[Features, int], Tensor]
 """Features and the side of the square → classes [b, side, side]."""
@@ -64,7 +66,7 @@ class TrainedHeads:
         return self._iterations(pictures) * min(self.batch, pictures)
 
     def learn(self, sources: Sequence[Source], train: Split, side_px: int, context: Context) -> dict[str, Classify]:
-        frozen = FrozenFeatures(sources, train, side_px, context.device, self.memory_bytes, context.batches)
+        frozen = SplitFeatures(sources, train, side_px, context.device, self.memory_bytes, context.batches)
         heads: dict[str, PixelClassifier] = {}
         batch, classes = min(self.batch, len(train)), len(train.table.classes)
         for indices in shuffled_batches(len(train), batch, self._iterations(len(train)), context.seed):
@@ -93,7 +95,7 @@ class Banks:
         return pictures
 
     def learn(self, sources: Sequence[Source], train: Split, side_px: int, context: Context) -> dict[str, Classify]:
-        frozen = FrozenFeatures(sources, train, side_px, context.device, 0, context.batches)
+        frozen = SplitFeatures(sources, train, side_px, context.device, 0, context.batches)
         banks: dict[str, FeatureBank] = {}
         for part, source, features in frozen.of(range(len(train))):
             cells = bank_features(features, self.cells_per_token)
@@ -113,8 +115,8 @@ class Banks:
         return lambda features, side_px: bank.predict(bank_features(features, self.cells_per_token), side_px, side_px)
 
 
-class FrozenFeatures:
-    """Features of the pictures of a split, of all sources of one encoder: kept where all fit into memory, else made anew."""
+class SplitFeatures:
+    """Features and labels of the pictures of a split. The labels are kept where the features are."""
 
     def __init__(
         self,
@@ -125,55 +127,28 @@ class FrozenFeatures:
         memory_bytes: int,
         limit: BatchLimit | None = None,
     ) -> None:
-        self.sources, self.split, self.side_px, self.device = sources, split, side_px, device
-        self.per_batch = (limit or BatchLimit()).pictures((side_px, side_px), device)
-        self._kept: dict[int, dict[str, Features]] = {}
-        self._kept_labels: dict[int, Tensor] = {}
-        if memory_bytes and self._bytes_of_one() * len(split) <= memory_bytes:
-            self._keep_all()
-
-    def _bytes_of_one(self) -> int:
-        pairs = (features for _, _, features in self.of(range(1)))
-        maps = (one for features in pairs for one in (features.low_bdgf, features.high_bkhw) if one is not None)
-        return sum(one.nbytes for one in maps)
-
-    def _keep_all(self) -> None:
-        kept: dict[int, dict[str, Features]] = {index: {} for index in range(len(self.split))}
-        for part, source, features in self.of(range(len(self.split))):
-            for place, index in enumerate(part):
-                # A view of the batch would be fine too: every picture of it is kept.
-                kept[index][source.name] = features.picture(place)
-        self._kept_labels = {index: self.labels([index])[0] for index in range(len(self.split))}
-        self._kept = kept
+        self.split, self.side_px, self.device = split, side_px, device
+        size_hw = (side_px, side_px)
+        self.frozen = FrozenFeatures(
+            sources, self._pictures, len(split), size_hw, device, memory_bytes, limit or BatchLimit()
+        )
+        self._labels = self._read_labels(range(len(split))) if self.frozen.kept else None
 
     def labels(self, indices: Sequence[int]) -> Tensor:
         """Classes uint8 [b, side, side]."""
-        if self._kept_labels:
-            return torch.stack([self._kept_labels[index] for index in indices])
-        arrays = [self.split.labels(index, self.side_px) for index in indices]
-        return torch.from_numpy(np.stack(arrays)).to(self.device)
+        return self._read_labels(indices) if self._labels is None else self._labels[list(indices)]
 
     def of(self, indices: Sequence[int]) -> Iterator[tuple[range, Source, Features]]:
-        """The features of some pictures, part by part and source by source, with the places of the part in `indices`."""
-        for places in batches(0, len(indices), self.per_batch):
-            part = [indices[place] for place in places]
-            for source, features in self._features(part):
-                features.require_finite()
-                yield places, source, features
+        """As `FrozenFeatures.of`."""
+        return self.frozen.of(indices)
 
-    def _features(self, part: Sequence[int]) -> Iterator[tuple[Source, Features]]:
-        if self._kept:
-            for source in self.sources:
-                yield source, _joined([self._kept[index][source.name] for index in part])
-            return
-        arrays = [np.asarray(self.split.picture(index, self.side_px)) for index in part]
-        yield from features_of(self.sources, torch.from_numpy(np.stack(arrays)).to(self.device))
+    def _pictures(self, indices: Sequence[int]) -> Tensor:
+        arrays = [np.asarray(self.split.picture(index, self.side_px)) for index in indices]
+        return torch.from_numpy(np.stack(arrays)).to(self.device)
 
-
-def _joined(pictures: Sequence[Features]) -> Features:
-    low = torch.cat([one.low_bdgf for one in pictures])
-    highs = [one.high_bkhw for one in pictures if one.high_bkhw is not None]
-    return Features(low, torch.cat(highs) if highs else None, pictures[0].dense_alone)
+    def _read_labels(self, indices: Sequence[int]) -> Tensor:
+        arrays = [self.split.labels(index, self.side_px) for index in indices]
+        return torch.from_numpy(np.stack(arrays)).to(self.device)
 
 
 def evaluate(
@@ -188,19 +163,20 @@ def evaluate(
             raise ValueError(f"size {size_px} is too small: the encoder takes multiples of {multiple} pixels")
         classifiers = learner.learn(group, data.train, side_px, context)
         counts = _count(
-            data, classifiers, FrozenFeatures(group, data.scored, side_px, context.device, 0, context.batches), context
+            data, classifiers, SplitFeatures(group, data.scored, side_px, context.device, 0, context.batches), context
         )
         rows |= {name: rows_of(matrix, data.classes) for name, matrix in counts.items()}
     return rows
 
 
 def _count(
-    data: SegmentationData, classifiers: dict[str, Classify], frozen: FrozenFeatures, context: Context
+    data: SegmentationData, classifiers: dict[str, Classify], frozen: SplitFeatures, context: Context
 ) -> dict[str, ConfusionMatrix]:
     """A confusion matrix per source over the scored split, a few of its pictures drawn on the way."""
     counts = {name: ConfusionMatrix(len(data.classes)) for name in classifiers}
     drawn = {round(place * (len(data.scored) - 1) / max(1, EXAMPLES - 1)) for place in range(EXAMPLES)}
     bases: dict[str, ColorBasis] = {}
+    context.pictures.save("", "colours of the classes", class_legend(_shown_classes(data, drawn, frozen.side_px)))
     for part, source, features in frozen.of(range(len(data.scored))):
         truth = frozen.labels(part).cpu().numpy()
         predicted = classifiers[source.name](features, frozen.side_px).to(torch.uint8).cpu().numpy()
@@ -212,6 +188,15 @@ def _count(
                 _draw(data.scored, index, frozen.side_px, truth[place], predicted[place], basis, one, source, context)
         context.step(len(part))
     return counts
+
+
+def _shown_classes(data: SegmentationData, drawn: set[int], side_px: int) -> list[tuple[int, str]]:
+    """Number and name of every class, or, of many, of those that the drawn pictures hold."""
+    every = list(enumerate(data.classes))
+    if len(every) <= MOST_IN_LEGEND:
+        return every
+    held = {int(label) for index in drawn for label in np.unique(data.scored.labels(index, side_px))}
+    return [(label, name) for label, name in every if label in held]
 
 
 def _draw(

@@ -28,10 +28,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from probes.data import tracks
+from probes.data.batching import batches
 from probes.data.images import batch_of, input_size
 from probes.drawing import display_size, picked_frames
 from probes.heads.joined import Matched, joined_map
-from probes.heads.matching import best_cells, features_at
+from probes.heads.matching import CHUNK, best_cells, features_at
 from probes.metrics.tracking import SIDE_PX, THRESHOLDS_PX, Mode, Queries, ceiling, queries, score_tracks
 from probes.options import option
 from probes.sources.features import Source, by_encoder, features_of
@@ -77,10 +78,11 @@ class Tracking(Task):
     step: ClassVar = Noun("map", "maps")
     metrics: ClassVar = _metrics()
     headline: ClassVar = "first"
+    in_processes: ClassVar = True
     chance_note: ClassVar = "the place of the query in every frame"
     main_metrics: ClassVar = ("first", "first_ceiling", "strided", "strided_ceiling")
 
-    embedded: ClassVar = {"root": "davis", "side_px": 160}
+    embedded: ClassVar = {"root": "davis", "side_px": 128}
 
     root: Path | None = field(
         default=None,
@@ -176,8 +178,9 @@ class Video:
     ) -> Iterator[tuple[int, Source, Tensor]]:
         """(frame, source, map [c, g, f]) of the named frames."""
         size_hw = input_size(self.task.side_px, 1, 1, group[0].encoder.size_multiple)
-        for start in range(0, len(indices), BATCH_FRAMES):
-            part = indices[start : start + BATCH_FRAMES]
+        at_once = context.batches.pictures(size_hw, context.device, BATCH_FRAMES)
+        for places in batches(0, len(indices), at_once):
+            part = [indices[place] for place in places]
             images = batch_of([frames(index) for index in part], size_hw, context.device)
             for source, features in features_of(group, images):
                 for place, index in enumerate(part):
@@ -199,8 +202,9 @@ class Video:
             every[here.to(every.device)] = found
         grids: dict[str, tuple[int, int]] = {}
         answers = {source.name: np.zeros((len(frame_q), self.video.frames, 2)) for source in group}
+        chunk = context.batches.points(CHUNK)
         for index, source, cells in self._maps(group, frames, range(self.video.frames), context):
-            answers[source.name][:, index] = best_cells(features[source.name], cells, SIZE).cpu().numpy()
+            answers[source.name][:, index] = best_cells(features[source.name], cells, SIZE, chunk).cpu().numpy()
             grids[source.name] = cells.shape[-2], cells.shape[-1]
         border = len(asked["first"].frame_q)
         by_mode: dict[str, dict[Mode, Floats]] = {

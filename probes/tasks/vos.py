@@ -35,10 +35,9 @@ from probes.heads.label_propagation import on_grid
 from probes.metrics.davis import score_frame
 from probes.options import option
 from probes.sources.features import Features, Source, features_of
-from probes.task import Context, Reference, Row, Settings
+from probes.task import Context, Row, Settings
 from probes.tasks.vos_common import SequenceUnit, VosTask, object_rows
 from probes.tasks.vos_pictures import FILMED, VideoPictures
-from probes.tasks.vos_reference import linear_reference, token_grid_reference
 
 PIXELS, TOKENS = "pixels", "tokens"
 
@@ -100,12 +99,6 @@ class LinearVos(VosTask):
 
     def units(self) -> list[LinearUnit]:
         return [LinearUnit(one, self, filmed=place < FILMED) for place, one in enumerate(self.opened())]
-
-    @classmethod
-    def reference(cls, settings: Settings, units: int) -> Reference:
-        if settings.get("decoder grid") == TOKENS:
-            return token_grid_reference(settings, units)
-        return linear_reference(settings, units)
 
     def probed(self, features: Features) -> Features:
         """What the layer sees: the decoder's map at every pixel, or averaged to the token grid."""

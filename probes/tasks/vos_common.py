@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from probes.data import davis
 from probes.metrics.davis import score_frame, summarise
 from probes.options import CommaSeparated, option
+from probes.paper import references
 from probes.sources.features import Source, by_encoder
-from probes.task import Context, Metric, Noun, Row, Settings, Task, Unit
+from probes.task import Context, Metric, Noun, Reference, Row, Settings, Task, Unit
 
 PATH = click.Path(path_type=Path)
 
@@ -67,6 +68,14 @@ class VosTask(Task):
         first, frames = unit.sequence.labels(0), range(1, len(unit.sequence) - 1)
         objects = unit.sequence.objects
         return object_rows(np.stack([score_frame(unit.sequence.labels(i), first, objects) for i in frames], axis=-1))
+
+    @classmethod
+    def references(cls, settings: Settings, units: int) -> Sequence[Reference]:
+        note = (
+            "Per cent, on the 30 sequences of DAVIS-2017 val at 480 pixels with published encoder weights. "
+            f"This run: {units} sequences at {settings.get('height')} pixels."
+        )
+        return references(cls.name, cls.metrics, settings, note)
 
     def about(self) -> Settings:
         return {"data": str(self.root)}

@@ -48,7 +48,6 @@ from probes.sources.features import Features, Source, features_of
 from probes.task import Context, Reference, Row, Settings
 from probes.tasks.vos_common import SequenceUnit, VosTask, object_rows
 from probes.tasks.vos_pictures import FILMED, VideoPictures
-from probes.tasks.vos_reference import propagation_reference
 
 GRIDS = (1, 2)
 
@@ -115,12 +114,13 @@ class KnnVos(VosTask):
             "objects": self.objects_setting,
         }
 
+    @classmethod
+    def references(cls, settings: Settings, units: int) -> Sequence[Reference]:
+        """The paper has none of other protocols than DINO's."""
+        return super().references(settings, units) if settings.get("protocol") == DINO480.name else ()
+
     def units(self) -> list[PropagationUnit]:
         return [PropagationUnit(one, self, filmed=place < FILMED) for place, one in enumerate(self.opened())]
-
-    @classmethod
-    def reference(cls, settings: Settings, units: int) -> Reference | None:
-        return propagation_reference(settings, units)
 
 
 @dataclass

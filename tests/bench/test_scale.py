@@ -1,26 +1,39 @@
-"""The made-up set of bench/scale.py is a set to the product's own code, and each of its steps does what its name says."""
+"""The made-up sets of the benches are sets to the product's own code, and each step does what its name says."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bench.scale import cost_of, name_of, steps_of, write_records
-from pipeline.extract.plan import ChunkPlan
+from bench.cost import cost_of
+from bench.made_up_set import name_of, plan_of, write_records, write_set
+from bench.scale import record_steps
 from shards import schema
 from shards.reader import ShardSet
 
+VIDEOS = 600
+PASSES = 2
 
-def test_the_steps_run_and_the_set_opens(tmp_path: Path) -> None:
+
+def test_a_set_that_grows(tmp_path: Path) -> None:
     root = tmp_path / "set"
-    plan = write_records(root, 300, 2)
-    steps = steps_of(root, plan)
-    steps["finalise_all_records"]()
-    written = (root / schema.MANIFEST).stat().st_mtime_ns
-    steps["finalise_nothing_new"]()
-    assert (root / schema.MANIFEST).stat().st_mtime_ns == written, "nothing was new"
+    write_records(root, VIDEOS, PASSES, but_chunks=2)
+    steps = record_steps(root, plan_of(root, VIDEOS, PASSES), VIDEOS)
+    sizes: list[int] = []
+    for name, step in steps.items():
+        before = (root / schema.MANIFEST).stat().st_mtime_ns if sizes else 0
+        step()
+        sizes.append(len(schema.read_manifest(root).shards))
+        if name == "finalise_nothing_new":
+            assert (root / schema.MANIFEST).stat().st_mtime_ns == before
+    assert sizes == [2, 2, 4, 4, 6, 6]
     data = ShardSet(root)
-    assert len(data) == 600 and data.manifest.complete and data.video[-1] == name_of(299)
-    assert data.manifest.counts["ok"] == 300 and data.keys[256] == "000001-00-0000"
-    made = steps["plan_continued"]()
-    assert isinstance(made, ChunkPlan) and made.listed == plan.listed and not made.missing(root)
-    assert cost_of(steps["open_set"]).cpu_s > 0
+    assert data.manifest.complete and len(data) == VIDEOS * PASSES and data.manifest.counts["ok"] == VIDEOS
+    assert data.video[-1] == name_of(VIDEOS - 1)
+
+
+def test_a_whole_set_opens(tmp_path: Path) -> None:
+    assert write_set(tmp_path / "set", VIDEOS, PASSES) == VIDEOS * PASSES
+    data = ShardSet(tmp_path / "set")
+    assert data.manifest.complete and len(data) == VIDEOS * PASSES
+    cost = cost_of(lambda: float(len(ShardSet(tmp_path / "set"))))
+    assert cost.cpu_s > 0 and cost.found == VIDEOS * PASSES

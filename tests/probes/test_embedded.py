@@ -17,8 +17,8 @@ from probes.cli import commands
 from probes.report import records
 from probes.tasks.table import TASKS
 from probes.tasks.vos import LinearVos
+from tests.browser import PHONE_PX, looked_at, needs_chromium
 from tests.module_graph import ROOT
-from tests.probes.report.browser import PHONE_PX, looked_at, needs_chromium
 from tests.test_makefile import commands as make
 
 

@@ -36,6 +36,21 @@ def test_visualize_writes_three_panels(tiny_checkpoint: Checkpoint, tmp_path: Pa
         find_inputs(tmp_path)
 
 
+def test_a_picture_is_turned_as_its_camera_was_held(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    upright = np.full((96, 64, 3), 60, np.uint8)
+    upright[:40] = (30, 200, 90)
+    stored = Image.fromarray(np.rot90(upright).copy())
+    exif = stored.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    stored.save(tmp_path / "held.png", exif=exif)
+    Image.fromarray(upright).save(tmp_path / "plain.png")
+    with ProgressDisplay("", "pictures") as display:
+        files = [tmp_path / "held.png", tmp_path / "plain.png"]
+        turned, plain = draw(Strips(tiny_checkpoint, 96), files, tmp_path / "out", display=display)
+    assert Image.open(turned).size == (3 * 64 + 2 * 6, 96)
+    assert turned.read_bytes() == plain.read_bytes()
+
+
 @pytest.mark.parametrize("joint", [[], ["--joint"]])
 def test_a_broken_picture_is_named_and_the_others_are_drawn(checkpoint: Path, tmp_path: Path, joint: list[str]) -> None:
     pictures = tmp_path / "pictures"

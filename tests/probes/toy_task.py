@@ -42,8 +42,8 @@ class TokenSize(Task):
         return [Picture(path, self) for path in list_images(self.folder)]
 
     @classmethod
-    def reference(cls, settings: Settings, units: int) -> Reference:
-        return Reference("Elsewhere", f"Over {units} pictures.", ["who", "level"], [["somebody", "0.5"]])
+    def references(cls, settings: Settings, units: int) -> list[Reference]:
+        return [Reference("Elsewhere", f"Over {units} pictures.", ["who", "level"], [["somebody", "0.5"]])]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 
 
 class ObjectStore(ThreadingHTTPServer):
@@ -19,8 +20,8 @@ class ObjectStore(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, root: Path, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler or Handler)
         self.root = root
         self.wrong: Callable[[int, str], str] = lambda number, path: ""
         self.requests: list[tuple[str, str | None]] = []
@@ -106,9 +107,17 @@ class Handler(BaseHTTPRequestHandler):
         """Keep the test's output clean."""
 
 
+_Store = TypeVar("_Store", bound=ObjectStore)
+
+
 @contextmanager
 def storing(root: Path) -> Iterator[ObjectStore]:
-    store = ObjectStore(root)
+    with serving(ObjectStore(root)) as store:
+        yield store
+
+
+@contextmanager
+def serving(store: _Store) -> Iterator[_Store]:
     thread = threading.Thread(target=store.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +69,34 @@ def encoded(chunk: int, pass_index: int, position: int, optional: Mapping[str, b
     return EncodedSample(f"video-{chunk}-{position}", 10, 1.0, image, data, columns, optional or {})
 
 
+def commit_chunk(
+    root: Path,
+    settings: Settings,
+    chunk: int,
+    passes: Sequence[int],
+    optional: Callable[[int, int, int], Mapping[str, bytes]] | None = None,
+) -> None:
+    """Passes of a chunk whose third video is rejected."""
+    names = [f"video-{chunk}-{i}" for i in range(SETTINGS.chunk_videos)]
+    writer = ChunkWriter(root, settings, chunk, passes)
+    for pass_index in passes:
+        for position in range(2):
+            kept = optional(chunk, pass_index, position) if optional else None
+            writer.add(pass_index, position, encoded(chunk, pass_index, position, kept))
+    ok = {
+        "status": "ok",
+        "reason": "",
+        "detail": "",
+        "frames": 20,
+        "fps": 10.0,
+        "width": 64,
+        "height": 48,
+        "engine": "test",
+    }
+    bad = {"status": "rejected", "reason": "corrupt", "detail": "made up"}
+    writer.commit([{"video": names[0], **ok}, {"video": names[1], **ok}, {"video": names[2], **bad}])
+
+
 def write_set(
     root: Path,
     chunks: int = CHUNKS,
@@ -77,30 +105,17 @@ def write_set(
     optional: Callable[[int, int, int], Mapping[str, bytes]] | None = None,
 ) -> Path:
     """optional: makes the optional members of (chunk, pass, position); then the set says that it keeps them."""
-    settings = replace(SETTINGS, keep_neighbours=True, keep_confidence=True) if optional else SETTINGS
+    settings = SETTINGS
+    if optional:
+        keep_reverse = any(name.endswith(".reverse") for name in optional(0, 0, 0))
+        settings = replace(SETTINGS, keep_neighbours=True, keep_confidence=True, keep_reverse=keep_reverse)
     plan = []
     for chunk in range(chunks):
         names = [f"video-{chunk}-{i}" for i in range(SETTINGS.chunk_videos)]
         plan += [{"video": n, "path": f"{n}.mp4", "chunk": chunk, "position": i} for i, n in enumerate(names)]
         if landed is not None and chunk >= landed:
             continue
-        writer = ChunkWriter(root, settings, chunk, range(passes))
-        for pass_index in range(passes):
-            for position in range(2):  # the third video of every chunk is rejected
-                kept = optional(chunk, pass_index, position) if optional else None
-                writer.add(pass_index, position, encoded(chunk, pass_index, position, kept))
-        ok = {
-            "status": "ok",
-            "reason": "",
-            "detail": "",
-            "frames": 20,
-            "fps": 10.0,
-            "width": 64,
-            "height": 48,
-            "engine": "test",
-        }
-        bad = {"status": "rejected", "reason": "corrupt", "detail": "made up"}
-        writer.commit([{"video": names[0], **ok}, {"video": names[1], **ok}, {"video": names[2], **bad}])
+        commit_chunk(root, settings, chunk, range(passes), optional)
     (root / schema.RECORDS).mkdir(parents=True, exist_ok=True)
     (root / schema.PLAN).write_text("{}")  # the pipeline's; without one a set counts as one that cannot be continued
     finalize(root, settings, chunks, passes, plan)

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch import Tensor
 
+from shards.index_arrays import Names
 from shards.reader import ShardSet
 from tests.trainer.runs import assert_equal, config_for, final_state, lines, run
 from tests.trainer.training_set import flip_image_byte, write_training_set
@@ -107,6 +109,8 @@ def test_whole_videos_are_held_out_by_seed_and_name_alone() -> None:
     mask = held_out_mask(videos, 0, 0.25)
     assert (mask[::2] == mask[1::2]).all() and abs(mask.mean() - 0.25) < 0.03
     assert np.array_equal(held_out_mask(videos[100:200], 0, 0.25), mask[100:200]), "other videos do not matter"
+    as_read = Names(np.arange(4000, dtype=np.int32) // 2, pa.array([f"v{n}" for n in range(2000)]))
+    assert np.array_equal(held_out_mask(as_read, 0, 0.25), mask)
     assert (held_out_mask(videos, 0, 0.4) | ~mask).all(), "a larger share holds out more"
     assert (held_out_mask(videos, 1, 0.25) != mask).any()
     assert held_out_mask(["a", "b", "c", "d", "e"], 0, 0.5).tolist() == [False, False, False, True, False]

@@ -18,6 +18,7 @@ _TORCHVISION = "https://download.pytorch.org/models/"
 _RAFT_ZIP = "https://dl.dropboxusercontent.com/s/4j4z58wuv8o0mfz/models.zip"
 _HUB = "https://huggingface.co/MemorySlices/{}/resolve/main/model.safetensors"
 _SMURF = "https://console.cloud.google.com/storage/browser/gresearch/smurf"
+_PTLFLOW = "https://github.com/hmorimitsu/ptlflow/releases/download/weights1/"
 _UNSTATED = "none stated for the weights (code: {})"
 
 
@@ -70,12 +71,22 @@ def _smurf(which: str) -> KnownWeights:
     return KnownWeights(name, "smurf", f"{name}.pt", None, licence, 21.0, f"{which}, self-supervised", make_from=where)
 
 
+def _flow_anything(name: str, which: str, sha256_prefix: str, trained_on: str) -> KnownWeights:
+    """ptlflow's copies: its checkpoints hold SEA-RAFT-M's own keys, and their names the first digits of their hash."""
+    file = f"flow_anything-{which}-{sha256_prefix}.ckpt"
+    licence = _UNSTATED.format("BSD-3-Clause")
+    return KnownWeights(name, "sea-raft-m", file, _PTLFLOW + file, licence, 78.8, trained_on, sha256_prefix)
+
+
 KNOWN = (
     _hub("sea-raft-m-spring", "sea-raft-m", "Tartan-C-T-TSKH-spring540x960-M", 78.8, "Tartan, C, T, TSKH, Spring"),
     _hub("sea-raft-m-sintel", "sea-raft-m", "Tartan-C-T-TSKH432x960-M", 78.8, "Tartan, C, T, TSKH"),
     _hub("sea-raft-m-kitti", "sea-raft-m", "Tartan-C-T-TSKH-kitti432x960-M", 78.8, "Tartan, C, T, TSKH, KITTI"),
     _hub("sea-raft-m-things", "sea-raft-m", "Tartan-C-T432x960-M", 78.8, "Tartan, C, T"),
     _hub("sea-raft-m-tartan", "sea-raft-m", "Tartan480x640-M", 78.8, "Tartan"),
+    _flow_anything("flow-anything-288", "mixed288", "821b5025", "pairs made from real images"),
+    _flow_anything("flow-anything-432", "mixed432", "0beef53e", "pairs made from real images"),
+    _flow_anything("flow-anything-tskh", "mixed_tskh432", "4786f170", "the same, then TSKH"),
     _hub("sea-raft-s-spring", "sea-raft-s", "Tartan-C-T-TSKH-spring540x960-S", 35.6, "Tartan, C, T, TSKH, Spring"),
     _torchvision("raft-sintel", "raft", "raft_large_C_T_SKHT_V1-0b8c9e55.pth", 21.1, "C, T, Sintel+KITTI+HD1K+T"),
     _torchvision("raft-things", "raft", "raft_large_C_T_V1-22a6c225.pth", 21.1, "C, T"),
@@ -124,18 +135,26 @@ def resolve(network: str, wanted: str | None) -> WeightSource:
     Raises ValueError saying how to get the file when it is not there.
     """
     if wanted is None:
-        return WeightSource(path=_present(find(DEFAULTS[network])))
+        return WeightSource(path=present(find(DEFAULTS[network])))
+    source = given(wanted)
+    if source is not None:
+        return source
+    entry = find(wanted)
+    if entry.network != network:
+        raise ValueError(f"weights {wanted!r} are for {entry.network}, not for {network}")
+    return WeightSource(path=present(entry))
+
+
+def given(wanted: str) -> WeightSource | None:
+    """What `--weights` means for any network: `random:SEED` or a path; None for a name. Raises ValueError for a file that is not there."""
     if re.match(r"random\b", wanted):
         return WeightSource(seed=_seed(wanted))
     path = Path(wanted).expanduser()
     if path.is_file():
         return WeightSource(path=path)
-    if any(separator in wanted for separator in "/\\") or path.suffix in {".pth", ".pt", ".safetensors"}:
+    if any(separator in wanted for separator in "/\\") or path.suffix in {".pth", ".pt", ".safetensors", ".ckpt"}:
         raise ValueError(f"no weights file at {wanted}")
-    entry = find(wanted)
-    if entry.network != network:
-        raise ValueError(f"weights {wanted!r} are for {entry.network}, not for {network}")
-    return WeightSource(path=_present(entry))
+    return None
 
 
 def _seed(wanted: str) -> int:
@@ -145,7 +164,7 @@ def _seed(wanted: str) -> int:
     return int(match[1])
 
 
-def _present(entry: KnownWeights) -> Path:
+def present(entry: KnownWeights) -> Path:
     """Path of the file. Raises ValueError saying how to get it when it is not there."""
     if entry.path.is_file():
         return entry.path

@@ -26,13 +26,18 @@ _SHOWN_KEYS = 3
 
 
 def hash_in_name(name: str) -> str | None:
-    """The sha256 prefix that torchvision puts into its file names (raft_large_…-0b8c9e55.pth), else None."""
-    match = re.fullmatch(r"raft_(?:large|small)_.*-([0-9a-f]{8,64})\.pth", name)
-    return match[1] if match else None
+    """The sha256 prefix that torchvision and ptlflow put into file names (raft_large_…-0b8c9e55.pth, …-0beef53e.ckpt), else None."""
+    match = re.fullmatch(
+        r"(?:raft_(?:large|small)_.*-([0-9a-f]{8,64})\.pth|flow_anything-.*-([0-9a-f]{8,64})\.ckpt)", name
+    )
+    return (match[1] or match[2]) if match else None
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth or .pt file, `module.` prefixes removed. Raises ValueError naming the file."""
+    """The tensors of a .safetensors, .pth, .pt or .ckpt file, `module.` prefixes removed. Raises ValueError naming the file.
+
+    Lightning's checkpoints (.ckpt) hold them under `state_dict`, beside settings that are not needed here.
+    """
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)
@@ -52,6 +57,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     ) as broken:  # a foreign file meets whatever code its bytes lead to: IndexError, AttributeError, struct.error ...
         reason = f"{type(broken).__name__} {broken}".split("\n", 1)[0].strip()
         raise ValueError(f"{path} ({path.stat().st_size} bytes) cannot be read as a checkpoint: {reason}") from broken
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} is not a flat dictionary of tensors, as published flow checkpoints are")
     if content and all(key.startswith("module.") for key in content):

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.command import PlainError
-from common.lock import directory_lock
 from pipeline.extract import stages
 from pipeline.extract.encode import encode_pair
 from pipeline.extract.local import LocalRunner
@@ -29,6 +28,7 @@ from shards.codec import decode_flow
 from shards.reader import ShardSet
 from shards.schema import Settings
 from shards.verify import verify
+from tests.pipeline.extract.in_process import run_here
 from tests.pipeline.extract.small_extraction import SMALL, digests, make_videos, request, run
 
 
@@ -260,8 +260,18 @@ def test_a_full_disk_loses_only_the_chunk_at_hand(
 
 
 def test_only_one_extraction_writes_a_set(videos: Path, tmp_path: Path) -> None:
-    with directory_lock(tmp_path / "set", "an extraction"), pytest.raises(PlainError, match="an extraction is already"):
-        run(request(videos, tmp_path / "set"))
+    wanted = request(videos, tmp_path / "set")
+
+    def second(event: object) -> None:
+        if not refused:
+            refused.append(event)
+            said = r"an extraction is already at work in .*set \(a run, process \d+ on .*\)"
+            with pytest.raises(PlainError, match=said):
+                run_here(wanted)
+
+    refused: list[object] = []
+    run_here(wanted, on_event=second)
+    assert refused
 
 
 @pytest.mark.parametrize("change", [{"passes": 0}, {"batch": 0}, {"deadline_s": 0.0}, {"deadline_s": float("nan")}])

@@ -32,9 +32,13 @@ FLAGS: dict[str, list[list[str]]] = {
     "--precision": [["bf16"], ["fp8"]],
     "--workers": [["0"], ["-3"]],
     "--batch": [["0"]],
+    "--scratch-gib": [["0"], ["-1"], ["much"]],
     "--deadline": [["0"], ["-1"], ["nan"], ["inf"]],
     "--max-reject-share": [["2"]],
     "--retry-rejected": [["because"]],
+    "--part": [["0/2"], ["3"], ["1/2", "--drop-passes"]],
+    "--runner": [["slurm"]],
+    "--actors": [["2"]],  # without Ray
     "--cuts": [["guess"]],
     "--cut-threshold": [
         ["3"],
@@ -45,7 +49,15 @@ FLAGS: dict[str, list[list[str]]] = {
     "--max-cuts-per-minute": [["12"], ["-1", "--cuts", "adaptive"], ["inf", "--cuts", "adaptive"]],
     "--noise-floor": [["-1"], ["nan"], ["inf"]],
 }
-NOT_REFUSABLE = {"--out", "--keep-neighbours", "--keep-confidence", "--json", "--drop-passes"}
+NOT_REFUSABLE = {
+    "--out",
+    "--scratch",
+    "--keep-neighbours",
+    "--keep-confidence",
+    "--keep-reverse",
+    "--json",
+    "--drop-passes",
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +109,7 @@ def test_messages_name_the_value_and_the_way_out(videos: Path, tmp_path: Path) -
 def test_plan_refuses_what_extract_refuses_and_writes_nothing(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     assert invoke(videos, out, "--flow-size", "65", command="plan").exit_code == 1
-    planned = invoke(videos, out, command="plan")
+    planned = invoke(videos, out, "--sample", "0", command="plan")  # a measured forecast is kept: test_plan_command.py
     assert planned.exit_code == 0 and "2 videos in 1 chunks, 1 passes: 1 of 1 shards to make" in planned.output
     assert not out.exists()
 

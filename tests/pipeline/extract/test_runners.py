@@ -163,6 +163,7 @@ def test_a_manifest_of_what_has_landed_is_there_while_the_run_goes_on(
             seen.append((data.manifest.complete, len(data)))
 
     monkeypatch.setattr(run_module, "PARTIAL_MANIFEST_EVERY_S", 0.0)
+    monkeypatch.setattr(run_module, "PUBLISHING_WAIT_S", 60.0)  # else a busy machine may be late with one
     run_here(request(videos, out), on_event=look)
     assert seen == [(False, 2), (False, 6), (False, 6)], "chunks of 1, 2 and 2 videos; the last leaves it to the end"
     assert ShardSet(out).manifest.complete

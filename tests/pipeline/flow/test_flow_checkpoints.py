@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.flow.networks.build import build_network
 from pipeline.flow.networks.table import NETWORKS
+from pipeline.flow.weights.catalogue import find
 from pipeline.flow.weights.checkpoints import hash_in_name, load_checkpoint, load_random, read_checkpoint
 from pipeline.flow.weights.key_layouts import LAYOUTS
 from shards.files import sha256_of
@@ -107,9 +108,27 @@ def test_the_file_names_its_own_hash(name: str, tmp_path: Path) -> None:
         load_checkpoint(build_network("raft"), "raft", wrong)
 
 
-def test_only_torchvision_names_carry_a_hash() -> None:
+def test_flow_anything_is_sea_raft_m_in_a_checkpoint_of_lightning(tmp_path: Path) -> None:
+    """ptlflow's copies: the official keys, both names of a projection's norm, under `state_dict` and beside settings of the training."""
+    state = stand_in_state("sea-raft-m", 5)
+    path = tmp_path / "flow_anything.ckpt"
+    torch.save({"state_dict": state, "epoch": 3, "hyper_parameters": {"train_size": [432, 960]}}, path)
+    path = path.rename(tmp_path / f"flow_anything-mixed432-{sha256_of(path)[:8]}.ckpt")
+    net = loaded("sea-raft-m", path)
+    assert torch.equal(net.state_dict()["fnet.layer3.5.conv1.weight"], state["fnet.layer3.5.conv1.weight"])
+    with pytest.raises(ValueError, match=r"does not fit sea-raft-s; it looks like sea-raft-m \(sea-raft names\)"):
+        load_checkpoint(build_network("sea-raft-s"), "sea-raft-s", path)
+    with pytest.raises(ValueError, match="damaged or not what its name says"):
+        loaded("sea-raft-m", path.rename(tmp_path / find("flow-anything-432").file))
+    torch.save({"state_dict": {"epoch": "three"}}, tmp_path / "no-state.ckpt")
+    with pytest.raises(ValueError, match="is not a flat dictionary of tensors"):
+        read_checkpoint(tmp_path / "no-state.ckpt")
+
+
+def test_only_names_of_known_publishers_carry_a_hash() -> None:
     assert hash_in_name("raft_large_C_T_SKHT_V1-0b8c9e55.pth") == "0b8c9e55"
     assert hash_in_name("raft_small_C_T_V1-ad48884c.pth") == "ad48884c"
+    assert hash_in_name("flow_anything-mixed432-0beef53e.ckpt") == "0beef53e"
     assert hash_in_name("my_raft-20240131.pth") is None
     assert hash_in_name("Tartan-C-T-TSKH-spring540x960-M.safetensors") is None
 

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import cv2
-import decord
 import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline.flow.estimator import ESTIMATORS, EstimatorOptions, choose, create
 from pipeline.synth import GENERATOR_VERSION, Scene, generate
+from pipeline.video.decord_library import decord
 from pipeline.window import Window
 
 SIZE, OFFSETS = (120, 162), (-2, -1, 1, 2)

@@ -14,6 +14,7 @@ def test_every_network_has_known_weights_and_names_are_unique() -> None:
     assert {entry.network for entry in KNOWN} == {"raft", "raft-small", "sea-raft-s", "sea-raft-m", "smurf"}
     assert len({entry.name for entry in KNOWN}) == len(KNOWN) == len({entry.file for entry in KNOWN})
     assert all((entry.url is None) == (entry.make_from is not None) for entry in KNOWN)
+    assert find("flow-anything-432").network == "sea-raft-m" and find("flow-anything-432").sha256_prefix == "0beef53e"
     assert find("raft-sintel").sha256_prefix == "0b8c9e55" and find("raft-sintel").url is not None
 
 

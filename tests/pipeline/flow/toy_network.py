@@ -29,7 +29,7 @@ class ToyNetwork:
     def pair_bytes(self, rows: int, columns: int) -> int:
         return self.bytes_per_pair * rows * columns
 
-    def run(self, frames_fhwc: NDArray[np.uint8], pairs: Sequence[tuple[int, int]]) -> PairFlow:
+    def run(self, frames_fhwc: NDArray[np.uint8], pairs: Sequence[tuple[int, ...]]) -> PairFlow:
         self.tried.append(len(pairs))
         self.frames.append(len(frames_fhwc))
         if len(pairs) > self.holds:

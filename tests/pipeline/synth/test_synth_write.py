@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import av
-import decord
 import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline.synth import DEPTH_SCALE, Renderer, Scene, Style, generate, write_davis, write_videos
 from pipeline.synth.write import HELD_OUT
+from pipeline.video.decord_library import decord
 
 SIZE = (96, 128)
 

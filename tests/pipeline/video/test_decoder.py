@@ -82,6 +82,8 @@ def test_arguments_that_make_no_sense(decoder: Decoder, clip: Path) -> None:
         ({"offsets": (0, 1)}, "offsets"),
         ({"image_size": 100, "flow_size": 200}, "flow_size"),
         ({"deadline_s": 0.0}, "deadline_s"),
+        ({"deadline_s": float("nan")}, "deadline_s"),
+        ({"deadline_s": float("inf")}, "deadline_s"),
         ({"passes": [-1]}, "passes"),
     ):
         with pytest.raises(ValueError, match=message):

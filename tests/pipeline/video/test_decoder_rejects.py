@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.video import windows as child_side
 from pipeline.video.datasets import Video
@@ -69,10 +70,9 @@ def test_damage_near_the_end_is_found_whatever_the_passes_are(decoder: Decoder, 
 def test_without_pyav_the_reasons_stay_apart(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = _bad_files(tmp_path)
     cases["transport stream"] = (write_video(tmp_path / "v.ts", 20, codec="mpeg2video"), "unsupported_codec")
-    cases["av1"] = (
-        write_video(tmp_path / "av1.mp4", 9, codec="libsvtav1", options={"preset": "12"}),
-        "unsupported_codec",
-    )
+    Image.new("RGB", (64, 64)).save(tmp_path / "v.gif")
+    cases["gif"] = (tmp_path / "v.gif", "unsupported_codec")
+    av1 = write_video(tmp_path / "av1.mp4", 9, codec="libsvtav1", options={"preset": "12"})
     real_import = builtins.__import__
 
     def no_av(name: str, *args: object, **kwargs: object) -> object:
@@ -87,6 +87,8 @@ def test_without_pyav_the_reasons_stay_apart(tmp_path: Path, clip: Path, monkeyp
             child_side.decode(request)
         assert caught.value.reason == reason, (name, caught.value)
         assert ("pip install av" in caught.value.detail) == (reason == "unsupported_codec")
+    header, _ = child_side.decode(DecodeRequest("v", str(av1), "file", None, (0,), 0, OFFSETS, 64, 64, False))
+    assert (header.facts.engine, header.facts.n_frames) == ("decord", 9)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -111,7 +113,7 @@ def test_every_odd_real_file_ends_as_windows_or_a_reject(decoder: Decoder, share
         "decord__video_180.mov": "too_short",
         "mediabunny__ac3.mp4": "no_video_stream",
         "torchcodec__sine_mono_s16.wav": "no_video_stream",
-        "torchcodec__av1_video.mkv": "pyav",
+        "torchcodec__av1_video.mkv": "decord",
         "moviepy__no_duration.webm": "pyav",
         "torchcodec__nasa_13013_rotated.mp4": "decord",
         "truncated_webm_50pct.webm": "decord",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import pytest
 import torch
 
 from probes.heads import depth_probe
 from probes.heads.depth import DepthBins, depth_loss
-from probes.sources.features import Features, Source
+from probes.sources.features import Features, Source, features_of
 from tests.probes.small_depth import PIXELS, TOKENS
 
 BINS = DepthBins(16, farthest_m=4.0)
@@ -19,10 +21,16 @@ def _batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(one.expand(-1, -1, -1, 3), one.movedim(-1, 1).float() * 4 / 255) for one in grey]
 
 
+def _seen(
+    sources: Sequence[Source], batches: list[tuple[torch.Tensor, torch.Tensor]]
+) -> list[tuple[Iterator[tuple[Source, Features]], torch.Tensor]]:
+    return [(features_of(sources, images), truth) for images, truth in batches]
+
+
 def test_a_source_is_trained_as_if_alone() -> None:
-    both = depth_probe.train([TOKENS, PIXELS], _batches(3), BINS, seed=1)
-    alone = depth_probe.train([PIXELS], _batches(3), BINS, seed=1)
-    other = depth_probe.train([PIXELS], _batches(3), BINS, seed=2)
+    both = depth_probe.train(_seen([TOKENS, PIXELS], _batches(3)), BINS, seed=1)
+    alone = depth_probe.train(_seen([PIXELS], _batches(3)), BINS, seed=1)
+    other = depth_probe.train(_seen([PIXELS], _batches(3)), BINS, seed=2)
     for name, weight in both["flowfeat"].head.state_dict().items():
         assert torch.equal(weight, alone["flowfeat"].head.state_dict()[name])
     key = "logits.attention.queries"
@@ -60,10 +68,10 @@ def test_features_that_are_no_numbers_are_refused() -> None:
         "flowfeat", PIXELS.encoder, lambda encoding: Features(encoding.low_bdgf, encoding.images_bchw * torch.nan)
     )
     with pytest.raises(ValueError, match="is not finite"):
-        depth_probe.train([broken], _batches(1), BINS, seed=0)
+        depth_probe.train(_seen([broken], _batches(1)), BINS, seed=0)
 
 
 def test_the_global_generator_is_left_alone() -> None:
     before = torch.get_rng_state()
-    depth_probe.train([PIXELS], _batches(1), BINS, seed=0)
+    depth_probe.train(_seen([PIXELS], _batches(1)), BINS, seed=0)
     assert torch.equal(before, torch.get_rng_state())

@@ -15,7 +15,7 @@ from probes.report.store import Results
 from probes.report.tables import Section
 from probes.sources.features import Source
 from probes.tasks.vos import LinearVos
-from tests.probes.report.browser import PHONE_PX, looked_at, needs_chromium
+from tests.browser import PHONE_PX, looked_at, needs_chromium
 from tests.probes.report.sample_results import EVIL, SOURCES, sample_results
 
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from probes.data.batching import BatchLimit
 from probes.metrics.depth import absolute_relative_error, score_depth
 from probes.report.pictures import PictureFolder
-from probes.sources.features import Source
+from probes.sources.features import Encoding, Source
 from probes.task import Context, Row
-from probes.tasks.depth import Depth, RunningMean, Training, scores
-from tests.probes.small_depth import PIXELS, SHUFFLED_PIXELS, SHUFFLED_TOKENS, TOKENS, write_folder
+from probes.tasks.depth import Depth, Training, scores
+from probes.tasks.depth_training import TrainingPictures
+from tests.probes.small_depth import PIXELS, SHUFFLED_PIXELS, SHUFFLED_TOKENS, TOKENS, Bumps, write_folder
 
 
 def _task(root: Path, **changes: Any) -> Depth:
@@ -110,16 +112,42 @@ def test_what_is_beyond_the_last_bin_is_not_scored(root: Path, tmp_path: Path) -
         _evaluate(nothing, tmp_path, PIXELS)
 
 
-def test_training_sees_measured_depths_only(root: Path) -> None:
+@pytest.mark.parametrize("memory_bytes", [0, 2**30])
+def test_training_sees_measured_depths_only(root: Path, memory_bytes: int) -> None:
     """Reduced to half the size, no depth is a mixture of a measured one and of nothing."""
     (unit,) = _task(root, iterations=3).units()
     measured = {float(depth) for pair in unit.train for depth in np.unique(pair.depth_m())}
-    mean_depth = RunningMean()
-    batches = list(unit._batches((24, 24), 0, torch.device("cpu"), mean_depth))
-    assert [(images.shape, truth.shape) for images, truth in batches] == [((4, 24, 24, 3), (4, 1, 24, 24))] * 3
+    training = TrainingPictures(
+        [PIXELS], unit.train, unit.task.measured, (24, 24), torch.device("cpu"), memory_bytes, BatchLimit()
+    )
+    batches = [
+        ({source.name: found for source, found in several}, truth) for several, truth in training.batches(4, 3, 0)
+    ]
+    assert [(found["flowfeat"].low_bdgf.shape[0], truth.shape) for found, truth in batches] == [(4, (4, 1, 24, 24))] * 3
     seen = torch.cat([truth.flatten() for _, truth in batches])
     assert {float(depth) for depth in seen.unique()} <= measured
-    assert mean_depth.value == pytest.approx(float(seen[seen > 0].mean()), rel=1e-5)
+    assert training.mean_depth.value == pytest.approx(float(seen[seen > 0].mean()), rel=1e-5)
+
+
+def test_features_are_kept_where_they_fit_and_rows_are_the_same(root: Path, tmp_path: Path) -> None:
+    pictures: list[int] = []
+
+    class Counted(Bumps):
+        def encode(self, images_bhwc: torch.Tensor) -> Encoding:
+            pictures.append(len(images_bhwc))
+            return super().encode(images_bhwc)
+
+    source = replace(PIXELS, encoder=Counted())
+    rows, seen = [], []
+    for memory_gb in (0.0, 1.0):
+        (unit,) = _task(root, iterations=5, memory_gb=memory_gb).units()
+        rows.append(_evaluate(unit, tmp_path, source)["flowfeat"])
+        seen.append(sum(pictures))
+        pictures.clear()
+    assert seen == [5 * 4 + 3, 1 + 7 + 3], (
+        "every batch; one to measure and the training pictures once; the test pictures"
+    )
+    assert rows[0] == rows[1]
 
 
 def test_bad_settings_and_missing_data_are_one_line() -> None:
@@ -143,4 +171,5 @@ def test_everything_that_shapes_a_score_is_in_the_settings(root: Path) -> None:
     for changed in ("side_px", "iterations", "batch", "learning_rate", "bins", "farthest_m", "scale"):
         assert replace(base, **{changed: getattr(base, changed) * 2}).settings() != base.settings(), changed
     assert replace(base, runs=3).settings() == base.settings()
-    assert Depth.reference(base.settings(), 1).rows[1][0] == "DINO2-S14"
+    (paper,) = Depth.references({**base.settings(), "variant": "dinov2_vits14"}, 1)
+    assert paper.rows[-2] == ["DINO2-S14 + FlowFeat-YT *", "0.3072", "93.91", "99.25", "99.86"]

@@ -22,7 +22,7 @@ from probes.report.pictures import PictureFolder
 from probes.sources.features import Encoding, Features, Source
 from probes.task import Context, Row
 from probes.tasks.segmentation import AttentionSegmentation, KnnSegmentation, LinearSegmentation, SegmentationTask
-from probes.tasks.segmentation_run import Banks, FrozenFeatures, TrainedHeads, rows_of
+from probes.tasks.segmentation_run import Banks, SplitFeatures, TrainedHeads, rows_of
 from tests.probes.small_segmentation import labels_of, write_folders
 
 PATCH = 4
@@ -136,11 +136,11 @@ def test_features_are_kept_where_they_fit_and_scores_are_the_same(root: Path, tm
 
 def test_a_batch_goes_through_the_network_in_parts(root: Path) -> None:
     data = open_segmentation(root)
-    frozen = FrozenFeatures(_sources()[:1], data.train, 64, torch.device("cpu"), 0)
-    frozen.per_batch = 2
+    frozen = SplitFeatures(_sources()[:1], data.train, 64, torch.device("cpu"), 0)
+    frozen.frozen.per_batch = 2
     parts = [(list(places), len(features.low_bdgf)) for places, _, features in frozen.of([3, 0, 2])]
     assert parts == [([0, 1], 2), ([2], 1)]
-    frozen_again = FrozenFeatures(_sources()[:1], data.train, 64, torch.device("cpu"), 10**9)
+    frozen_again = SplitFeatures(_sources()[:1], data.train, 64, torch.device("cpu"), 10**9)
     kept = torch.cat([features.low_bdgf for _, _, features in frozen_again.of([3, 0, 2])])
     made = torch.cat([features.low_bdgf for _, _, features in frozen.of([3, 0, 2])])
     torch.testing.assert_close(kept, made)
@@ -160,7 +160,7 @@ def test_parts_of_a_batch_meet_their_own_labels(root: Path, tmp_path: Path, monk
 def test_features_are_those_of_the_pictures_asked_for(root: Path) -> None:
     data = open_segmentation(root)
     for memory_bytes in (0, 10**9):
-        frozen = FrozenFeatures(_sources()[:1], data.train, 64, torch.device("cpu"), memory_bytes)
+        frozen = SplitFeatures(_sources()[:1], data.train, 64, torch.device("cpu"), memory_bytes)
         ((_, _, features),) = frozen.of([3, 1])
         for place, index in enumerate((3, 1)):
             pixels = torch.from_numpy(np.array(data.train.picture(index, 64)))[None]

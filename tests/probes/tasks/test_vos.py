@@ -122,15 +122,30 @@ def test_everything_that_shapes_a_score_is_in_the_settings(davis: Path) -> None:
 
 
 def test_the_papers_row_is_starred() -> None:
-    ours = vos.LinearVos.reference({"variant": "dinov2_vits14", "height": 480}, 2)
-    assert ours.rows[3] == ["DINO2-S14 *", "57.5", "58.7", "65.8", "64.6"]
-    assert "starred" in ours.note
-    assert not any("*" in row[0] for row in vos.LinearVos.reference({"variant": "demo_vit8"}, 2).rows)
+    (ours,) = vos.LinearVos.references({"variant": "dinov2_vits14", "height": 480}, 2)
+    assert ours.header == ["method", "J&F", "J mean", "F mean"]
+    starred = [row for row in ours.rows if row[0].endswith(" *")]
+    assert starred == [
+        ["DINO2-S14 *", "57.5", "54.2", "60.7"],
+        ["DINO2-S14 + random DPT *", "58.7", "55.2", "62.2"],
+        ["DINO2-S14 + FeatUp *", "60.5", "57.4", "63.6"],
+        ["DINO2-S14 + LoftUp *", "63.0", "59.6", "66.4"],
+        ["DINO2-S14 + FlowFeat-YT *", "65.8", "62.0", "69.7"],
+        ["DINO2-S14 + FlowFeat-K *", "64.6", "61.0", "68.2"],
+    ]
+    assert "Starred" in ours.note
+    (others,) = vos.LinearVos.references({"variant": "demo_vit8"}, 2)
+    assert not any("*" in row[0] for row in others.rows) and "None is" in others.note
 
 
 def test_the_papers_reduced_resolution_has_its_own_figures() -> None:
     settings: Settings = {"variant": "dinov2_vits14", "height": 480, "decoder grid": "tokens"}
-    assert vos.LinearVos.reference(settings, 30).rows == [["DINO2-S14 *", "57.5", "-", "62.2", "62.3"]]
+    (ours,) = vos.LinearVos.references(settings, 30)
+    assert ours.rows[0] == ["DINO2-S14 *", "57.5", "54.2", "60.7"]
+    assert ours.rows[2:] == [
+        ["DINO2-S14 + FlowFeat-YT *", "62.2", "58.2", "66.3"],
+        ["DINO2-S14 + FlowFeat-K *", "62.3", "58.1", "66.4"],
+    ]
 
 
 def test_on_the_token_grid_a_decoder_is_probed_by_cells(davis: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from probes.heads.label_propagation import DINO480, DINOV3_960
 from probes.report.pictures import PictureFolder
 from probes.sources.features import Encoding, Features, Source
-from probes.task import Context, Row
+from probes.task import Context, Row, Settings
 from probes.tasks.vos_knn import KnnVos, PropagationUnit, maps_of, resized
 from tests.probes.small_davis import write_labels, write_sequence
 
@@ -142,10 +142,17 @@ def test_everything_that_shapes_a_score_is_in_the_settings(davis: Path) -> None:
 
 
 def test_the_papers_table_stands_beside_its_own_protocol_only() -> None:
-    ours = KnnVos.reference({"variant": "dino_vits16", "height": 480, "protocol": "dino480", "grid": 1}, 2)
-    assert ours is not None and ours.rows[1] == ["DINO-S16 *", "61.5", "-", "63.7", "66.5"]
-    assert KnnVos.reference({"variant": "dino_vits16", "protocol": "dinov3-960", "grid": 1}, 2) is None
-    assert KnnVos.reference({"variant": "dino_vits16", "protocol": "dino480", "grid": 2}, 2) is None
+    settings: Settings = {"variant": "dino_vits16", "height": 480, "protocol": "dino480", "grid": 1}
+    (ours,) = KnnVos.references(settings, 2)
+    assert [row for row in ours.rows if row[0].endswith("*")] == [
+        ["DINO-S16 *", "61.5", "59.9", "63.1"],
+        ["DINO-S16 + FeatUp *", "63.7", "62.4", "64.9"],
+        ["DINO-S16 + FlowFeat-YT *", "63.7", "62.0", "65.5"],
+        ["DINO-S16 + FlowFeat-K *", "66.5", "64.5", "68.4"],
+    ]
+    assert KnnVos.references({**settings, "protocol": "dinov3-960"}, 2) == ()
+    (doubled,) = KnnVos.references({"variant": "dinov2_vits14", "protocol": "dino480", "grid": 2}, 2)
+    assert "Table 6" in doubled.title and doubled.rows[3] == ["DINO2-S14 + FlowFeat-YT *", "70.3", "68.0", "72.5"]
 
 
 def test_wrong_options_are_refused() -> None:

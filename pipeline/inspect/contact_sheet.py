@@ -19,6 +19,7 @@ from shards import schema
 from shards.codec import decode_flow
 from shards.files import write_atomic
 from shards.reader import ShardSet, decode_image
+from shards.storage import is_url
 
 _CELL, _TEXT, _GAP = 224, 44, 6
 
@@ -30,9 +31,16 @@ def sheet_path(shard_set: Path, wanted: Path | None) -> Path:
     """
     inside = shard_set.resolve()
     path = wanted or inside.with_name(f"{inside.name}-contact-sheet.png")
-    if inside in path.resolve().parents:
-        raise ValueError(f"{path} lies inside the set {shard_set}; give --out another place")
+    place_beside(str(shard_set), path, "--out")
     return path
+
+
+def place_beside(shard_set: Path | str, path: Path, option: str) -> None:
+    """Raises ValueError for a path inside the set, or the set itself. option: what names the path."""
+    if not is_url(shard_set):
+        inside = Path(shard_set).resolve()
+        if inside == path.resolve() or inside in path.resolve().parents:
+            raise ValueError(f"{path} lies inside the set {shard_set}; give {option} another place")
 
 
 def choose_samples(data: ShardSet, count: int, keys: Sequence[str]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The style sheet of the report's page: light and dark, from a phone's width up."""
+"""The style sheet of every page: light and dark, from a phone's width up."""
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -11,6 +11,8 @@ body { margin: 0 auto; max-width: 76rem; padding: 2rem 1.25rem 4rem; background:
 h1 { font-size: 1.7rem; margin: 0 0 .25rem; }
 h2 { font-size: 1.4rem; margin: 1.5rem 0 .25rem; }
 h3 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
+summary { margin: 2.5rem 0 .5rem; cursor: pointer; }
+summary h3 { display: inline; margin: 0; }
 h4 { font-size: 1rem; margin: 2rem 0 .5rem; overflow-wrap: anywhere; }
 h4 .dim { font-weight: 400; font-size: .85rem; }
 p { max-width: 60rem; margin: .4rem 0; }
@@ -33,16 +35,18 @@ table.settings td:first-child { white-space: nowrap; }
 .group { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem .5rem; margin: .5rem 0 1.5rem; }
 .column { display: grid; gap: .4rem; align-content: start; min-width: 0; }
 figure { margin: 0; }
-figcaption { font-size: .8rem; line-height: 1.3; margin-top: .15rem; }
+figcaption { font-size: .8rem; line-height: 1.3; margin-top: .15rem; min-height: 2.6em; }
 img, video { display: block; width: 100%; height: auto; border-radius: 3px; background: var(--card); }
+.column:only-child { max-width: 30rem; }
 img.crop { image-rendering: pixelated; }
-.scroll:focus-visible { outline: 2px solid var(--bar); outline-offset: 2px; }
+.scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--bar); outline-offset: 2px; }
 svg { max-width: 100%; height: auto; font: 13px system-ui, sans-serif; }
 svg text { fill: var(--ink); } svg .tick { fill: var(--dim); font-size: 11px; }
 svg .rule { stroke: var(--line); } svg polyline { fill: none; stroke: var(--bar); stroke-width: 1.5; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); gap: 1rem; }
 @media (max-width: 34rem) {
   body { padding: 1.25rem 1rem 3rem; }
+  figcaption { min-height: 3.9em; }
   table { font-size: .82rem; }
   th { font-size: .72rem; line-height: 1.3; vertical-align: bottom; }
   th, td { padding: .3rem .25rem; }

@@ -1,0 +1,21 @@
+"""A command's argument that is a folder, or an address that fsspec opens (s3://bucket/set)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shards.storage import is_url
+
+
+class Place(click.ParamType):
+    """Addresses stay text, for a path has one slash where they have two; everything else becomes a Path."""
+
+    name = "path"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        return str(value).rstrip("/") if is_url(value) else Path(value)
+
+
+PLACE = Place()

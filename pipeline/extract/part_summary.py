@@ -1,0 +1,54 @@
+"""What a person or a machine is told at the end of a part: what became of its videos, and what the set still lacks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import click
+
+from common.printable import printable
+from pipeline.extract.accounts import Accounts
+from pipeline.extract.at_work import PartEnd
+from pipeline.extract.parts import Part
+from pipeline.extract.plan import ChunkPlan
+
+
+def summarise_part(
+    out: str, plan: ChunkPlan, part: Part, ended: PartEnd, found: Accounts, max_reject_share: float, as_json: bool
+) -> bool:
+    """Print it. found: the accounts of the part. False where more of the part's videos were rejected than may be."""
+    rejected = sum(found.rejected.values())
+    shards = sum(len(passes) for passes in ended.missing.values())
+    if as_json:
+        of_list = {"of_list": asdict(found)}
+        complete = ended.manifest is not None and ended.manifest.complete
+        click.echo(json.dumps({"part": str(part), **of_list, "shards_out": shards, "complete": complete}))
+    else:
+        outcomes = [f"{found.ok} ok", *(f"{reason} {n}" for reason, n in found.rejected.items())]
+        outcomes += [f"{found.pending} pending"] if found.pending else []
+        click.echo(f"part {part}: {found.listed} of the list's {len(plan.listed)} videos = {' + '.join(outcomes)}")
+        if not shards:
+            click.echo(f"{out}: every chunk has landed; the set is complete")
+        else:
+            lacking = (
+                f"{shards} of {plan.chunks * plan.passes} shards are still out: {', '.join(_still_out(part, ended))}"
+            )
+            click.echo(printable(f"{out}: {lacking}"))
+    if rejected > max_reject_share * found.listed:
+        click.echo(f"Error: {rejected} of {found.listed} videos of part {part} were rejected; see above", err=True)
+        return False
+    return True
+
+
+def _still_out(part: Part, ended: PartEnd) -> Iterator[str]:
+    """Shards that are missing, by parts that count to the same n, and whether anybody is at work on them."""
+    out = Counter[int]()
+    for chunk, passes in ended.missing.items():
+        out[chunk % part.of + 1] += len(passes)
+    for index, count in sorted(out.items()):
+        other = Part(index, part.of)
+        who = [holder for at_work, holder in ended.at_work.items() if at_work.meets(other)]
+        yield f"{count} of part {other} ({'; '.join(who) + ' is at work' if who else 'nobody is at work on it: run it'})"

@@ -1,0 +1,170 @@
+"""python -m pipeline plan: what an extraction would take, measured on a few of its videos before anything of it runs.
+
+Options become the same checked request as those of `extract`. Lines, or JSON, go to stdout; with --out the forecast is kept in the log
+folder of the set, and `extract` puts what came beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common.cores import CGROUP, quota
+from common.place import PLACE
+from common.printable import printable
+from common.progress import ProgressDisplay
+from pipeline.extract.cli import plain_errors, request_options
+from pipeline.extract.forecast import Forecast, Machine, Measured, Work, forecast, wall_time
+from pipeline.extract.forecast_beside import Kept, beside, keep
+from pipeline.extract.forecast_sample import measure
+from pipeline.extract.forecast_text import forecast_lines, told
+from pipeline.extract.local import LocalRunner
+from pipeline.extract.places import Places
+from pipeline.extract.plan import ChunkPlan
+from pipeline.extract.run import ExtractionRequest
+from pipeline.extract.runner import Runner
+from shards import schema
+
+NO_SET = Path(os.devnull) / "no-set"
+"""What takes the place of a set when none is named: a path at which none can be, nor be made."""
+
+_out_option = click.option(
+    "--out",
+    default=NO_SET,
+    show_default="none",
+    type=PLACE,
+    help="Directory or address of the shard set: what has landed there counts, and the forecast is kept in its .log.",
+)
+
+
+@click.command()
+@click.option(
+    "--sample",
+    default=16,
+    type=click.IntRange(min=0),
+    help="Videos to measure; 0: say what there is to do, and no more.",
+)
+@click.option("--seconds", default=60.0, type=click.FloatRange(1, 3600), help="About how long measuring may take.")
+@click.option("--gpus", default=0, type=click.IntRange(min=0), help="Also say what so many GPUs would take.")
+@click.option(
+    "--gpu-pairs-per-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Flow that one such GPU is taken to compute; default: as measured, where flow ran on one.",
+)
+@click.option("--cores", type=click.IntRange(min=1), help="Cores beside those GPUs; default: those of this machine.")
+@click.option(
+    "--train-samples-per-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Of training from shards, as your GPU does it; default: unknown, which is said.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@plain_errors
+@partial(request_options, out_option=_out_option)
+def plan(
+    request: ExtractionRequest,
+    runner: Runner,
+    places: Places,
+    sample: int,
+    seconds: float,
+    gpus: int,
+    gpu_pairs_per_s: float | None,
+    cores: int | None,
+    train_samples_per_s: float | None,
+    as_json: bool,
+) -> None:
+    """Say what `extract` with the same options would do and take; nothing of it is begun.
+
+    A few videos, drawn at random, are decoded, put through flow, encoded and thrown away. Of a finished set: its forecast beside what came.
+    """
+    if sample and not isinstance(runner, LocalRunner):
+        raise ValueError(
+            "plan measures this machine and cannot measure a Ray cluster; leave --runner ray out, or give --sample 0"
+        )
+    with places.opened(runner, writing=False):
+        made = request.plan()
+        todo = sum(len(passes) for passes in made.missing(request.out).values())
+        body = _what_there_is(made, todo)
+        if not as_json:
+            if made.remark:
+                click.echo(printable(made.remark), err=True)
+            shards = made.chunks * made.passes
+            click.echo(
+                f"{len(made.current)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {shards} shards to make"
+            )
+        found: dict[str, Any] = {}
+        if todo == 0:
+            there = (request.out / schema.MANIFEST).is_file()  # else a run was killed before it wrote one
+            compared = beside(request.out, schema.read_manifest(request.out)) if there else None
+            lines = compared.lines() if compared else [f"nothing left to do; {places.out_name} has no forecast"]
+            found = {"beside": asdict(compared)} if compared else {}
+        elif sample and isinstance(runner, LocalRunner):
+            machine = Machine(_processors(), runner.workers, len(runner.devices))
+            with ProgressDisplay("plan", "videos of the sample") as display:
+                measured = measure(
+                    request, made, videos=sample, seconds=seconds, local=places.local, tell=partial(_tell, display)
+                )
+            said = _forecast(request, made, measured)
+            elsewhere = Machine(cores or machine.cores, max(runner.workers, cores or 1), gpus) if gpus else None
+            result = told(measured, said, machine, elsewhere, gpu_pairs_per_s, train_samples_per_s, os.getloadavg()[0])
+            lines = forecast_lines(result)
+            found = {"forecast": asdict(result)}
+            if request.out != NO_SET:
+                kept = keep(request.out, _kept(made, said, machine, len(measured.videos)))
+                lines.append(f"kept in {places.named(str(kept))}; extract puts what comes beside it")
+        else:
+            lines = json.dumps(body["settings"], indent=2, sort_keys=True).splitlines()
+    if as_json:
+        click.echo(json.dumps({**body, **found}))
+        return
+    for line in lines:
+        click.echo(line)
+
+
+def _processors() -> int:
+    """That processes can be at work on: what the machine has, unless its container pays for fewer."""
+    return max(1, min(os.cpu_count() or 1, quota(CGROUP)))
+
+
+def _tell(display: ProgressDisplay, done: int, total: int) -> None:
+    if display.total is None:
+        display.begin(total)
+    display.update(done)
+
+
+def _what_there_is(made: ChunkPlan, todo: int) -> dict[str, Any]:
+    return {
+        "videos": len(made.current),
+        "chunks": made.chunks,
+        "passes": made.passes,
+        "shards_to_make": todo,
+        "remark": made.remark,
+        "settings": made.settings.to_json(),
+    }
+
+
+def _forecast(request: ExtractionRequest, made: ChunkPlan, measured: Measured) -> Forecast:
+    missing = made.missing(request.out)
+    left = sum(len(made.chunk(chunk)) * len(passes) for chunk, passes in missing.items())
+    whole = len(made.current) * made.passes
+    return forecast(measured, Work(len(made.current), made.passes, len(made.settings.offsets), left / whole))
+
+
+def _kept(made: ChunkPlan, said: Forecast, machine: Machine, sampled: int) -> Kept:
+    return Kept(
+        made=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        settings=made.settings,
+        passes=made.passes,
+        videos=len(made.current),
+        sampled=sampled,
+        rejected=said.rejected,
+        pairs=said.stored,
+        seconds=wall_time(said.stages, machine).seconds,
+        bytes=said.bytes,
+    )

@@ -1,0 +1,191 @@
+"""A shard set in remote storage, written through a local folder that stands for it.
+
+    <scratch>/flowfeat-<digest of the address>-<process>/
+      making/    a set of its own, in which a runner makes chunks; a chunk leaves it once it is in the bucket
+      set/       what the bucket holds: plan, records, tables, manifest; shards as empty files
+
+`set/` is what an extraction plans by and finalizes, so it knows nothing of buckets. What is uploaded of a chunk, in this order: its
+shards, what became of its videos, its records. Tables and manifest follow whenever the extraction has made them, the manifest
+last. Everything local is made from the bucket when a run begins and is deleted when it ends: any machine can go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from common.command import PlainError
+from common.scratch import scratch_folder, scratch_home
+from pipeline.extract.remote_lock import RemoteLock
+from pipeline.extract.runner import ExtractionError
+from shards import schema
+from shards.bucket import WRITING, Bucket, is_temporary
+from shards.files import sha256_of
+from shards.records import committed, read_videos, recorded, write_videos
+from shards.schema import ShardSetError
+from shards.storage import Patience, StorageError
+
+TABLES = (schema.INDEX, schema.VIDEOS)
+PUBLISHED = (*TABLES, schema.MANIFEST)
+"""In this order."""
+_FETCHED = re.compile(
+    rf"{schema.RECORDS}/(plan\.json|videos/\d{{6}}\.json|pass-\d{{2,}}/\d{{6}}\.parquet)|\.sources/\d{{6}}\.json"
+)
+_FORECAST = ".log/forecast.json"
+_LOG = re.compile(r"\.log/[^/]+\.jsonl?")
+_SHARD = re.compile(r"pass-\d{2,}/\d{6}\.tar")
+
+
+class RemoteSet:
+    """The set at an address of fsspec. scratch: where its local folder goes.
+
+    Raises ValueError for an address that cannot be opened. Methods raise StorageError.
+    """
+
+    def __init__(self, url: str, scratch: Path, patience: Patience = WRITING) -> None:
+        self.bucket = Bucket(url, patience)
+        self.url = self.bucket.url
+        self.home = scratch_home(scratch, f"flowfeat-{hashlib.sha256(self.url.encode()).hexdigest()[:16]}")
+        self.mirror, self.making = self.home / "set", self.home / "making"
+        self._plan = b""
+        self._published: dict[str, str] = {}
+        self._logs: dict[str, str] = {}
+        self._uploaded: set[tuple[int, int]] = set()
+        self._lock: RemoteLock | None = None
+
+    @contextmanager
+    def opened(self, *, writing: bool) -> Iterator[None]:
+        """Fetch what the bucket holds; afterwards upload what is new of tables and logs, and remove everything local.
+
+        writing: hold the set's lock meanwhile; else only logs are uploaded. PlainError where another run has the lock.
+        """
+        with scratch_folder(self.home), RemoteLock(self.bucket) if writing else nullcontext() as self._lock:
+            self._fetch()
+            try:
+                yield
+            except BaseException:
+                # What stopped the run is what the user must hear of; the next run makes the manifest from the records.
+                with suppress(StorageError):
+                    self._end(writing)
+                raise
+            try:
+                self._end(writing)
+            except StorageError as error:
+                raise self.explained(error) from error
+
+    def _end(self, writing: bool) -> None:
+        if writing:
+            self.publish()
+        for path in sorted((self.mirror / ".log").glob("*")):
+            name = f".log/{path.name}"
+            if _LOG.fullmatch(name) and sha256_of(path) != self._logs.get(name):
+                self.bucket.put(name, path)
+
+    def _fetch(self) -> None:
+        """Make the local folder from the bucket."""
+        for folder in (self.mirror, self.making):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        held = self.bucket.files()
+        sizes = {name: file.size for name, file in held.items()}
+        if self._lock is not None:
+            self.bucket.delete(name for name in held if is_temporary(name))
+        elsewise = [name for name in held if not name.startswith(".") and name.split("/")[0] not in ("..", "")]
+        if elsewise and schema.MANIFEST not in held and not any(n.startswith(f"{schema.RECORDS}/") for n in held):
+            (self.mirror / min(elsewise).split("/")[0]).touch()  # planning refuses what is no set, by this name
+        self.bucket.get_all({name: size for name, size in sizes.items() if _FETCHED.fullmatch(name)}, self.mirror)
+        if _FORECAST in sizes:  # what came is put beside it, run times included
+            logs = {name: size for name, size in sizes.items() if _LOG.fullmatch(name)}
+            self.bucket.get_all(logs, self.mirror)
+            self._logs = {name: sha256_of(self.mirror / name) for name in logs}
+        for name in held:
+            if _SHARD.fullmatch(name):
+                self._stand_in(name)
+        # Tables last, as extraction writes them: what is older than the manifest need not be finalized again.
+        for name in PUBLISHED:
+            self.bucket.get_all({name: sizes[name]} if name in sizes else {}, self.mirror)
+        plan = self.mirror / schema.PLAN
+        self._plan = plan.read_bytes() if plan.is_file() else b""
+        made = [self.mirror / name for name in PUBLISHED]
+        self._published = {path.name: sha256_of(path) for path in made if path.is_file()}
+        self._uploaded = recorded(self.mirror)
+
+    def _stand_in(self, shard: str) -> None:
+        path = self.mirror / shard
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def begin(self) -> None:
+        """Bring the bucket up to what planning has changed: passes that were given up, then the plan. Before any chunk lands."""
+        dropped = sorted(self._uploaded - recorded(self.mirror))
+        self.bucket.delete(schema.record_path(*place) for place in dropped)
+        self.bucket.delete(schema.shard_path(*place) for place in dropped)
+        self._uploaded -= set(dropped)
+        plan = (self.mirror / schema.PLAN).read_bytes()
+        if plan != self._plan:
+            self.bucket.write(schema.PLAN, plan)
+            self._plan = plan
+
+    def check(self) -> None:
+        """Raises PlainError when another run has taken the set over."""
+        if self._lock is not None:
+            self._lock.check()
+
+    def bytes_of(self, chunk: int, passes: Sequence[int]) -> int:
+        """Of the shards of a chunk that has been made."""
+        return sum((self.making / schema.shard_path(chunk, p)).stat().st_size for p in passes)
+
+    def land(self, chunk: int, passes: Sequence[int]) -> None:
+        """Upload a chunk that has been made; it takes no more local room then."""
+        shards = [schema.shard_path(chunk, p) for p in passes]
+        records = [schema.record_path(chunk, p) for p in passes]
+        self.bucket.put_all((name, self.making / name) for name in shards)
+        write_videos(self.mirror, chunk, read_videos(self.making, chunk))
+        videos = f"{schema.RECORDS}/videos/{chunk:06d}.json"
+        self.bucket.put(videos, self.mirror / videos)
+        self.bucket.put_all((name, self.making / name) for name in records)
+        for shard, record in zip(shards, records, strict=True):
+            self._stand_in(shard)
+            (self.mirror / record).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.making / record, self.mirror / record)
+            (self.making / shard).unlink()
+        self._uploaded |= {(chunk, p) for p in passes}
+
+    def note_sources(self, chunk: int) -> None:
+        """Upload what the videos of a chunk are, where that has been kept."""
+        name = f".sources/{chunk:06d}.json"
+        if (self.mirror / name).is_file():
+            self.bucket.put(name, self.mirror / name)
+
+    def publish(self) -> None:
+        """Upload tables and manifest where extraction has made new ones; none of it while it is making others."""
+        held = self.home / "publishing"
+        shutil.rmtree(held, ignore_errors=True)
+        held.mkdir()
+        try:
+            for name in PUBLISHED:
+                os.link(self.mirror / name, held / name)
+            manifest = schema.read_manifest(held)
+            made = {name: sha256_of(held / name) for name in PUBLISHED}
+            if any(made[name] != manifest.files[name]["sha256"] for name in TABLES):
+                return
+        except (ShardSetError, KeyError, FileNotFoundError):
+            return
+        for name in PUBLISHED:
+            if made[name] != self._published.get(name):
+                self.bucket.put(name, held / name)
+                self._published[name] = made[name]
+
+    def explained(self, error: StorageError) -> PlainError:
+        """A fault of the storage, for the user."""
+        safe = f"{len(committed(self.mirror))} shards that have landed are safe"
+        if error.refused:
+            return ExtractionError(
+                f"{error.strerror}: renew the credential, or its rights, and run the same command again; {safe}"
+            )
+        return ExtractionError(f"{error.strerror}: run the same command again when the storage answers; {safe}")

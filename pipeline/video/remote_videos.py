@@ -1,0 +1,169 @@
+"""Videos in remote storage: a listing that looks like a folder, and files that are fetched when it is their turn.
+
+    <scratch>/flowfeat-videos-<digest of the address>-<process>/
+      listed/     every object under the address as an empty file of its size and time, beginning with its tag (ETag, MD5, ...)
+      fetched/    files and frame folders while they are decoded
+
+Layouts list `listed/` as they list any folder, and what a set notes of its videos (size, time, both ends) is that of the objects: an
+object that is replaced has another tag. An object is fetched in ranges of STEP_BYTES, each tried as often as the patience says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from zlib import crc32
+
+from common.scratch import scratch_folder, scratch_home
+from pipeline.video.datasets import Video
+from pipeline.video.rejects import Reject
+from pipeline.video.video_ids import VIDEO_EXTENSIONS
+from shards.bucket import WRITING, Bucket, RemoteFile
+from shards.storage import Patience, RemoteFolder, StorageError, inside
+
+STEP_BYTES = 32 << 20
+
+
+class RemoteVideos:
+    """The videos under an address of fsspec. Listed inside `opened`; `fetch` may be called by several threads.
+
+    Raises ValueError for an address that cannot be opened.
+    """
+
+    def __init__(self, url: str, scratch: Path, patience: Patience = WRITING) -> None:
+        self.url, self._patience = url.rstrip("/"), patience
+        self._bucket = Bucket(self.url, patience)
+        digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        self.home = scratch_home(scratch, f"flowfeat-videos-{digest}")
+        self.root, self._fetched = self.home / "listed", self.home / "fetched"
+        self._lock = threading.Lock()
+        self._count = 0
+        self._good = ""
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """List what is there; afterwards remove everything local. StorageError where it cannot be listed."""
+        with scratch_folder(self.home):
+            for folder in (self.root, self._fetched):
+                folder.mkdir(parents=True)
+            self._list()
+            yield
+
+    def _list(self) -> None:
+        files = self._bucket.files()
+        if not files:
+            raise ValueError(f"there is nothing under {self.url}: name the address of the videos (--root)")
+        folders: set[Path] = set()
+        for name, file in files.items():
+            path = PurePosixPath(name)
+            if any(part.startswith(".") and part not in (".", "..") for part in name.split("/")):
+                continue  # as in a folder, hidden ones do not count
+            try:
+                if path.as_posix() != name or ".." in path.parts or path.is_absolute():
+                    raise OSError(0, "no file can have this name")
+                place = self.root / name
+                if place.parent not in folders:
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    folders.add(place.parent)
+                _stand_in(place, file)
+            except (OSError, ValueError) as error:
+                if path.suffix.lower() in VIDEO_EXTENSIONS:
+                    why = getattr(error, "strerror", None) or str(error)
+                    raise ValueError(
+                        f"the object {inside(self.url, name)!r} cannot be listed ({why}); rename it"
+                    ) from error
+
+    def size(self, video: Video) -> int:
+        """Bytes that `fetch` will take; 0 for what is not there."""
+        return sum(path.stat().st_size for path in _files(video))
+
+    def fetch(self, video: Video) -> Path:
+        """A local copy of the video, to be given to `remove`; the video's own path where there is no such object.
+
+        Raises Reject where the storage gives other objects and not this one, StorageError where it gives none.
+        """
+        files = list(_files(video))
+        if not files:
+            return video.path
+        with self._lock:
+            self._count += 1
+            target = self._fetched / f"{self._count:08d}{video.path.suffix}"
+        try:
+            for file in files:
+                place = target / file.relative_to(video.path) if video.kind == "frames" else target
+                place.parent.mkdir(parents=True, exist_ok=True)
+                self._get(file, place)
+        except StorageError as error:
+            self.remove(target)
+            raise self._blame(video, error) from error
+        except BaseException:
+            self.remove(target)
+            raise
+        return target
+
+    def _get(self, file: Path, target: Path) -> None:
+        name, size = file.relative_to(self.root).as_posix(), file.stat().st_size
+        folder = RemoteFolder(self.url, self._patience)
+        with open(target, "wb") as stream:
+            for start in range(0, size, STEP_BYTES):
+                stream.write(folder.read_range(name, start, min(STEP_BYTES, size - start)))
+        if size:
+            self._good = name
+
+    def _blame(self, video: Video, error: StorageError) -> Reject | StorageError:
+        """Whether it is this video alone: then the storage still gives what it has given before, or anything else that it has."""
+        here = video.path.relative_to(self.root).as_posix()
+        said = str(error.strerror).replace(inside(self.url, here), str(video.path))
+        if error.missing:
+            return Reject("missing", f"{said} any more")
+        other = self._good or self._another(here)
+        try:
+            RemoteFolder(self.url, Patience(2, self._patience.timeout_s, self._patience.pause_s)).read_range(
+                other, 0, 1
+            )
+        except StorageError:
+            return error
+        return Reject("not_fetched", said)
+
+    def _another(self, name: str) -> str:
+        for folder, _, names in os.walk(self.root):
+            for one in names:
+                path = Path(folder) / one
+                other = path.relative_to(self.root).as_posix()
+                if not other.startswith(name) and path.stat().st_size:
+                    return other
+        return name
+
+    def remove(self, fetched: Path) -> None:
+        """Delete a local copy."""
+        if fetched.is_relative_to(self._fetched):
+            if fetched.is_dir():
+                shutil.rmtree(fetched, ignore_errors=True)
+            fetched.unlink(missing_ok=True)
+
+
+def _files(video: Video) -> Iterator[Path]:
+    if video.kind == "file":
+        if video.path.is_file():
+            yield video.path
+        return
+    for folder, _, names in os.walk(video.path):
+        yield from (Path(folder) / name for name in sorted(names))
+
+
+def _stand_in(path: Path, file: RemoteFile) -> None:
+    """A sparse file that has the object's size and time, and begins with its tag. Listings know time to the second at best; what is
+    below that is made of the tag, so that whoever looks at the time alone sees another one."""
+    time_ns = file.mtime_ns // 10**9 * 10**9 + crc32(file.tag.encode()) % 10**9
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, f"in remote storage: {file.tag}\n".encode()[: file.size])
+        os.truncate(descriptor, file.size)
+        os.utime(descriptor, ns=(time_ns, time_ns))
+    finally:
+        os.close(descriptor)
