@@ -110,7 +110,8 @@ class DecordFrames:
         real frame.
 
         Unless that takes a long jump, the file is read to its end even when the last window lies before it: whether a damaged or cut
-        file is refused must not depend on which passes are asked for.
+        file is refused must not depend on which passes are asked for. Behind a long jump that is left out nothing is promised: decord
+        decodes ahead by as much as time allows, so damage just behind the last window may be heard of or not.
         """
         reader, position = self._reader or self._open(), 0
         self._reader = None
