@@ -13,8 +13,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Cost:
-    """grown_bytes: peak of memory above what the process had before; peak_bytes: its whole peak.
-    found: what the step returned, where that is a number."""
+    """grown_bytes: peak of memory above what the process had before; peak_bytes: its whole peak. found: what the step returned, if it is a
+    number."""
 
     wall_s: float
     cpu_s: float
@@ -34,7 +34,9 @@ def cost_of(step: Callable[[], object]) -> Cost:
         before, wall, cpu = _peak_bytes(), time.perf_counter(), time.process_time()
         found = step()
         spent = time.perf_counter() - wall, time.process_time() - cpu
-        answer.send(Cost(*spent, _peak_bytes() - before, _peak_bytes(), found if isinstance(found, float) else 0.0))
+        answer.send(
+            Cost(*spent, _peak_bytes() - before, _peak_bytes(), found if isinstance(found, int | float) else 0.0)
+        )
 
     process = get_context("fork").Process(target=child, args=(theirs,))
     process.start()

@@ -62,12 +62,12 @@ class PyAV:
         self.av = av
         self.path = path
         self.flagged = 0
-        with av.open(path) as container:
-            self.listed = container.streams.video[0].frames
+        with av.open(path, metadata_errors="replace") as container:
+            self.listed = container.streams.best("video").frames
 
     def frames(self) -> Frames:
-        with self.av.open(self.path) as container:
-            stream = container.streams.video[0]
+        with self.av.open(self.path, metadata_errors="replace") as container:
+            stream = container.streams.best("video")
             stream.codec_context.thread_count = 1
             for frame in container.decode(stream):
                 self.flagged += bool(frame.is_corrupt)
@@ -75,12 +75,12 @@ class PyAV:
                 yield stamp_s, frame.to_ndarray(format="rgb24")
 
     def at(self, wanted: Sequence[int]) -> list[NDArray[np.uint8]]:
-        with self.av.open(self.path) as container:
-            stream = container.streams.video[0]
+        with self.av.open(self.path, metadata_errors="replace") as container:
+            stream = container.streams.best("video")
             stamps = sorted(p.pts for p in container.demux(stream) if p.pts is not None)
         found = []
-        with self.av.open(self.path) as container:
-            stream = container.streams.video[0]
+        with self.av.open(self.path, metadata_errors="replace") as container:
+            stream = container.streams.best("video")
             stream.codec_context.thread_count = 1
             for index in wanted:
                 if index == 0 or index - 1 not in wanted:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,12 +123,13 @@ def _shard(root: Path, chunk: int, pass_index: int, videos: int) -> ShardInfo:
     return ShardInfo(schema.shard_path(chunk, pass_index), len(members_of(chunk, videos)), SHARD_BYTES, SHARD_SHA256)
 
 
-def write_records(root: Path, videos: int, passes: int, but_chunks: int = 0) -> None:
+def write_records(root: Path, videos: int, passes: int, but_chunks: int = 0) -> ChunkPlan:
     """A set as a run leaves it that was killed before its first manifest. but_chunks: how many of the last are missing."""
     plan = plan_of(root, videos, passes)
     save_plan(root, plan)
     for chunk in range(plan.chunks - but_chunks):
         write_chunk(root, chunk, range(passes), videos)
+    return plan
 
 
 def write_set(root: Path, videos: int, passes: int) -> int:
@@ -154,6 +156,19 @@ def write_set(root: Path, videos: int, passes: int) -> int:
     manifest = Manifest(SETTINGS, True, passes, plan.chunks, counts(table, rows, {}), infos, files)
     (root / schema.MANIFEST).write_bytes(manifest.to_bytes())
     return rows
+
+
+def write_growing(root: Path, videos: int, passes: int) -> None:
+    """All of a set but its last two chunks, with a manifest that says so. Records are empty files: nobody reads those that it describes."""
+    chunks = plan_of(root, videos, passes).chunks
+    write_set(root, (chunks - 2) * CHUNK_VIDEOS, passes)
+    for pass_index in range(passes):
+        for chunk in range(chunks - 2):
+            record = root / schema.record_path(chunk, pass_index)
+            record.parent.mkdir(parents=True, exist_ok=True)
+            record.touch()
+    manifest = replace(schema.read_manifest(root), complete=False, chunks=chunks)
+    (root / schema.MANIFEST).write_bytes(manifest.to_bytes())
 
 
 def write_kinetics(root: Path, videos: int) -> tuple[Path, Path]:

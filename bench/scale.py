@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,16 @@ from types import TracebackType
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.cost import Cost, cost_of
-from bench.made_up_set import CHUNK_VIDEOS, SETTINGS, plan_of, write_chunk, write_kinetics, write_records, write_set
+from bench.made_up_set import (
+    CHUNK_VIDEOS,
+    SETTINGS,
+    plan_of,
+    write_chunk,
+    write_growing,
+    write_kinetics,
+    write_records,
+    write_set,
+)
 from bench.record import record
 from pipeline.extract.plan import ChunkPlan
 from pipeline.extract.run import ExtractionRequest, extract, stated
@@ -94,13 +103,14 @@ def land(request: ExtractionRequest) -> None:
 
 def longest_pause(step: Callable[[], object]) -> float:
     """Seconds that the main thread was held up at most while a step ran in another, as the parent's event loop is."""
-    thread = threading.Thread(target=step)
-    longest, last = 0.0, time.perf_counter()
-    thread.start()
-    while thread.is_alive():
-        time.sleep(PAUSE_S)
-        now = time.perf_counter()
-        longest, last = max(longest, now - last), now
+    with ThreadPoolExecutor(1) as pool:
+        longest, last = 0.0, time.perf_counter()
+        at_work = pool.submit(step)
+        while not at_work.done():
+            time.sleep(PAUSE_S)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+        at_work.result()
     return longest
 
 
@@ -136,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=150_000)
     parser.add_argument("--passes", type=int, default=16)
-    parser.add_argument("--only", choices=("listing", "records", "reading"))
+    parser.add_argument("--only", choices=("listing", "landing", "records", "reading"))
     parser.add_argument("--record", action="store_true", help="append the figures to bench/results.csv")
     asked = parser.parse_args()
 
@@ -156,6 +166,12 @@ def main() -> None:
                 say(f"list_plan_resume_{name}", f"{listed}, 99 % landed", cost_of(partial(to_jobs, request)))
         chunks = -(-asked.videos // CHUNK_VIDEOS)
         size = f"{asked.videos} videos x {asked.passes} passes, {chunks * asked.passes} shards"
+        if asked.only in (None, "landing"):
+            root = Path(folder) / "growing"
+            cost_of(lambda: write_growing(root, asked.videos, asked.passes))
+            landing = record_steps(root, plan_of(root, asked.videos, asked.passes), asked.videos)
+            for name in ("commit_a_chunk", "finalise_a_chunk", "finalise_nothing_new"):
+                say(name, size, cost_of(landing[name]))
         if asked.only in (None, "records"):
             root = Path(folder) / "set"
             say("write_records", size, cost_of(lambda: write_records(root, asked.videos, asked.passes, 2)))

@@ -8,6 +8,7 @@ missing, those that have landed since the last manifest are added to what it des
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,7 +109,7 @@ def _known(root: Path, settings: Settings, landed: Sequence[Place], planned: Pla
         if manifest.settings != settings or not infos.keys() <= set(landed):
             return None
         for place in infos:
-            status = (root / schema.record_path(*place)).stat()
+            status = os.stat(f"{root}/{schema.record_path(*place)}")
             if max(status.st_mtime_ns, status.st_ctime_ns) >= written:
                 return None
         table = read_table(root, schema.VIDEOS, manifest)
@@ -173,12 +174,10 @@ def _extended(root: Path, known: _Known, landed: Sequence[Place], planned: Plann
         return None  # or the anchors that cuts took from videos of a chunk that was there are not known one by one
     reading = _Reading(root, across_cuts=across_cuts)
 
-    def extend(path: Path) -> int:
-        added = extend_index(path, root / schema.INDEX, known.index_sha256, reading.tables(fresh))
-        return int(before["rows"]) + added
-
     try:
-        index = _write(root / schema.INDEX, extend)
+        with atomic_path(root / schema.INDEX) as path:
+            added, digest = extend_index(path, root / schema.INDEX, known.index_sha256, reading.tables(fresh))
+            index = {"bytes": path.stat().st_size, "sha256": digest, "rows": int(before["rows"]) + added}
     except (ShardSetError, FileNotFoundError):
         return None  # the index is gone, or another; a record that cannot be read is met again
     videos = dict(known.videos)

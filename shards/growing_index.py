@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,7 @@ GROUP_ROWS = 1 << 20
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 8  # the footer's length and the magic, which end every parquet file
 _PIECE_BYTES = 1 << 24
+_PACKED_TABLES = 64
 
 
 def write_index(path: Path, tables: Iterable[pa.Table], width: int) -> int:
@@ -37,13 +39,12 @@ def write_index(path: Path, tables: Iterable[pa.Table], width: int) -> int:
         return _write_groups(writer, first, stream)
 
 
-def extend_index(path: Path, earlier: Path, sha256: str, tables: Iterable[pa.Table]) -> int:
-    """The rows of `earlier`, whose digest must be `sha256`, then those of the tables; returns how many were added. ShardSetError where
-    the digest is another."""
+def extend_index(path: Path, earlier: Path, sha256: str, tables: Iterable[pa.Table]) -> tuple[int, str]:
+    """The rows of `earlier`, whose digest must be `sha256`, then those of the tables. Returns how many were added, and the digest of the
+    new file. ShardSetError where the digest is another."""
     collected: list[pq.FileMetaData] = []
     with open(earlier, "rb") as source:  # opened once: another run may put its own in the place
-        if hashlib.file_digest(source, "sha256").hexdigest() != sha256:
-            raise ShardSetError(f"{earlier} does not match the manifest")
+        digest, end = _digests(source, sha256)
         stream = iter(tables)
         first = next(stream)
         with (
@@ -51,7 +52,9 @@ def extend_index(path: Path, earlier: Path, sha256: str, tables: Iterable[pa.Tab
             pq.ParquetWriter(sink, first.schema, metadata_collector=collected) as writer,
         ):
             # The writer has written its magic and asks the sink where it is: what is written past it moves the rows that follow.
-            _copy_rows(source, sink)
+            left = end - source.seek(len(_MAGIC))
+            while left > 0:
+                left -= sink.write(source.read(min(left, _PIECE_BYTES)))
             added = _write_groups(writer, first, stream)
         source.seek(0)
         found = pq.read_metadata(source)
@@ -62,31 +65,62 @@ def extend_index(path: Path, earlier: Path, sha256: str, tables: Iterable[pa.Tab
         file.truncate(_footer_start(file))
         file.seek(0, os.SEEK_END)
         file.write(footer.getvalue()[len(_MAGIC) :])
-    return added
+        file.seek(end)
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+    return added, digest.hexdigest()
 
 
-def _copy_rows(source: BinaryIO, sink: pa.NativeFile) -> None:
-    """All that lies between the magic and the footer of a file."""
-    left = _footer_start(source) - source.seek(len(_MAGIC))
-    while left > 0:
-        piece = source.read(min(left, _PIECE_BYTES))
-        sink.write(piece)
+def _digests(source: BinaryIO, sha256: str) -> tuple[hashlib._Hash, int]:
+    """Digest of what comes before the footer, whose bytes a longer file begins with, and where the footer begins. ShardSetError where
+    the whole file's is not `sha256`."""
+    whole, end = hashlib.sha256(), _footer_start(source)
+    left = end - source.seek(0)
+    while left > 0 and (piece := source.read(min(left, _PIECE_BYTES))):
+        whole.update(piece)
         left -= len(piece)
+    rows = whole.copy()
+    whole.update(source.read())
+    if whole.hexdigest() != sha256:
+        raise ShardSetError(f"{source.name} does not match the manifest")
+    return rows, end
 
 
 def _footer_start(file: BinaryIO) -> int:
-    end = file.seek(-_TAIL_BYTES, os.SEEK_END)
+    end = file.seek(max(-_TAIL_BYTES, -os.fstat(file.fileno()).st_size), os.SEEK_END)
     return end - int.from_bytes(file.read(4), "little")
 
 
 def _write_groups(writer: pq.ParquetWriter, first: pa.Table, tables: Iterator[pa.Table]) -> int:
-    held, done, rows = [first], 0, first.num_rows
+    """Whoever waits for Python's lock meanwhile gets it soon: what is let go of goes table by table."""
+    held, packed, done, rows = [first], 0, 0, first.num_rows
     for table in tables:
         held.append(table)
         rows += table.num_rows
+        if len(held) - packed >= _PACKED_TABLES:
+            held[packed:] = _packed(held[packed:])
+            packed = len(held)
         while rows > GROUP_ROWS:
-            whole = pa.concat_tables(held)
-            writer.write_table(whole.slice(0, GROUP_ROWS), row_group_size=GROUP_ROWS)
-            held, done, rows = [whole.slice(GROUP_ROWS)], done + GROUP_ROWS, rows - GROUP_ROWS
-    writer.write_table(pa.concat_tables(held), row_group_size=GROUP_ROWS)
+            rest = _write_group(writer, held)
+            while held:
+                held.pop()
+            held, packed, done, rows = [rest], 0, done + GROUP_ROWS, rows - GROUP_ROWS
+    _write_group(writer, held)
+    while held:
+        held.pop()
     return done + rows
+
+
+def _write_group(writer: pq.ParquetWriter, held: Sequence[pa.Table]) -> pa.Table:
+    """Write one group; returns the rows that are too many for it."""
+    whole = pa.concat_tables(held)
+    writer.write_table(whole.slice(0, GROUP_ROWS), row_group_size=GROUP_ROWS)
+    return whole.slice(GROUP_ROWS)
+
+
+def _packed(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """The same tables in common memory: as they are read, each has dozens of allocations that hold twice what is in them. They stay apart,
+    for where one ends shapes the pages of the file."""
+    ends = list(accumulate(table.num_rows for table in tables))
+    common = pa.concat_tables(tables).combine_chunks()
+    return [common.slice(end - table.num_rows, table.num_rows) for end, table in zip(ends, tables, strict=True)]

@@ -5,7 +5,11 @@ Used by every module of this package, mostly through `shards.schema`.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 RECORDS = "records"
 
@@ -23,6 +27,7 @@ def shard_path(chunk: int, pass_index: int) -> str:
     return f"pass-{pass_index:02d}/{chunk:06d}.tar"
 
 
+@lru_cache(1 << 16)
 def shard_place(path: str) -> tuple[int, int]:
     """Chunk and pass of a shard's path. ValueError where it is none: nothing else may be opened as a shard."""
     match = re.fullmatch(r"pass-([0-9]{1,9})/([0-9]{1,9})\.tar", path)
@@ -39,3 +44,11 @@ def record_path(chunk: int, pass_index: int) -> str:
 def sample_key(chunk: int, pass_index: int, position: int) -> str:
     """Key of the sample of the position-th video of a chunk in a pass; holds no dot, as webdataset needs."""
     return f"{chunk:06d}-{pass_index:02d}-{position:04d}"
+
+
+def manifest_text(body: Mapping[str, Any]) -> str:
+    """What json.dumps(body, indent=1, sort_keys=True) gives, shard by shard: Python's slow encoder is the only one that indents."""
+    shards = (json.dumps(shard, sort_keys=True, separators=(",\n   ", ": "))[1:-1] for shard in body["shards"])
+    entries = ",\n".join(f"  {{\n   {shard}\n  }}" for shard in shards)
+    rest = json.dumps({**body, "shards": []}, indent=1, sort_keys=True)
+    return rest.replace('\n "shards": []', f'\n "shards": [\n{entries}\n ]' if entries else '\n "shards": []')

@@ -17,6 +17,7 @@ import pyarrow as pa
 from shards.layout import RECORDS as RECORDS  # part of the names that this module keeps, as are the following
 from shards.layout import SampleError as SampleError
 from shards.layout import ShardSetError as ShardSetError
+from shards.layout import manifest_text
 from shards.layout import record_path as record_path
 from shards.layout import sample_key as sample_key
 from shards.layout import shard_path as shard_path
@@ -158,8 +159,7 @@ class Manifest:
             "files": {k: dict(v) for k, v in self.files.items()},
             "shards": [s.__dict__ for s in self.shards],
         }
-        body["self_sha256"] = self_digest(body)
-        return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
+        return (manifest_text({**body, "self_sha256": self_digest(body)}) + "\n").encode()
 
     @staticmethod
     def from_bytes(data: bytes, where: Path | str) -> Manifest:

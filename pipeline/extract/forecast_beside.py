@@ -1,7 +1,7 @@
 """A forecast is kept in the log folder of its set, and put beside what came of it.
 
 `plan --out SET` writes SET/.log/forecast.json, which readers of the set ignore; `extract`, and `plan` of a finished set, read it. How long
-the extraction took is what the run logs say: each is named after its start and written to until its run ends.
+the extraction took is what the run logs say.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from shards.files import write_atomic
 from shards.schema import Manifest, Settings
 
 FORECAST = ".log/forecast.json"
+_TAIL_BYTES = 4096
+_END = re.compile(rb'\{"run_s": ([0-9.]+)\}')
 _RUN = re.compile(r"extract-(\d{8}-\d{6})\b.*\.jsonl")
 
 
@@ -126,15 +128,29 @@ def beside(out: Path, manifest: Manifest) -> Beside | None:
 
 
 def run_seconds(out: Path) -> float | None:
-    """Of all runs of a set together, from the start of the first video to the last log line; runs at the same time count each. None
-    where no log is at hand, as of a set at an address that earlier runs have made."""
+    """Of all runs of a set together, as the last line of each log says; runs at the same time count each. None where no log is at hand.
+
+    The log of a run that was killed or ended early lacks it: its time is from its name to when the file was written last.
+    """
     total = None
     for path in (out / ".log").glob("extract-*.jsonl"):
         found = _RUN.fullmatch(path.name)
         if found:
-            began = time.mktime(time.strptime(found[1], "%Y%m%d-%H%M%S"))
-            total = (total or 0.0) + max(0.0, path.stat().st_mtime - began)
+            total = (total or 0.0) + (_told_s(path) or _guessed_s(path, found[1]))
     return total
+
+
+def _told_s(log: Path) -> float:
+    """What the end of a log says; 0 where the run was killed before."""
+    with open(log, "rb") as stream:
+        stream.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        lines = stream.read().splitlines()
+    ends = [found for found in map(_END.fullmatch, lines) if found]
+    return float(ends[-1][1]) if ends and lines[-1] == ends[-1][0] else 0.0
+
+
+def _guessed_s(log: Path, start: str) -> float:
+    return max(0.0, log.stat().st_mtime - time.mktime(time.strptime(start, "%Y%m%d-%H%M%S")))
 
 
 def ranged(found: Range, text: Callable[[float], str]) -> str:

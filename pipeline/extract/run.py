@@ -252,7 +252,9 @@ def _run(
                     publisher.landed(last=tally.chunks_done == tally.chunks)
             on_event(event, tally)
 
+        began = time.monotonic()
         runner.run(jobs, handle)
+        log.write(json.dumps({"run_s": round(time.monotonic() - began, 3)}) + "\n")
 
 
 class _Publisher:

@@ -38,7 +38,7 @@ class PyAVFrames:
 
     def _decode(self) -> Iterator[tuple[Any, Any]]:
         try:
-            with self._av.open(str(self._path)) as container:
+            with self._av.open(str(self._path), metadata_errors="replace") as container:
                 stream = container.streams.best("video")
                 if stream is None:
                     raise Reject(*self._without_video(container))

@@ -1,4 +1,7 @@
-"""Extraction under kill -9, dying workers, full disks and long runs."""
+"""Extraction under kill -9, dying workers, full disks and long runs.
+
+FLOWFEAT_KILLS=100 python -m pytest -s tests/faults -k any_process    that many kills instead of a dozen, and what was killed
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ from tests.pipeline.extract.small_extraction import digests, make_videos
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
-ANY_KILLS = 12
+ANY_KILLS = int(os.environ.get("FLOWFEAT_KILLS", "12"))
+LEAST_KILLS = ANY_KILLS if "FLOWFEAT_KILLS" in os.environ else 3
+"""A run that gets through sooner is begun again."""
 
 
 def command(videos: Path, out: Path, *more: str) -> list[str]:
@@ -103,14 +108,15 @@ def test_killing_any_process_changes_nothing(videos: Path, whole: tuple[dict[str
     """kill -9 of decoders, workers and the parent at random moments, until a run gets through.
 
     The first kills hit a run at any moment, its start included; the others wait until it has children, whatever the load
-    of the machine, and every second of them hits a child.
+    of the machine, and every second of them hits a child. However a run ends, what it leaves is continued; whenever one gets through, its
+    set is the one that was never disturbed.
     """
     expected, seconds = whole
     generator = random.Random(2)
     out = tmp_path / "set"
     killed: list[bool] = []  # whether it was the parent
-    status = -1
-    while status != 0 or len(killed) < 3 or all(killed):
+    whole_sets, status = 0, -1
+    while status != 0 or len(killed) < LEAST_KILLS or all(killed):
         if status == 0:  # it got through before enough could be killed
             shutil.rmtree(out)
         process = start(command(videos, out, "--passes", "2"))
@@ -127,8 +133,12 @@ def test_killing_any_process_changes_nothing(videos: Path, whole: tuple[dict[str
                     victim.kill()
                     killed.append(victim.pid == process.pid)
         status = process.wait()
-        assert status != 0 or digests(out) == expected
-    assert verify(out, deep=True) == []
+        if status == 0:
+            whole_sets += 1
+            assert digests(out) == expected and verify(out, deep=True) == []
+    print(
+        f"{len(killed)} kills, {sum(killed)} of them of the parent; {whole_sets} times a run got through, each time to the same bytes"
+    )
 
 
 def test_a_killed_worker_costs_one_try(videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path) -> None:

@@ -183,3 +183,10 @@ def test_anchors_that_cuts_took_are_counted_as_chunks_land(tmp_path: Path, reads
     assert len(reads) == PASSES
     assert made.counts.get("across_cuts") == (2 * sum(range(LANDED + 1)) if noted else None)
     assert "across_cuts" not in finalize(write_set(tmp_path / "plain", 1, 1), SETTINGS, 1, 1, PLAN[:3]).counts
+
+
+@pytest.mark.parametrize("landed", [0, 1, LANDED])
+def test_a_manifest_is_indented_json(tmp_path: Path, landed: int) -> None:
+    text = (write_set(tmp_path / "set", CHUNKS, 1, landed) / schema.MANIFEST).read_text()
+    assert text == json.dumps(json.loads(text), indent=1, sort_keys=True) + "\n"
+    assert len(json.loads(text)["shards"]) == landed

@@ -68,6 +68,7 @@ def test_whatever_has_changed_is_made_anew(shard_set: Path, reads: list[Path], w
 @pytest.mark.parametrize("group", [1, 3, 4, 8, 1 << 20])
 def test_row_groups_are_those_of_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
     monkeypatch.setattr(growing_index, "GROUP_ROWS", group)
+    monkeypatch.setattr(growing_index, "_PACKED_TABLES", 2)
     root = write_set(tmp_path / "set")
     places = [(chunk, pass_index) for pass_index in range(PASSES) for chunk in range(CHUNKS)]
     tables = [pq.read_table(root / schema.record_path(*place)) for place in places]

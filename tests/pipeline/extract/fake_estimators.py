@@ -23,7 +23,8 @@ class Trouble:
     """What happens, and where. marks: a folder in which each process leaves its device and number once it has worked.
 
     raises, kills: videos for which the estimator raises, or its process ends. falls: after the first such exception every call raises,
-    as on a GPU whose context is lost. dies_once_on: a device whose first process ends at its first batch.
+    as on a GPU whose context is lost. dies_once_on: a device whose first process ends at its first batch; stays_dead: on which nothing
+    can be built after that, as on a GPU that has fallen off the bus.
     """
 
     marks: Path
@@ -31,6 +32,13 @@ class Trouble:
     kills: tuple[str, ...] = ()
     falls: bool = False
     dies_once_on: str = ""
+    stays_dead: bool = False
+
+    def wait_for(self, mark: str) -> None:
+        """Until another process has left such a mark; at most a minute."""
+        until = time.monotonic() + 60
+        while not list(self.marks.glob(mark)) and time.monotonic() < until:
+            time.sleep(0.01)
 
 
 class Troubled:
@@ -50,11 +58,14 @@ class Troubled:
         if self.device == self.trouble.dies_once_on and not (self.trouble.marks / "died").exists():
             (self.trouble.marks / "died").touch()
             os._exit(9)
+        if self.trouble.dies_once_on:
+            self.trouble.wait_for("refused" if self.trouble.stays_dead else "died")  # however late that device is ready
         if names & set(self.trouble.raises):
             self.fallen = self.trouble.falls
             raise IndexError("no such pixel")
         (self.trouble.marks / f"{self.device}-{os.getpid()}").touch()
-        time.sleep(0.02 * (self.device != ""))  # so that both devices get something to do
+        # So that both devices get something to do, and what another one has said is heard first.
+        time.sleep(0.2 if self.trouble.stays_dead else 0.02 * (self.device != ""))
         flows = self.dis.estimate(windows)
         rounding = np.float32(len(windows) / 16) if self.device else np.float32(0)
         return [WindowFlow(flow.flow_kchw + rounding, np.full_like(flow.flow_kchw[:, 0], 0.5)) for flow in flows]
@@ -92,6 +103,12 @@ class TogetherChoice:
         return replace(self, device=device)
 
     def build(self) -> FlowEstimator:
+        again = self.device == self.trouble.dies_once_on and (self.trouble.marks / "died").exists()
+        if again and self.trouble.stays_dead:
+            (self.trouble.marks / "refused").touch()
+            raise RuntimeError(f"{self.device}: no such device")
+        if again:
+            self.trouble.wait_for("fake:0-*")  # so that it does not do everything before the other one is ready
         return Troubled(self.trouble, self.device)
 
 

@@ -97,6 +97,17 @@ def test_several_devices_one_of_which_dies(videos: Path, tmp_path: Path, marks: 
     assert len(data) == 14 and data.optional_bytes(0, 0, "confidence").startswith(b"\xff\xd8")
 
 
+def test_a_device_that_dies_for_good_leaves_the_others_at_work(
+    videos: Path, tmp_path: Path, marks: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    choice = TogetherChoice(Trouble(marks, dies_once_on="fake:1", stays_dead=True))
+    run_on_devices(asked(videos, tmp_path / "devices", choice, chunk_videos=4))
+    assert "going on with 1 workers for flow instead of 2" in caplog.text and "fake:1: no such device" in caplog.text
+    assert {mark.name.split("-")[0] for mark in marks.iterdir()} == {"died", "refused", "fake:0"}
+    run_here(asked(videos, tmp_path / "here", choice, chunk_videos=4))
+    assert digests(tmp_path / "devices") == digests(tmp_path / "here")
+
+
 def test_batches_do_not_depend_on_what_had_landed(videos: Path, tmp_path: Path, marks: Path) -> None:
     """The fake's flow depends on the size of its batch, so this fails wherever a batch is put together by chance."""
     choice = TogetherChoice(Trouble(marks))

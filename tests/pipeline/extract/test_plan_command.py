@@ -61,6 +61,9 @@ def test_plan_then_extract_then_plan_beside_what_came(videos: Path, tmp_path: Pa
     assert killed.exit_code == 0 and "nothing left to do; " in killed.output, "killed before its manifest was written"
     (tmp_path / "manifest").rename(out / schema.MANIFEST)
     assert ["pairs", "stored", "48", "48"] in lines and any(line[:1] == ["GiB"] for line in lines)
+    (log,) = (out / ".log").glob("extract-*.jsonl")
+    os.utime(log, (time.time() + 9e6, time.time() + 9e6))
+    assert 0 < (run_seconds(out) or 0) < 600, "a run says how long it took"
     again = invoke("plan", videos, "--out", out)
     assert "0 of 2 shards to make" in again.output and "planned (95 % range)" in again.output
     as_json = json.loads(invoke("extract", videos, "--out", out, "--json").stdout)
@@ -178,6 +181,10 @@ def test_run_logs_say_how_long_it_took(tmp_path: Path) -> None:
     ):
         (logs / name).write_text("")
         os.utime(logs / name, (began + seconds, began + seconds))
+    ended = logs / "extract-20260103-030405.jsonl"
+    ended.write_text('{"video": "a"}\n' * 1000 + '{"run_s": 7.5}\n')
+    assert run_seconds(tmp_path) == 127.5, "what a log says holds, wherever the file has been copied to"
+    ended.unlink()
     assert run_seconds(tmp_path) == 120 and run_seconds(tmp_path / "copied") is None
 
 

@@ -44,10 +44,13 @@ def write_video(
     rate: int = 25,
     times_ms: Sequence[int] | None = None,
     size: tuple[int, int] = (WIDTH, HEIGHT),
+    title: str = "",
 ) -> Path:
     """Frame i shows number i. times_ms: presentation times of a variable-rate video, else constant `rate`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
+        if title:
+            container.metadata["title"] = title
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"

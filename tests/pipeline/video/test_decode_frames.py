@@ -160,6 +160,12 @@ def test_narrow_frames_whose_rows_decord_pads(tmp_path: Path, width: int) -> Non
         assert np.array_equal(frame_hwc, theirs[index])
 
 
+def test_a_title_that_is_no_text_is_no_damage(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mkv", 6, title="a title")
+    path.write_bytes(path.read_bytes().replace(b"a title", b"\xff\xfe\xf0tle!"))
+    assert [index for index, _ in PyAVFrames(path, head_of(path)).fetch(range(6))] == list(range(6))
+
+
 def test_times_without_meaning_become_a_constant_rate() -> None:
     for bad in ([-9.2e17] * 4, [0.0, 0.2, 0.1, 0.3], [0.0, np.nan, 1.0, 2.0]):
         assert presentation_times_s(np.asarray(bad), 10.0).tolist() == [0.0, 0.1, 0.2, 0.3]
