@@ -102,17 +102,28 @@ class RemoteLock:
 
     def _refuse_meeting(self) -> None:
         """Runs of other parts that have a chunk in common with this one. Of two that begin together both may be refused."""
-        for name in self._bucket.files():
-            found = _PART.fullmatch(name)
-            part = Part(int(found[1]), int(found[2])) if found else Part()
-            if name == self._name or not (found or name == NAME) or not self._part.meets(part):
-                continue
-            other = self._holder(name)
-            if other is None and self._bucket.size(name) is None:
-                continue  # it has ended since
-            if other is None or not other.gone(self._expires_s):
-                raise self._refusal(other, name)
-            self._bucket.delete([name])
+        for name, part in self._others().items():
+            if self._part.meets(part):
+                if self._lives(name):
+                    raise self._refusal(self._holder(name), name)
+                self._bucket.delete([name])
+
+    def others_at_work(self) -> bool:
+        """Whether other parts are being made."""
+        return any(self._lives(name) for name in self._others())
+
+    def _others(self) -> dict[str, Part]:
+        """Locks of other runs, with their parts."""
+        found = {name: _PART.fullmatch(name) for name in self._bucket.files() if name.startswith(NAME)}
+        parts = {name: Part(int(match[1]), int(match[2])) for name, match in found.items() if match}
+        parts |= {NAME: Part()} if NAME in found else {}
+        return {name: part for name, part in parts.items() if name != self._name}
+
+    def _lives(self, name: str) -> bool:
+        other = self._holder(name)
+        if other is None:
+            return self._bucket.size(name) is not None  # else it has ended since
+        return not other.gone(self._expires_s)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -63,6 +63,7 @@ class RemoteSet:
         self._uploaded: set[tuple[int, int]] = set()
         self._lock: RemoteLock | None = None
         self._part = _WHOLE
+        self._begun = False
 
     @contextmanager
     def opened(self, *, writing: bool, part: Part = _WHOLE) -> Iterator[None]:
@@ -87,7 +88,7 @@ class RemoteSet:
                 raise self.explained(error) from error
 
     def _end(self, writing: bool) -> None:
-        if writing:
+        if writing and self._begun:  # else what planning has changed here is not for others
             self.publish()
         for path in sorted((self.mirror / ".log").glob("*")):
             name = f".log/{path.name}"
@@ -145,16 +146,18 @@ class RemoteSet:
                 self._refuse_another_plan(plan)
             self.bucket.write(schema.PLAN, plan)
             self._plan = plan
+        self._begun = True
 
     def _refuse_another_plan(self, plan: bytes) -> None:
-        """Where another part has begun meanwhile, with other videos or options."""
+        """Where another part has begun meanwhile, or is at work, with other videos or options."""
         try:
             found = self.bucket.read(schema.PLAN)
         except StorageError as error:
             if error.missing:
                 return
             raise
-        if found not in (plan, self._plan):
+        at_work = self._lock is not None and self._lock.others_at_work()
+        if found != plan and (found != self._plan or at_work):
             raise PlanError(
                 f"another part works on the set at {self.url} from another plan: give every part the same videos and options, or wait "
                 "for it"

@@ -80,3 +80,17 @@ def test_a_part_with_other_videos_is_refused_before_it_uploads_anything(
         extract_to(videos, URL, tmp_path / "scratch", decoder, part=Part(1, 2), content=SINGLE, passes=1)
     assert not list((store.root / "set").glob("pass-*/*.tar"))
     assert (store.root / "set" / "records" / "plan.json").read_bytes() == theirs
+    assert not (store.root / "set" / "manifest.json").exists()
+
+
+def test_the_plan_is_not_extended_while_another_part_works_from_it(
+    store: BucketStore, tmp_path: Path, decoder: Decoder
+) -> None:
+    videos = make_videos(tmp_path / "videos", 1)
+    extract_to(videos, URL, tmp_path / "scratch", decoder, part=Part(1, 2), passes=1)
+    before = digests(store.root / "set")
+    with RemoteLock(Bucket(URL, HASTY), Part(2, 2)):
+        with pytest.raises(PlanError, match=r"another part works on the set .* from another plan"):
+            extract_to(videos, URL, tmp_path / "scratch", decoder, part=Part(1, 2), passes=2)
+        assert digests(store.root / "set") == before
+    assert extract_to(videos, URL, tmp_path / "scratch", decoder, part=Part(1, 2), passes=2).passes == 2
