@@ -93,7 +93,7 @@ def main(clips: Path, videos: int, passes: int, workers: int) -> None:
         assert process.returncode == 0, command
     note = f"dis, {videos} videos, {len(sources)} clips, {passes} passes, {workers} workers, {time.monotonic() - began:.0f} s"
     for role, found in sorted(seen.items()):
-        if role == "tracker":
+        if role == "tracker" or not max(found.total):  # nothing is held by one that was seen while it ended
             continue
         name = role.replace(" ", "_")
         many = f", {found.processes} processes" if found.processes else ""
