@@ -66,24 +66,43 @@ def extend_index(path: Path, earlier: Path, sha256: str, tables: Iterable[pa.Tab
         file.seek(0, os.SEEK_END)
         file.write(footer.getvalue()[len(_MAGIC) :])
         file.seek(end)
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
+        _hash(file, digest, _footer_start(file) - file.seek(end))
+        _written.clear()
+        _written[_identity(file)] = digest.copy(), file.tell()
+        digest.update(file.read())
     return added, digest.hexdigest()
+
+
+_written: dict[tuple[int, ...], tuple[hashlib._Hash, int]] = {}
+"""What `_digests` gives for the file that was written last, so that a set that grows is not hashed anew for every chunk."""
 
 
 def _digests(source: BinaryIO, sha256: str) -> tuple[hashlib._Hash, int]:
     """Digest of what comes before the footer, whose bytes a longer file begins with, and where the footer begins. ShardSetError where
     the whole file's is not `sha256`."""
-    whole, end = hashlib.sha256(), _footer_start(source)
-    left = end - source.seek(0)
-    while left > 0 and (piece := source.read(min(left, _PIECE_BYTES))):
-        whole.update(piece)
-        left -= len(piece)
-    rows = whole.copy()
+    known = _written.get(_identity(source))
+    if known is None:
+        known = hashlib.sha256(), _footer_start(source)
+        _hash(source, known[0], known[1] - source.seek(0))
+    rows, end = known[0].copy(), known[1]
+    whole = rows.copy()
+    source.seek(max(0, end))
     whole.update(source.read())
     if whole.hexdigest() != sha256:
         raise ShardSetError(f"{source.name} does not match the manifest")
     return rows, end
+
+
+def _identity(file: BinaryIO) -> tuple[int, ...]:
+    file.flush()
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _hash(file: BinaryIO, digest: hashlib._Hash, left: int) -> None:
+    while left > 0 and (piece := file.read(min(left, _PIECE_BYTES))):
+        digest.update(piece)
+        left -= len(piece)
 
 
 def _footer_start(file: BinaryIO) -> int:

@@ -48,7 +48,7 @@ def sample_key(chunk: int, pass_index: int, position: int) -> str:
 
 def manifest_text(body: Mapping[str, Any]) -> str:
     """What json.dumps(body, indent=1, sort_keys=True) gives, shard by shard: Python's slow encoder is the only one that indents."""
-    shards = (json.dumps(shard, sort_keys=True, separators=(",\n   ", ": "))[1:-1] for shard in body["shards"])
-    entries = ",\n".join(f"  {{\n   {shard}\n  }}" for shard in shards)
+    encode = json.JSONEncoder(sort_keys=True, separators=(",\n   ", ": ")).encode
+    entries = ",\n".join(f"  {{\n   {encode(shard)[1:-1]}\n  }}" for shard in body["shards"])
     rest = json.dumps({**body, "shards": []}, indent=1, sort_keys=True)
     return rest.replace('\n "shards": []', f'\n "shards": [\n{entries}\n ]' if entries else '\n "shards": []')

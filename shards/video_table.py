@@ -6,8 +6,9 @@ one small Arrow table per chunk, so that a set that grows makes only those of th
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -26,18 +27,14 @@ class PlannedVideos:
 
     def __init__(self, rows: Iterable[PlanRow]) -> None:
         self.rows = list(rows)
-        self.by_chunk: defaultdict[int, list[PlanRow]] = defaultdict(list)
-        names = set[str]()
-        for row in self.rows:
-            self.by_chunk[row["chunk"]].append(row)
-            names.add(row["video"])
-        self.repeats = len(names) < len(self.rows)
+        self.by_chunk = {chunk: list(places) for chunk, places in groupby(self.rows, key=itemgetter("chunk"))}
+        self.repeats = len(set(map(itemgetter("video"), self.rows))) < len(self.rows)
 
     def rows_of(self, chunk: int, outcome: Mapping[str, Mapping[str, Any]], anchors: Mapping[str, int]) -> pa.Table:
         """The rows of one chunk. outcome: by video, what became of it; anchors: samples that it has."""
         rows = [
             {**row, **outcome[row["video"]], "anchors": anchors.get(row["video"], 0)}
-            for row in self.by_chunk[chunk]
+            for row in self.by_chunk.get(chunk, ())
             if row["video"] in outcome
         ]
         return pa.Table.from_pylist(rows, schema=schema.VIDEOS_SCHEMA)

@@ -260,7 +260,8 @@ def _text(plan: ChunkPlan) -> str:
     body = {"settings": plan.settings.to_json(), "passes": plan.passes}
     head = json.dumps(body, sort_keys=True, indent=0).removesuffix("\n}")
     videos = ([v.video.id, v.path, v.video.kind, v.chunk, v.position] for v in plan.videos)
-    entries = ",\n".join(f"[\n{json.dumps(entry, separators=_LINES)[1:-1]}\n]" for entry in videos)
+    encode = json.JSONEncoder(separators=_LINES).encode
+    entries = ",\n".join(f"[\n{encode(entry)[1:-1]}\n]" for entry in videos)
     return f'{head},\n"videos": ' + (f"[\n{entries}\n]" if entries else "[]") + "\n}\n"
 
 
