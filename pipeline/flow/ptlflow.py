@@ -39,7 +39,7 @@ CONFIDENCES = ("auto", "none", "round-trip")
 _OWN_OPTIONS = ("confidence", "batch_pairs")
 _MEMORY_OF_RAFT = 4
 """How much more memory a pair may take than in the RAFT family: a guess on the safe side. On CUDA a batch is halved besides."""
-_PROBE_SIDE_PX = 128
+_PROBE_SIDES_PX = (128, 256)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,11 @@ class PtlflowChoice:
     round_trip: bool
     batch_asked: int | None = None
     reverse: bool = False
-    smallest_side_px = _PROBE_SIDE_PX  # of four levels of correlation at 1/8, as most models have them
+
+    @property
+    def smallest_side_px(self) -> int:
+        """As far as it is known: what the model's coarsest level needs."""
+        return ptlflow_zoo.SMALLEST_SIDES_PX.get(self.spec.name, _PROBE_SIDES_PX[0])
 
     @property
     def name(self) -> str:
@@ -131,23 +135,32 @@ class PtlflowNetwork:
         self._try()
 
     def _try(self) -> None:
-        """One pair of noise. Raises ValueError where the model cannot take it, or gives no flow or none that is finite."""
+        """One pair of noise, a larger one where that fails: some models cannot take small frames. Raises ValueError where it can take
+        neither, or gives no flow, or none that is finite."""
+        for side in _PROBE_SIDES_PX:
+            complaint = self._complaint(side)
+            if complaint is None:
+                return
+        raise ValueError(complaint)
+
+    def _complaint(self, side: int) -> str | None:
         choice, frames = self.choice, 3 if self.choice.surrounded else 2
-        noise = np.random.default_rng(0).integers(0, 256, (frames, _PROBE_SIDE_PX, _PROBE_SIDE_PX, 3), np.uint8)
+        noise = np.random.default_rng(0).integers(0, 256, (frames, side, side, 3), np.uint8)
         try:
             flow = self.run(noise, [tuple(range(frames))]).flow_p2hw
-        except Exception as error:
-            if isinstance(error, ValueError) or is_out_of_memory(error):
+        except ValueError as no_flow:
+            return str(no_flow)
+        except Exception as error:  # whatever the model's code meets
+            if is_out_of_memory(error):
                 raise
             words = " ".join(str(error).split())[:200]
-            raise ValueError(
-                f"{choice.name} cannot run on {frames} frames here ({type(error).__name__}: {words})"
-            ) from error
-        if not np.isfinite(flow).all():
-            way_out = (
-                "use --precision fp32" if choice.precision != "fp32" else "its weights are damaged or not meant for it"
-            )
-            raise ValueError(f"{choice.name} gives flow that is not finite in {choice.precision}; {way_out}")
+            return f"{choice.name} cannot run on {frames} frames here ({type(error).__name__}: {words})"
+        if np.isfinite(flow).all():
+            return None
+        way_out = (
+            "use --precision fp32" if choice.precision != "fp32" else "its weights are damaged or not meant for it"
+        )
+        return f"{choice.name} gives flow that is not finite in {choice.precision}; {way_out}"
 
     def pair_bytes(self, rows: int, columns: int) -> int:
         """A guess: several times what a network of the RAFT family takes."""

@@ -32,6 +32,9 @@ PREFIX = "ptlflow:"
 SURROUNDED = frozenset({"memfof", "videoflow_bof"})
 """Networks of three frames: before, anchor, after. They get the neighbours at -k and +k together."""
 
+SMALLEST_SIDES_PX = {"memfof": 225}
+"""Where it is not 128, which four levels of correlation at 1/8 need: MEMFOF has them at 1/16, and pads to multiples of 32."""
+
 _UNSUITABLE = {
     "streamflow": "it relates four frames in a row",
     "videoflow_mof": "it relates five frames in a row",

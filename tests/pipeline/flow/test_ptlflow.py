@@ -111,7 +111,8 @@ def test_a_network_of_three_frames_gets_the_other_side_too(package: None) -> Non
     for asked in ({"keep_reverse": True}, {"keep_confidence": True}, {"extra": {"confidence": "round-trip"}}):
         with pytest.raises(ValueError, match="takes the frames before and after the anchor"):
             made("memfof", **asked)
-    assert choose("ptlflow:memfof", EstimatorOptions("random:0")).statement()["frames"] == 3
+    choice = choose("ptlflow:memfof", EstimatorOptions("random:0"))
+    assert choice.statement()["frames"] == 3 and choice.smallest_side_px == 225
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_a_network_of_three_frames_gets_the_other_side_too(package: None) -> Non
         (
             "coarse",
             {},
-            rf"gives flows of shape \[1, 1, 2, 64, 64\] for 1 pairs of 128×128 px, not \[1, 1, 2, {SIDE}, {SIDE}\]",
+            r"gives flows of shape \[1, 1, 2, 128, 128\] for 1 pairs of 256×256 px, not \[1, 1, 2, 256, 256\]",
         ),
         ("several", {}, "gives 3 flows for a pair: it is a network of several frames"),
         ("nameless", {}, "gives no tensor 'flows'"),
@@ -163,6 +164,11 @@ def test_what_cannot_be_is_refused_in_one_line(
     with pytest.raises(ValueError, match=message) as refused:
         made(name, **options)
     assert "\n" not in str(refused.value)
+
+
+def test_a_network_that_cannot_take_small_frames_is_tried_on_larger_ones(package: None) -> None:
+    _, model = made("large")
+    assert [shape[-1] for shape in model.seen] == [128, 256]  # type: ignore[union-attr]
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,14 @@ class crashes(shift):
         raise IndexError("index 2 is out of bounds\nfor dimension 1 with size 2")
 
 
+class large(shift):
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = super().forward(inputs)
+        if inputs["images"].shape[-1] < 200:
+            raise RuntimeError("Input and output sizes should be greater than 0")
+        return found
+
+
 class backbone(shift):
     def __init__(self, iters: int = 1) -> None:
         raise OSError("urlopen error: Name or service not known")
@@ -99,7 +107,20 @@ class memflow(shift):
 
 _MODELS: dict[str, type[nn.Module]] = {
     kind.__name__: kind
-    for kind in (shift, memfof, coarse, several, nameless, overflows, crashes, backbone, splatflow, streamflow, memflow)
+    for kind in (
+        shift,
+        memfof,
+        coarse,
+        several,
+        nameless,
+        overflows,
+        crashes,
+        large,
+        backbone,
+        splatflow,
+        streamflow,
+        memflow,
+    )
 }
 
 
