@@ -6,15 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import finalize as finalizing
 from shards import growing_index, records, schema
 from shards.finalize import finalize
 from shards.reader import ShardSet
-from shards.records import read_record
 from shards.schema import Manifest
 from shards.verify import verify
 from shards.writer import ChunkWriter
@@ -33,19 +30,6 @@ FILES = (schema.MANIFEST, schema.INDEX, schema.VIDEOS)
 def growing(tmp_path: Path) -> Path:
     """Nine of twelve chunks."""
     return write_set(tmp_path / "set", CHUNKS, PASSES, LANDED)
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Records read, in order."""
-    seen: list[Path] = []
-
-    def note(path: Path) -> tuple[pa.Table, dict[str, object]]:
-        seen.append(path)
-        return read_record(path)
-
-    monkeypatch.setattr(finalizing, "read_record", note)
-    return seen
 
 
 def land(root: Path, chunk: int, passes: int = PASSES, first: int = 0) -> Manifest:

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards import finalize as finalizing
 from shards import growing_index, schema
 from shards.finalize import finalize
 from shards.reader import ShardSet
@@ -23,19 +22,6 @@ PLAN = [
     for c in range(CHUNKS)
     for i in range(3)
 ]
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Records read, in order."""
-    seen: list[Path] = []
-
-    def note(path: Path) -> tuple[pa.Table, dict[str, object]]:
-        seen.append(path)
-        return read_record(path)
-
-    monkeypatch.setattr(finalizing, "read_record", note)
-    return seen
 
 
 def test_each_record_is_read_once_and_none_of_a_set_that_has_not_changed(shard_set: Path, reads: list[Path]) -> None:

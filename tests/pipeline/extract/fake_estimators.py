@@ -31,7 +31,7 @@ class Trouble:
     raises: tuple[str, ...] = ()
     kills: tuple[str, ...] = ()
     falls: bool = False
-    dies_once_on: str = ""
+    dies_once_on: str | None = None
     stays_dead: bool = False
 
     def wait_for(self, mark: str) -> None:
@@ -58,7 +58,7 @@ class Troubled:
         if self.device == self.trouble.dies_once_on and not (self.trouble.marks / "died").exists():
             (self.trouble.marks / "died").touch()
             os._exit(9)
-        if self.trouble.dies_once_on:
+        if self.trouble.dies_once_on is not None:
             self.trouble.wait_for("refused" if self.trouble.stays_dead else "died")  # however late that device is ready
         if names & set(self.trouble.raises):
             self.fallen = self.trouble.falls

@@ -155,9 +155,7 @@ def test_measuring_stops_when_time_is_up(videos: Path, tmp_path: Path) -> None:
 
 def test_a_video_that_the_estimator_cannot_take_is_an_expected_reject(tmp_path: Path) -> None:
     videos = make_videos(tmp_path / "videos", 3)
-    wanted = asked(
-        videos, tmp_path / "set", TroubledChoice(Trouble(tmp_path, raises=("synth-00001",), dies_once_on="no"))
-    )
+    wanted = asked(videos, tmp_path / "set", TroubledChoice(Trouble(tmp_path, raises=("synth-00001",))))
     found = measure(wanted, wanted.plan(), videos=3, seconds=60)
     assert found.rejected == {"flow_failed": 1}
     assert forecast(found, Work(3, 2, 4)).ok.best == 2

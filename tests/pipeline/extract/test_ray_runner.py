@@ -62,7 +62,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def trouble(tmp_path: Path) -> Trouble:
     (tmp_path / "marks").mkdir()
-    return Trouble(tmp_path / "marks", dies_once_on="no device")
+    return Trouble(tmp_path / "marks")
 
 
 def run(
