@@ -47,15 +47,7 @@ def command(videos: Path, out: Path, *more: str) -> list[str]:
 
 
 def start(args: list[str]) -> subprocess.Popen[bytes]:
-    """Interruptible also where the tests run in a shell's background, whose jobs ignore SIGINT and hand that on."""
-    return subprocess.Popen(
-        args,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    return subprocess.Popen(args, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def finish(args: list[str]) -> str:
