@@ -14,7 +14,9 @@ def commands(*arguments: str) -> str:
     """The command lines of `make -n`."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed here")
-    done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "-n", "--no-print-directory", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return done.stdout
 
 
