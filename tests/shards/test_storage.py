@@ -100,7 +100,7 @@ def test_a_block_is_one_request_and_everything_else_one_each(local: Path, store:
 
 @pytest.mark.parametrize("wrong", ["500", "503", "429", "cuts the body", "hangs"])
 def test_what_passes_is_tried_again(local: Path, store: ObjectStore, wrong: str) -> None:
-    remote = ShardSet(store.url, patience=Patience(attempts=3, timeout_s=0.4, pause_s=0.001))
+    remote = ShardSet(store.url, patience=Patience(attempts=6, timeout_s=1.0, pause_s=0.001))
     start = len(store.requests)
     store.wrong = lambda number, path: wrong if number - start in (0, 1, 4) else ""
     same_samples(remote, local)
@@ -119,7 +119,7 @@ def test_what_passes_is_tried_again(local: Path, store: ObjectStore, wrong: str)
     ],
 )
 def test_what_does_not_pass_costs_the_sample_with_one_line(store: ObjectStore, wrong: str, reason: str) -> None:
-    remote = ShardSet(store.url, patience=Patience(attempts=3, timeout_s=0.3, pause_s=0.001))
+    remote = ShardSet(store.url, patience=Patience(attempts=3, timeout_s=1.0, pause_s=0.001))
     store.wrong = lambda number, path: wrong if path.endswith(".tar") else ""
     with pytest.raises(SampleError, match=rf"000000-00-0000\.jpg in .*000000\.tar.*{reason}") as caught:
         remote.read(0, 2)
