@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,14 +184,7 @@ class Bucket:
 
     def put_all(self, files: Iterable[tuple[str, Path]]) -> None:
         """`put` several at once. Raises for the first that failed, after those under way have ended."""
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="upload") as threads:
-            sent = [threads.submit(self.put, name, source) for name, source in files]
-            try:
-                for one in sent:
-                    one.result()
-            except BaseException:
-                threads.shutdown(cancel_futures=True)
-                raise
+        _at_once(REQUESTS_AT_ONCE, "upload", [partial(self.put, name, source) for name, source in files])
 
     def get_all(self, sizes: Mapping[str, int], root: Path) -> None:
         """Objects into files of the same names under `root`, several at once. sizes: of each object, as it was listed."""
@@ -200,14 +194,19 @@ class Bucket:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(self.read(name, sizes[name]))
 
-        with ThreadPoolExecutor(2 * REQUESTS_AT_ONCE, thread_name_prefix="fetch") as threads:
-            got = [threads.submit(get, name) for name in sizes]
-            try:
-                for one in got:
-                    one.result()
-            except BaseException:
-                threads.shutdown(cancel_futures=True)
-                raise
+        _at_once(2 * REQUESTS_AT_ONCE, "fetch", [partial(get, name) for name in sizes])
+
+
+def _at_once(threads: int, name: str, calls: Iterable[Callable[[], None]]) -> None:
+    """Raises for the first in order that failed, after those under way have ended."""
+    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
+        asked = [pool.submit(call) for call in calls]
+        try:
+            for one in asked:
+                one.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _code(error: Exception) -> str:

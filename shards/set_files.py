@@ -12,7 +12,6 @@ from typing import Protocol
 from shards.bucket import Bucket
 from shards.storage import Folder, LocalFolder, Patience, RemoteFolder, StorageError, is_url
 
-STEP_BYTES = 32 << 20
 READING = Patience()
 
 
@@ -85,9 +84,6 @@ class _RemoteFiles:
             self._fetched = ""
             self.folder = LocalFolder(self._scratch)  # it holds files open
             target.parent.mkdir(parents=True, exist_ok=True)
-            size = self.size(name) or 0
-            with open(target, "wb") as stream:
-                for start in range(0, size, STEP_BYTES):
-                    stream.write(self._remote.read_range(name, start, min(STEP_BYTES, size - start)))
+            self._remote.fetch(name, self.size(name) or 0, target)
             self._fetched = name
         return target

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+STEP_BYTES = 32 << 20
+"""Of a file that is fetched whole: what one request asks for."""
 MOST_HANDLES = 256
 _TRY_AGAIN = frozenset({408, 425, 429})  # answers that speak of the moment although they begin with a 4
 
@@ -152,6 +154,12 @@ class RemoteFolder:
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         return self._request(name, offset, offset + size)
+
+    def fetch(self, name: str, size: int, target: Path) -> None:
+        """A file of so many bytes, in ranges of STEP_BYTES that are tried again each on its own, into a local one."""
+        with open(target, "wb") as stream:
+            for start in range(0, size, STEP_BYTES):
+                stream.write(self.read_range(name, start, min(STEP_BYTES, size - start)))
 
     def _request(self, name: str, start: int | None, stop: int | None) -> bytes:
         what = inside(self.place, name) + ("" if start is None else f", bytes {start}-{stop}")

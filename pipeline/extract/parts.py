@@ -53,3 +53,6 @@ class Part:
 
     def __str__(self) -> str:
         return f"{self.index}/{self.of}"
+
+
+WHOLE = Part()

@@ -24,7 +24,7 @@ from types import TracebackType
 
 from common.command import PlainError
 from common.holder import place_of_this_process, started
-from pipeline.extract.parts import Part
+from pipeline.extract.parts import WHOLE, Part
 from shards.bucket import Bucket
 from shards.storage import StorageError, inside
 
@@ -69,14 +69,11 @@ class Holder:
         return time.time() - self.beat_s > expires_s
 
 
-_WHOLE = Part()
-
-
 class RemoteLock:
     """Held inside `with`. Raises PlainError where somebody else has it, StorageError where the storage does not answer."""
 
     def __init__(
-        self, bucket: Bucket, part: Part = _WHOLE, *, beat_s: float = BEAT_S, expires_s: float = EXPIRES_S
+        self, bucket: Bucket, part: Part = WHOLE, *, beat_s: float = BEAT_S, expires_s: float = EXPIRES_S
     ) -> None:
         self._bucket, self._part, self._beat_s, self._expires_s = bucket, part, beat_s, expires_s
         self._name = NAME if part.whole else f"{NAME}-part-{part.index}-of-{part.of}"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from common.command import PlainError
 from common.scratch import scratch_folder, scratch_home
-from pipeline.extract.parts import Part
+from pipeline.extract.parts import WHOLE, Part
 from pipeline.extract.plan import PlanError
 from pipeline.extract.remote_lock import RemoteLock
 from pipeline.extract.runner import ExtractionError
@@ -43,9 +43,6 @@ _LOG = re.compile(r"\.log/[^/]+\.jsonl?")
 _SHARD = re.compile(r"pass-\d{2,}/\d{6}\.tar")
 
 
-_WHOLE = Part()
-
-
 class RemoteSet:
     """The set at an address of fsspec. scratch: where its local folder goes.
 
@@ -62,11 +59,11 @@ class RemoteSet:
         self._logs: dict[str, str] = {}
         self._uploaded: set[tuple[int, int]] = set()
         self._lock: RemoteLock | None = None
-        self._part = _WHOLE
+        self._part = WHOLE
         self._begun = False
 
     @contextmanager
-    def opened(self, *, writing: bool, part: Part = _WHOLE) -> Iterator[None]:
+    def opened(self, *, writing: bool, part: Part = WHOLE) -> Iterator[None]:
         """Fetch what the bucket holds; afterwards upload what is new of tables and logs, and remove everything local.
 
         writing: hold the lock of that part of the set meanwhile; else only logs are uploaded. PlainError where another run has a chunk

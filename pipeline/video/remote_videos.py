@@ -26,8 +26,6 @@ from pipeline.video.video_ids import VIDEO_EXTENSIONS
 from shards.bucket import WRITING, Bucket, RemoteFile
 from shards.storage import Patience, RemoteFolder, StorageError, inside
 
-STEP_BYTES = 32 << 20
-
 
 class RemoteVideos:
     """The videos under an address of fsspec. Listed inside `opened`; `fetch` may be called by several threads.
@@ -108,10 +106,7 @@ class RemoteVideos:
 
     def _get(self, file: Path, target: Path) -> None:
         name, size = file.relative_to(self.root).as_posix(), file.stat().st_size
-        folder = RemoteFolder(self.url, self._patience)
-        with open(target, "wb") as stream:
-            for start in range(0, size, STEP_BYTES):
-                stream.write(folder.read_range(name, start, min(STEP_BYTES, size - start)))
+        RemoteFolder(self.url, self._patience).fetch(name, size, target)
         if size:
             self._good = name
 

@@ -58,6 +58,7 @@ class TrainingPictures:
         self.pairs, self.measured, self.size_hw, self.device = pairs, measured, size_hw, device
         self.mean_depth = RunningMean()
         self._truth: dict[int, Tensor] = {}
+        self._readers = ThreadPoolExecutor(READERS)
         self._frozen = FrozenFeatures(sources, self._pictures, len(pairs), size_hw, device, memory_bytes, limit)
 
     def batches(self, size: int, iterations: int, seed: int) -> Iterator[Batch]:
@@ -68,8 +69,7 @@ class TrainingPictures:
             yield self._frozen.together(indices), truth.to(self.device)
 
     def _read(self, one: Callable[[int], Tensor], indices: Sequence[int]) -> list[Tensor]:
-        with ThreadPoolExecutor(READERS) as readers:
-            return list(readers.map(one, indices))
+        return list(self._readers.map(one, indices))
 
     def _pictures(self, indices: Sequence[int]) -> Tensor:
         """uint8 [b, h, w, 3]."""

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from pipeline.video.decoder import Decoder
 from tests.module_graph import ROOT
 from tests.pipeline.extract.remote_extraction import extract_to
 from tests.pipeline.extract.small_extraction import digests, make_videos, request, run
-from tests.shards.bucket_store import BucketStore, bucket_at
+from tests.shards.bucket_store import BucketStore
 from tests.test_makefile import commands
 
 SIZES = ("--image-size", "64", "--flow-size", "32", "--chunk-videos", "2", "--passes", "2", "--workers", "1")
@@ -27,12 +26,6 @@ SIZES = ("--image-size", "64", "--flow-size", "32", "--chunk-videos", "2", "--pa
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_videos(tmp_path_factory.mktemp("videos"), 3)
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketStore]:
-    with bucket_at(tmp_path / "bucket", monkeypatch) as running:
-        yield running
 
 
 def invoke(*args: str | Path) -> Result:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,10 @@ from shards.verify import verify
 from tests.pipeline.extract.in_process import run_here
 from tests.pipeline.extract.remote_extraction import HASTY, extract_to
 from tests.pipeline.extract.small_extraction import digests, make_videos, request
-from tests.shards.bucket_store import BucketStore, bucket_at
+from tests.shards.bucket_store import BucketStore
 
 URL = "s3://bucket/set"
 SINGLE = {"chunk_videos": 1}
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketStore]:
-    with bucket_at(tmp_path / "bucket", monkeypatch) as running:
-        yield running
 
 
 def test_parts_at_the_same_time_give_the_bytes_of_one_run(store: BucketStore, tmp_path: Path, decoder: Decoder) -> None:

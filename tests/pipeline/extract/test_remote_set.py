@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,8 +16,8 @@ from pipeline.video.decoder import Decoder
 from shards.schema import read_manifest
 from shards.verify import verify
 from tests.pipeline.extract.remote_extraction import extract_to
-from tests.pipeline.extract.small_extraction import digests, make_videos, request, run
-from tests.shards.bucket_store import BucketStore, bucket_at
+from tests.pipeline.extract.small_extraction import digests, make_videos
+from tests.shards.bucket_store import BucketStore
 
 fsspec = pytest.importorskip("fsspec", reason="the extra `remote` is not installed")
 
@@ -26,19 +25,6 @@ fsspec = pytest.importorskip("fsspec", reason="the extra `remote` is not install
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_videos(tmp_path_factory.mktemp("videos"), 3)
-
-
-@pytest.fixture(scope="module")
-def whole(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    out = tmp_path_factory.mktemp("sets") / "whole"
-    run(request(videos, out))
-    return digests(out)
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketStore]:
-    with bucket_at(tmp_path / "bucket", monkeypatch) as running:
-        yield running
 
 
 def test_the_bytes_of_a_local_run_on_every_file_system(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,8 +16,8 @@ from shards import schema
 from shards.files import sha256_of
 from shards.records import committed, recorded
 from tests.pipeline.extract.remote_extraction import extract_to
-from tests.pipeline.extract.small_extraction import digests, make_videos, request, run
-from tests.shards.bucket_store import BucketStore, bucket_at
+from tests.pipeline.extract.small_extraction import digests, make_videos
+from tests.shards.bucket_store import BucketStore
 
 URL = "s3://bucket/set"
 
@@ -25,19 +25,6 @@ URL = "s3://bucket/set"
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_videos(tmp_path_factory.mktemp("videos"), 3)
-
-
-@pytest.fixture(scope="module")
-def whole(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    out = tmp_path_factory.mktemp("sets") / "whole"
-    run(request(videos, out))
-    return digests(out)
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketStore]:
-    with bucket_at(tmp_path / "bucket", monkeypatch) as running:
-        yield running
 
 
 def only_writes(wrong: str, when: Callable[[int], bool]) -> Callable[[int, str], str]:
