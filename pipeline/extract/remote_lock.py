@@ -112,7 +112,7 @@ def gate(bucket: Bucket, part: Part, *, wait: bool = True) -> Iterator[ClaimedOb
         if not wait:
             yield None
             return
-        if not said:
+        if not said and pause_s == GATE_POLL_S[1]:  # a turn takes a second or two
             log.warning("%s: waiting for %s", inside(bucket.url, GATE), printable(str(other.holder)))
             said = True
         time.sleep(pause_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from common.command import PlainError
 from pipeline.extract.parts import Part
 from pipeline.extract.plan import PlanError
 from pipeline.extract.remote_lock import RemoteLock
+from pipeline.extract.remote_set import RemoteSet
 from pipeline.extract.runner import Event
 from pipeline.video.decoder import Decoder
 from shards.bucket import Bucket
 from shards.verify import verify
 from tests.pipeline.extract.in_process import run_here
-from tests.pipeline.extract.remote_extraction import HASTY, extract_to
+from tests.pipeline.extract.remote_extraction import HASTY, extract_to, part_to
 from tests.pipeline.extract.small_extraction import digests, make_videos, request
 from tests.shards.bucket_store import BucketStore
 
@@ -32,9 +34,11 @@ def test_parts_at_the_same_time_give_the_bytes_of_one_run(store: BucketStore, tm
         if not others:
             others.append(1)
             second = Decoder()
-            other = extract_to(videos, URL, tmp_path / "other", second, part=Part(2, 2), content=SINGLE)
+            ended = part_to(videos, URL, tmp_path / "other", second, part=Part(2, 2), content=SINGLE)
             second.close()
-            others.append(len(other.shards))
+            assert ended.manifest is not None and sorted(ended.missing) == [0, 2]
+            assert "part 1/2, process" in ended.at_work[Part(1, 2)], "what is out is not said to be nobody's"
+            others.append(len(ended.manifest.shards))
 
     manifest = extract_to(videos, URL, tmp_path / "scratch", decoder, meanwhile, part=Part(1, 2), content=SINGLE)
     assert others[1] == 2 and manifest.complete and verify(URL) == []
@@ -53,6 +57,17 @@ def test_runs_with_a_chunk_in_common_are_refused(store: BucketStore) -> None:
     with RemoteLock(bucket), pytest.raises(PlainError, match="already at work"):
         RemoteLock(bucket, Part(3, 4)).__enter__()
     assert bucket.files() == {}
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+def test_what_another_part_is_uploading_is_no_leftover(tmp_path: Path, at_work: bool) -> None:
+    """Where an upload is a file of another name at first."""
+    url, upload = f"file://{tmp_path}/set", tmp_path / "set" / "pass-00" / f".000000.tar.{'0' * 32}.tmp"
+    upload.parent.mkdir(parents=True)
+    upload.touch()
+    other = RemoteLock(Bucket(url, HASTY), Part(1, 2)) if at_work else nullcontext()
+    with other, RemoteSet(url, tmp_path / "scratch", HASTY).opened(writing=True, part=Part(2, 2)):
+        assert upload.exists() == at_work
 
 
 def test_a_part_with_other_videos_is_refused_before_it_uploads_anything(
