@@ -115,6 +115,8 @@ def _decode(
             alone = decoder.windows(here, [int(passes[-1])], settings, deadline_s=deadline_s)
     except Reject as refusal:
         return VideoMeasured(video.id, refusal.seconds, refusal.reason)
+    # As in an extraction: what an estimator reads beside a video lies where the video is listed.
+    anchors = [replace(anchor, window=replace(anchor.window, path=video.path)) for anchor in anchors]
     return _Taken(VideoMeasured(video.id, found.decode_s, decode_one_s=alone.decode_s), anchors)
 
 

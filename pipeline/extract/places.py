@@ -24,6 +24,7 @@ from pipeline.extract.parts import Part
 from pipeline.extract.remote_set import RemoteSet
 from pipeline.extract.runner import Event, Runner, VideoReport, disk_is_full, storage_failed
 from pipeline.extract.uploading import UploadingRunner
+from pipeline.flow.truth import SCENE_ENDING, TruthChoice
 from pipeline.video.datasets import Video
 from pipeline.video.remote_videos import RemoteVideos
 from shards.bucket import WRITING
@@ -44,8 +45,8 @@ OUT_OPTION = click.option("--out", required=True, type=PLACE, help="Directory or
 class Places:
     """root, out: local folders. scratch: for what stands between them and addresses; None: the system's folder for temporary files.
 
-    scratch_gib: of chunks that wait to be uploaded, and of videos that wait to be decoded, half each. Raises ValueError for an address that
-    cannot be opened.
+    scratch_gib: of chunks that wait to be uploaded, and of videos that wait to be decoded, half each. beside: as `RemoteVideos` takes
+    it. Raises ValueError for an address that cannot be opened.
     """
 
     def __init__(
@@ -56,12 +57,13 @@ class Places:
         scratch_gib: float = 20.0,
         patience: Patience = WRITING,
         list_file: Path | str | None = None,
+        beside: tuple[str, ...] = (),
     ) -> None:
         if not scratch_gib > 0:
             raise ValueError(f"scratch_gib is {scratch_gib}; give a positive number of GiB")
         scratch = Path(scratch or tempfile.gettempdir())
         self._set = RemoteSet(str(out), scratch, patience) if is_url(out) else None
-        self._videos = RemoteVideos(str(root), scratch, patience) if is_url(root) else None
+        self._videos = RemoteVideos(str(root), scratch, patience, beside) if is_url(root) else None
         self._list = _RemoteList(str(list_file), scratch, patience) if list_file and is_url(list_file) else None
         self._half_bytes = int(scratch_gib * 2**29)
         self.out = self._set.mirror if self._set else Path(out)
@@ -137,12 +139,8 @@ class Places:
 def places_of(options: dict[str, Any], flow: str) -> Places:
     """From the values of PLACE_OPTIONS, which are taken out of `options`. flow: name of the estimator."""
     root, out, scratch, gib = (options.pop(name) for name in ("root", "out", "scratch", "scratch_gib"))
-    places = Places(root, out, scratch, gib, list_file=options.pop("list_file"))
-    if flow == "truth" and places.remote:
-        raise ValueError(
-            f"--flow truth reads files beside the videos, which {places.root_name} cannot give; copy them to a folder"
-        )
-    return places
+    beside = (SCENE_ENDING,) if flow == TruthChoice.name else ()
+    return Places(root, out, scratch, gib, list_file=options.pop("list_file"), beside=beside)
 
 
 class _RemoteList:

@@ -20,13 +20,15 @@ from pipeline.synth.scene import GENERATOR_VERSION, Scene, square_grid
 from pipeline.window import Window, WindowFlow
 from shards.schema import Statement
 
+SCENE_ENDING = "scene.json"
+"""Of the names of scene records."""
 _SCENES_KEPT = 8  # windows of one video arrive together
 
 
 def scene_path(video: Path) -> Path:
     """The scene record of a video file or frame folder. Raises ValueError naming the places that were looked at."""
-    beside = video.with_name(f"{video.stem if video.is_file() else video.name}.scene.json")
-    candidates = [video / "scene.json", beside] if video.is_dir() else [beside]
+    beside = video.with_name(f"{video.stem if video.is_file() else video.name}.{SCENE_ENDING}")
+    candidates = [video / SCENE_ENDING, beside] if video.is_dir() else [beside]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

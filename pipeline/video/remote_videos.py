@@ -1,7 +1,8 @@
 """Videos in remote storage: a listing that looks like a folder, and files that are fetched when it is their turn.
 
     <scratch>/flowfeat-videos-<digest of the address>-<process>/
-      listed/     every object under the address as an empty file of its size and time, beginning with its tag (ETag, MD5, ...)
+      listed/     every object under the address as an empty file of its size and time, beginning with its tag (ETag, MD5, ...); what is
+                  read beside the videos, as it is
       fetched/    files and frame folders while they are decoded
 
 Layouts list `listed/` as they list any folder, and what a set notes of its videos (size, time, both ends) is that of the objects: an
@@ -30,11 +31,13 @@ from shards.storage import Patience, RemoteFolder, StorageError, inside
 class RemoteVideos:
     """The videos under an address of fsspec. Listed inside `opened`; `fetch` may be called by several threads.
 
+    beside: how the names of files end that are read where videos are listed, so that these are fetched with the listing.
+
     Raises ValueError for an address that cannot be opened.
     """
 
-    def __init__(self, url: str, scratch: Path, patience: Patience = WRITING) -> None:
-        self.url, self._patience = url.rstrip("/"), patience
+    def __init__(self, url: str, scratch: Path, patience: Patience = WRITING, beside: tuple[str, ...] = ()) -> None:
+        self.url, self._patience, self._beside = url.rstrip("/"), patience, beside
         self._bucket = Bucket(self.url, patience)
         digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self.home = scratch_home(scratch, f"flowfeat-videos-{digest}")
@@ -57,6 +60,7 @@ class RemoteVideos:
         if not files:
             raise ValueError(f"there is nothing under {self.url}: name the address of the videos (--root)")
         folders: set[Path] = set()
+        whole: dict[str, RemoteFile] = {}
         for name, file in files.items():
             path = PurePosixPath(name)
             if any(part.startswith(".") and part not in (".", "..") for part in name.split("/")):
@@ -69,12 +73,18 @@ class RemoteVideos:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     folders.add(place.parent)
                 _stand_in(place, file)
+                if name.endswith(self._beside):
+                    whole[name] = file
             except (OSError, ValueError) as error:
                 if path.suffix.lower() in VIDEO_EXTENSIONS:
                     why = getattr(error, "strerror", None) or str(error)
                     raise ValueError(
                         f"the object {inside(self.url, name)!r} cannot be listed ({why}); rename it"
                     ) from error
+
+        self._bucket.get_all({name: file.size for name, file in whole.items()}, self.root)
+        for name, file in whole.items():
+            os.utime(self.root / name, ns=(_time_ns(file),) * 2)
 
     def size(self, video: Video) -> int:
         """Bytes that `fetch` will take; 0 for what is not there."""
@@ -151,14 +161,18 @@ def _files(video: Video) -> Iterator[Path]:
         yield from (Path(folder) / name for name in sorted(names))
 
 
+def _time_ns(file: RemoteFile) -> int:
+    """Listings know time to the second at best; what is below that is made of the tag, so that whoever looks at the time alone sees
+    another one."""
+    return file.mtime_ns // 10**9 * 10**9 + crc32(file.tag.encode()) % 10**9
+
+
 def _stand_in(path: Path, file: RemoteFile) -> None:
-    """A sparse file that has the object's size and time, and begins with its tag. Listings know time to the second at best; what is
-    below that is made of the tag, so that whoever looks at the time alone sees another one."""
-    time_ns = file.mtime_ns // 10**9 * 10**9 + crc32(file.tag.encode()) % 10**9
+    """A sparse file that has the object's size and time, and begins with its tag."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         os.write(descriptor, f"in remote storage: {file.tag}\n".encode()[: file.size])
         os.truncate(descriptor, file.size)
-        os.utime(descriptor, ns=(time_ns, time_ns))
+        os.utime(descriptor, ns=(_time_ns(file),) * 2)
     finally:
         os.close(descriptor)

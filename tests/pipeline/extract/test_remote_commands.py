@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli import main
 from pipeline.extract.places import Places
+from pipeline.synth import write_davis
 from pipeline.video.decoder import Decoder
 from tests.module_graph import ROOT
 from tests.pipeline.extract.remote_extraction import extract_to
@@ -125,6 +126,23 @@ def test_a_list_may_lie_at_an_address(videos: Path, store: BucketStore, tmp_path
     assert "s3://bucket/lists/few.txt: there is no such file: look whether the address is right" in done.output
 
 
+def test_exact_flow_of_videos_in_a_bucket(videos: Path, store: BucketStore, tmp_path: Path) -> None:
+    """Scene records are fetched with the listing, for files and for frame folders."""
+    clips, frames = store.root / "clips", store.root / "frames" / "JPEGImages" / "480p"
+    shutil.copytree(videos, clips)
+    write_davis(store.root / "frames", 1, 0, frames=8, size=(64, 96))
+    assert list(frames.glob("*/scene.json"))
+    for dataset, root in (("folder", clips), ("davis", store.root / "frames")):
+        place = f"s3://bucket/{root.name}"
+        truth = (*SIZES, "--flow", "truth", "--scratch", tmp_path / "scratch")
+        done = invoke("extract", "--dataset", dataset, "--root", place, "--out", tmp_path / f"of-{dataset}", *truth)
+        assert done.exit_code == 0, done.output
+        run(request(root, tmp_path / dataset, dataset=dataset, flow="truth"))
+        assert digests(tmp_path / f"of-{dataset}") == digests(tmp_path / dataset)
+    planned = invoke("plan", "--dataset", "folder", "--root", "s3://bucket/clips", "--sample", "1", *truth)
+    assert planned.exit_code == 0 and "flow_failed" not in planned.output, planned.output
+
+
 def test_make_passes_addresses_on() -> None:
     assert "-m pipeline verify s3://bucket/set" in commands("verify", "SHARDS=s3://bucket/set")
     lines = commands("extract-flow", "DATASET=folder", "ROOT=s3://videos", "SHARDS=s3://bucket/set")
@@ -136,7 +154,5 @@ def test_a_bad_address_or_scratch_is_one_line(videos: Path, tmp_path: Path) -> N
     done = invoke("extract", *asked(videos, "nope://bucket/set", tmp_path))
     assert done.exit_code == 1 and "nope://bucket/set cannot be opened" in done.output
     assert len(done.output.splitlines()) == 1
-    done = invoke("extract", *asked("memory://videos", str(tmp_path / "set"), tmp_path), "--flow", "truth")
-    assert done.exit_code == 1 and "--flow truth reads files beside the videos" in done.output
     with pytest.raises(ValueError, match="scratch_gib is 0; give a positive number of GiB"):
         Places(videos, tmp_path, scratch_gib=0)
