@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from common.cores import CGROUP, quota
+from common.cores import usable_processors
 from common.place import PLACE
 from common.printable import printable
 from common.progress import ProgressDisplay
@@ -105,7 +105,7 @@ def plan(
             lines = compared.lines() if compared else [f"nothing left to do; {places.out_name} has no forecast"]
             found = {"beside": asdict(compared)} if compared else {}
         elif sample and isinstance(runner, LocalRunner):
-            machine = Machine(_processors(), runner.workers, len(runner.devices))
+            machine = Machine(usable_processors(), runner.workers, len(runner.devices))
             with ProgressDisplay("plan", "videos of the sample") as display:
                 measured = measure(
                     request, made, videos=sample, seconds=seconds, local=places.local, tell=partial(_tell, display)
@@ -125,11 +125,6 @@ def plan(
         return
     for line in lines:
         click.echo(line)
-
-
-def _processors() -> int:
-    """That processes can be at work on: what the machine has, unless its container pays for fewer."""
-    return max(1, min(os.cpu_count() or 1, quota(CGROUP)))
 
 
 def _tell(display: ProgressDisplay, done: int, total: int) -> None:
