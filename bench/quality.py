@@ -71,11 +71,20 @@ def record_report(report: Path, name: str, metrics: tuple[str, ...]) -> int:
     return len(found)
 
 
+def _lattice(run: Path) -> list[float]:
+    """The share that the log's last step tells; nothing where the row was not trained."""
+    log = run / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+    return [line["lattice"] for line in lines if "lattice" in line][-1:]
+
+
 def record_sweep(sweep: Path, name: str) -> int:
-    """The metric that the sweep was judged by, of every row; and its distance to the baseline, seed by seed."""
+    """The metric that the sweep was judged by, of every row; its distance to the baseline, seed by seed; and the patch lattice of
+    what was trained, in the last step of the log."""
     lines = table(sweep / "sweep.csv", "judge the sweep first (make sweep ... DAVIS=dir)")
     metric = next(column.removesuffix("_mean") for column in lines[0] if column.endswith("_mean"))
-    in_unit = unit(json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["probe"]["task"], metric)
+    stored = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
+    in_unit, trained = unit(stored["probe"]["task"], metric), {row["name"]: row["runs"] for row in stored["rows"]}
     judged = [line for line in lines if line[f"{metric}_mean"]]
     how = _judged(sweep)
     for line in judged:
@@ -85,6 +94,16 @@ def record_sweep(sweep: Path, name: str) -> int:
         if line["difference_mean"]:
             spread = f"{line['difference_low']} to {line['difference_high']}, {line['verdict']}"
             record("quality", f"{figure} over baseline", float(line["difference_mean"]), in_unit, spread)
+        lattice = [100 * share for run in trained[line["row"]] for share in _lattice(sweep / run["directory"])]
+        if lattice:
+            each = ", ".join(f"{share:.1f}" for share in lattice)
+            record(
+                "quality",
+                f"{name}: {line['row']}, lattice",
+                sum(lattice) / len(lattice),
+                "%",
+                f"last step, seeds: {each}",
+            )
     return len(judged)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,15 @@ def test_a_report_gives_a_row_per_source_with_its_protocol(tmp_path: Path, resul
 def test_a_sweep_gives_its_rows_and_their_distance_to_the_baseline(tmp_path: Path, results: Path) -> None:
     sweep = tmp_path / "table3"
     write_report(sweep / "rows" / "full" / "seed-0" / "report")
-    (sweep / "sweep.json").write_text('{"probe": {"task": "vos"}}')
+    named = [
+        {"name": name, "runs": [{"directory": f"rows/{name}/seed-0"}, {"directory": f"rows/{name}/seed-1"}]}
+        for name in ("full", "random", "left")
+    ]
+    (sweep / "sweep.json").write_text(json.dumps({"probe": {"task": "vos"}, "rows": named}))
+    for seed, share in enumerate((0.02, 0.05)):
+        (sweep / "rows" / "full" / f"seed-{seed}").mkdir(exist_ok=True)
+        steps = [{"event": "step", "lattice": 0.9}, {"event": "step", "lattice": share}, {"event": "end"}]
+        (sweep / "rows" / "full" / f"seed-{seed}" / "log.jsonl").write_text("\n".join(map(json.dumps, steps)))
     unjudged = CliRunner().invoke(quality.main, [str(sweep)])
     assert unjudged.exit_code == 1 and "judge the sweep first" in unjudged.output
     (sweep / "sweep.csv").write_text(SWEEP)
@@ -82,9 +91,11 @@ def test_a_sweep_gives_its_rows_and_their_distance_to_the_baseline(tmp_path: Pat
     found = {row["figure"]: row for row in rows(results)}
     assert {name: row["value"] for name, row in found.items()} == {
         "table3: full, JF": "44.7689",
+        "table3: full, lattice": "3.5",
         "table3: random, JF": "36.1791",
         "table3: random, JF over baseline": "-8.5898",
     }
+    assert found["table3: full, lattice"]["note"] == "last step, seeds: 2.0, 5.0"
     note = found["table3: full, JF"]["note"]
     assert note == "3 seeds, 43.4708 to 45.4972; FlowFeat; vos height=96 iterations=9, judged 2026-01-03"
 
