@@ -19,7 +19,7 @@ from common.command import PlainError
 from common.holder import Holder
 from common.lease import Lease, Leases, Life
 from pipeline.extract.parts import Part
-from pipeline.extract.plan import ChunkPlan, PlanError, Stored, difference, digest_of, stored_plan
+from pipeline.extract.plan import ChunkPlan, PlanError, PlanText, Stored, difference, plan_text, stored_plan
 from shards.schema import Manifest
 
 LOCKS = ".locks"
@@ -59,25 +59,26 @@ class AtWork:
         plan: ChunkPlan,
         basis: Stored,
         again: Callable[[], ChunkPlan],
-        save: Callable[[Path, ChunkPlan], None],
+        save: Callable[[Path, PlanText], None],
     ) -> ChunkPlan:
         """Begin, on the plan that is given back. basis: what `plan` was made from; `again` makes it anew where that has changed.
 
         Raises PlainError where others work on the same chunks, PlanError where they work from another plan.
         """
+        mine = plan_text(plan)
         while True:
             self._leases.settle(self._meets)
             with self._leases.gate():
                 others = self._leases.others()
                 self._refuse_meeting(others)
-                stored, mine = stored_plan(self.out), digest_of(plan)
-                if stored != basis and stored.digest != mine:
+                stored = stored_plan(self.out)
+                if stored != basis and stored.digest != mine.digest:
                     plan, basis = again(), stored
-                    mine = digest_of(plan)
-                if stored.digest == mine or self._may_replace(plan, others):
-                    if stored.digest != mine:
-                        save(self.out, plan)
-                    self._plan = mine
+                    mine = plan_text(plan)
+                if stored.digest == mine.digest or self._may_replace(plan, others):
+                    if stored.digest != mine.digest:
+                        save(self.out, mine)
+                    self._plan = mine.digest
                     for name, (_, life) in others.items():
                         if life is Life.DEAD and self._meets(name):
                             self._leases.remove(name)

@@ -30,6 +30,7 @@ from pipeline.extract.plan import ChunkPlan, Continuing
 from pipeline.extract.run import ExtractionRequest, Tally, extract_part, stated
 from pipeline.extract.runner import Runner
 from pipeline.extract.sharing_options import SHARING_OPTIONS, choice_for, runner_for
+from pipeline.extract.termination import terminated_like_interrupted
 from pipeline.flow.estimator import EstimatorOptions
 from pipeline.flow.options import named_values
 from pipeline.video.datasets import DATASETS
@@ -191,7 +192,7 @@ def extract_command(
         plans.append(plan)
         progress.planned(display, plan, tally)
 
-    with ProgressDisplay("extract", "videos") as display:
+    with ProgressDisplay("extract", "videos") as display, terminated_like_interrupted():
         try:
             with places.opened(runner, writing=True, part=request.part) as landing:
                 ended = extract_part(
@@ -242,7 +243,7 @@ def summarise(
         gone = f"; {of_list.gone} of the set are not in it" if of_list.gone else ""
         click.echo(f"list of {of_list.listed} videos = {' + '.join(said)}{gone}")
     rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["rejected"].items())) or "none"
-    pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n)
+    pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n) or "none"
     across = f", {counts['across_cuts']} anchors across cuts" if counts.get("across_cuts") else ""
     click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}{across}")
     click.echo(f"{counts['samples']} samples, pairs: {pairs}; {len(manifest.shards)} shards, {size / 2**20:.1f} MiB")

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import click
 
+from common.cores import usable_processors
 from pipeline.extract.devices import devices_of, first_device
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.parts import Part
@@ -74,5 +75,4 @@ def runner_for(
         return RayRunner(choice, actors=actors, workers=workers, on_gpus=device != "cpu", address=address)
     if actors is not None:
         raise ValueError(f"--actors is {actors}; it goes with --runner ray")
-    cores = os.cpu_count() or 1
-    return LocalRunner(cores if workers is None else workers, choice, devices_of(choice, device), remote)
+    return LocalRunner(usable_processors() if workers is None else workers, choice, devices_of(choice, device), remote)
