@@ -15,12 +15,14 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.runner import ChunkJob, Event
 from pipeline.flow.estimator import EstimatorChoice
+from pipeline.video.remote_videos import RemoteVideos
+from shards.storage import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +39,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class Step:
-    """What has happened since the last answer. busy: whether chunks are still being made. broken: what stopped the engine, and where."""
+    """What has happened since the last answer. busy: whether chunks are still being made. broken: what stopped the engine, and where.
+    ends_run: why no other engine could go on, for the user."""
 
     events: tuple[Event, ...]
     busy: bool
     broken: str = ""
     trace: str = ""
+    ends_run: str = ""
 
 
 class _Stopped(Exception):
@@ -52,7 +56,14 @@ class _Stopped(Exception):
 class Engine:
     """The actor. home: the driver's working directory, which relative paths start from. Otherwise as `LocalRunner`."""
 
-    def __init__(self, home: str, workers: int, choice: EstimatorChoice, devices: Sequence[str]) -> None:
+    def __init__(
+        self,
+        home: str,
+        workers: int,
+        choice: EstimatorChoice,
+        devices: Sequence[str],
+        remote: tuple[RemoteVideos, int] | None = None,
+    ) -> None:
         if os.path.isdir(home):
             os.chdir(home)  # else `unseen` names what cannot be found
         self._jobs: queue.SimpleQueue[Sequence[ChunkJob] | None] = queue.SimpleQueue()
@@ -60,7 +71,7 @@ class Engine:
         self._built: queue.SimpleQueue[Ready] = queue.SimpleQueue()
         self._busy = False
         self._stop = threading.Event()
-        self._arguments = (workers, choice, tuple(devices))
+        self._arguments = (workers, choice, tuple(devices), remote)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -82,7 +93,9 @@ class Engine:
             log.exception("the engine has stopped")
             self._built.put(Ready(platform.node(), f"{error}"))  # heard where it could not even begin
             trace = "".join(traceback.format_exception(error))
-            self._events.put(Step((), busy=False, broken=f"{type(error).__name__}: {error}", trace=trace))
+            # Storage that gives nothing any more gives nothing to other actors either.
+            ends_run = str(error) if isinstance(error.__cause__, StorageError) else ""
+            self._events.put(Step((), False, f"{type(error).__name__}: {error}", trace, ends_run))
 
     def _tell(self, event: Event) -> None:
         self._events.put(event)
@@ -115,7 +128,7 @@ class Engine:
                 break
             if isinstance(found, Step):
                 self._busy = False
-                return Step(tuple(events), False, found.broken, found.trace)
+                return replace(found, events=tuple(events))
             events.append(found)
         return Step(tuple(events), self._busy)
 

@@ -4,7 +4,7 @@
                     tells what happens
     actor           one per GPU, or a stated number on CPUs: makes its chunks and writes their shards
 
-The set and the videos must be seen under the same paths on every node, and the same version of this package must be installed there.
+Set and videos, or the scratch that stands for them, must be seen under the same paths on every node, with the same version of this package.
 Chunks of an actor that dies go to others, and another actor is asked for; one that cannot be placed (its node is gone) waits for room, also
 on nodes that join later, while the others go on. The bytes of a set depend on none of it.
 """
@@ -27,6 +27,7 @@ from typing import Any, cast
 from pipeline.extract.ray_actor import Engine, Ready, Step
 from pipeline.extract.runner import ChunkDone, ChunkFailed, ChunkJob, Event, ExtractionError, StageLoad
 from pipeline.flow.estimator import EstimatorChoice, PairsTogether
+from pipeline.video.remote_videos import RemoteVideos
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +72,19 @@ class _Seat:
 class RayRunner:
     """A `Runner` of `actors` actors (None: as many as there is room for) with `workers` cores each. on_gpus: a GPU each, too.
 
-    workers: None for an even share of the cluster's cores beside GPUs, one on CPUs. address: of the cluster; empty for one of its own,
-    on this machine. Raises ValueError where Ray is not installed or a number is below 1.
+    workers: None for an even share of the cluster's cores beside GPUs, one on CPUs. address: of the cluster; empty for one of its own here.
+    remote: as `LocalRunner` takes it, for all actors. Raises ValueError where Ray is not installed or a number is below 1.
     """
 
     def __init__(
-        self, choice: EstimatorChoice, *, actors: int | None, workers: int | None, on_gpus: bool, address: str = ""
+        self,
+        choice: EstimatorChoice,
+        *,
+        actors: int | None,
+        workers: int | None,
+        on_gpus: bool,
+        address: str = "",
+        remote: tuple[RemoteVideos, int] | None = None,
     ) -> None:
         for name, value in (("actors", actors), ("workers", workers)):
             if value is not None and value < 1:
@@ -84,13 +92,12 @@ class RayRunner:
         if find_spec("ray") is None:
             raise ValueError("the Ray runner needs Ray: pip install 'flowfeat-shards[ray]'")
         self.choice, self.actors, self.workers = choice, actors, workers
-        self.on_gpus, self.address = on_gpus, address
+        self.on_gpus, self.address, self._remote = on_gpus, address, remote
         self._ray: Any = None
         self._ours = False
         self._seats: list[_Seat] = []
-        self._stillborn = 0
+        self._stillborn, self._running = 0, False
         self._alive_since = time.monotonic()
-        self._running = False
 
     def __enter__(self) -> RayRunner:
         return self
@@ -147,7 +154,8 @@ class RayRunner:
 
     def _new_seat(self) -> _Seat:
         made = self._ray.remote(num_cpus=self.workers, num_gpus=int(self.on_gpus), max_restarts=0)(Engine)
-        actor = made.remote(os.getcwd(), self.workers, self.choice, ("cuda:0",) if self.on_gpus else ())
+        share = self._remote and (self._remote[0], self._remote[1] // (self.actors or 1))
+        actor = made.remote(os.getcwd(), self.workers, self.choice, ("cuda:0",) if self.on_gpus else (), share)
         return _Seat(actor, actor.ready.remote())
 
     def run(self, jobs: Sequence[ChunkJob], on_event: Callable[[Event], None]) -> None:
@@ -216,6 +224,8 @@ class RayRunner:
                 for event in answer.events:
                     self._happened(seat, event, on_event)
                 seat.busy = answer.busy
+                if answer.ends_run:
+                    raise ExtractionError(answer.ends_run)
                 if answer.broken:
                     self._lost(seat, answer.broken, deaths, waiting, on_event, answer.trace)
             elif answer:

@@ -66,13 +66,10 @@ def runner_for(
 ) -> Runner:
     """Checked, nothing started. remote: of videos that are no local files, as `LocalRunner` takes it. Raises ValueError."""
     if where == RAY:
-        if remote is not None:
-            raise ValueError(
-                f"--runner ray reads videos from a folder that every node sees, not from {remote[0].url}: copy them to one, or give each "
-                "machine a --part I/N instead, which reads them from there"
-            )
         address = os.environ.get("RAY_ADDRESS", "")
-        return RayRunner(choice, actors=actors, workers=workers, on_gpus=device != "cpu", address=address)
+        return RayRunner(
+            choice, actors=actors, workers=workers, on_gpus=device != "cpu", address=address, remote=remote
+        )
     if actors is not None:
         raise ValueError(f"--actors is {actors}; it goes with --runner ray")
     return LocalRunner(usable_processors() if workers is None else workers, choice, devices_of(choice, device), remote)

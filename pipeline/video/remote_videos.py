@@ -15,9 +15,11 @@ import hashlib
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 from zlib import crc32
 
 from common.scratch import scratch_folder, scratch_home
@@ -29,7 +31,8 @@ from shards.storage import Patience, RemoteFolder, StorageError, inside
 
 
 class RemoteVideos:
-    """The videos under an address of fsspec. Listed inside `opened`; `fetch` may be called by several threads.
+    """The videos under an address of fsspec. Listed inside `opened`; `fetch` may be called by several threads, and
+    by other processes that see the same scratch, to which this may be handed.
 
     beside: how the names of files end that are read where videos are listed, so that these are fetched with the listing.
 
@@ -43,8 +46,17 @@ class RemoteVideos:
         self.home = scratch_home(scratch, f"flowfeat-videos-{digest}")
         self.root, self._fetched = self.home / "listed", self.home / "fetched"
         self._lock = threading.Lock()
-        self._count = 0
+        self._who, self._count = "", 0
         self._good = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_bucket")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In another process, which fetches beside this one into the same scratch, under names of its own."""
+        self.__dict__.update(state)
+        self._lock, self._bucket = threading.Lock(), Bucket(self.url, self._patience)
+        self._who = f"{uuid.uuid4().hex[:12]}-"
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -100,7 +112,7 @@ class RemoteVideos:
             return video.path
         with self._lock:
             self._count += 1
-            target = self._fetched / f"{self._count:08d}{video.path.suffix}"
+            target = self._fetched / f"{self._who}{self._count:08d}{video.path.suffix}"
         try:
             for file in files:
                 place = target / file.relative_to(video.path) if video.kind == "frames" else target

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +11,12 @@ import pytest
 
 from pipeline.extract.ray_actor import Engine
 from pipeline.extract.runner import ChunkDone, ChunkJob, Event
+from pipeline.video.remote_videos import RemoteVideos
 from shards.records import committed
 from tests.pipeline.extract.fake_estimators import Trouble, TroubledChoice, asked
+from tests.pipeline.extract.remote_extraction import HASTY
 from tests.pipeline.extract.small_extraction import make_videos
+from tests.shards.bucket_store import BucketStore
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,26 @@ def jobs_for(videos: Path, out: Path, choice: TroubledChoice) -> list[ChunkJob]:
     return [
         ChunkJob(out, plan.settings, c, (0, 1), plan.chunk(c), batch=16, deadline_s=60.0) for c in range(plan.chunks)
     ]
+
+
+def test_storage_that_gives_nothing_any_more_ends_the_run(
+    store: BucketStore, videos: Path, tmp_path: Path, choice: TroubledChoice
+) -> None:
+    """Another actor would find the same, so the chunks of this one are not handed on."""
+    shutil.copytree(videos, store.root / "videos")
+    remote = RemoteVideos("s3://bucket/videos", tmp_path / "scratch", HASTY)
+    with remote.opened():
+        jobs = jobs_for(remote.root, tmp_path / "set", choice)
+        engine = Engine(str(tmp_path), 1, choice, (), (pickle.loads(pickle.dumps(remote)), 1 << 20))
+        assert engine.ready().refusal == ""
+        store.wrong = lambda number, what: "500"
+        step = engine.step(jobs)
+        while step.busy:
+            step = engine.step([])
+        engine.stop()
+    assert "s3://bucket/videos/synth-0000" in step.ends_run and "\n" not in step.ends_run
+    assert "wait until the storage answers and run the same command again; chunks that have landed" in step.ends_run
+    assert "StorageError" in step.trace
 
 
 def test_an_engine_is_given_chunks_and_says_what_became_of_them(
