@@ -5,24 +5,28 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.extract import crew as crew_module
-from pipeline.extract.crew import Crew, Member
+from pipeline.extract.blame import FlowFailure
+from pipeline.extract.crew import Crew, Member, Order
 from pipeline.extract.decoding import STARTS, DecodeTask, DecodingPool
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.run import extract
 from pipeline.extract.runner import ExtractionError
+from pipeline.extract.worker import FlowTask, StoredWindow, TaskDone
 from pipeline.flow.estimator import choose
 from pipeline.video.arena import Arena
 from pipeline.video.datasets import Video
 from pipeline.video.decoder import layout_of
-from pipeline.video.messages import DecodeHeader, DecodeRefusal
+from pipeline.video.messages import DecodeHeader, DecodeRefusal, WindowFrames
 from shards import schema
 from shards.schema import Settings
 from shards.verify import verify
@@ -87,6 +91,44 @@ def test_a_device_on_which_nothing_can_be_built_any_more_leaves_the_others_at_wo
     finally:
         crew.members = [healthy, stuck]
         crew.close()
+
+
+def talkative(connection: Connection) -> None:
+    """Answers each task at length, and does not listen meanwhile."""
+    while True:
+        task: FlowTask = connection.recv()
+        time.sleep(0.3)
+        connection.send(TaskDone((FlowFailure(task.windows[0].video.id[:5] + "x" * (4 << 20)),)))
+
+
+def test_a_task_too_large_to_be_sent_ahead_waits_until_it_is_listened_for() -> None:
+    """Else parent and worker would each wait for the other to take what it says."""
+    context = get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=talkative, args=(theirs,))
+    process.start()
+    crew = Crew([choose("dis")], Arena(), Arena(), threads=1, depth=2)
+    crew.members = [member := Member(process, ours, choose("dis"), ready=True)]
+    frames = WindowFrames(2, 0.1, (0, 1, 3, 4), (0.0, 0.0, 0.2, 0.2))
+    answers: list[str] = []
+
+    def done(answered: TaskDone) -> None:
+        assert isinstance(answered.answers[0], FlowFailure)
+        answers.append(answered.answers[0].detail[:5])
+
+    def work_through() -> None:
+        for number in range(3):
+            video = Video(f"vid-{number}" + "y" * 500_000, Path("x.mp4"), "file")
+            task = FlowTask(Settings("folder", {}, **SMALL), (StoredWindow(video, 0, frames, 0),))
+            crew.submit(Order(task, done, lambda order, death: None))
+        while len(answers) < 3:
+            crew.heard(member)
+
+    thread = threading.Thread(target=work_through, daemon=True)
+    thread.start()
+    thread.join(30)
+    process.kill()
+    assert answers == ["vid-0", "vid-1", "vid-2"]
 
 
 def test_flow_that_cannot_be_handed_over_ends_its_worker(videos: Path, tmp_path: Path, marks: Path) -> None:
