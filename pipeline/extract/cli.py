@@ -55,7 +55,6 @@ def _offsets(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
 
 _REQUEST_OPTIONS = (
     click.option("--dataset", required=True, type=click.Choice(DATASETS), help="Layout of the videos."),
-    click.option("--list", "list_file", type=click.Path(path_type=Path), help="Text file of videos to take."),
     *PLACE_OPTIONS,
     click.option("--flow", default="dis", help="Flow estimator."),
     click.option("--weights", help="Weights of the flow network: a file, or random:SEED."),
@@ -111,7 +110,6 @@ def request_options(
     @wraps(command)
     def wrapped(
         dataset: str,
-        list_file: Path | None,
         flow: str,
         weights: str | None,
         passes: int,
@@ -164,7 +162,7 @@ def request_options(
         continuing = Continuing(frozenset(retry), drop_passes)
         places = places_of(rest, flow)
         request = ExtractionRequest(
-            places.root, places.out, settings, estimator, list_file, passes, batch, deadline_s, continuing, part
+            places.root, places.out, settings, estimator, places.list_file, passes, batch, deadline_s, continuing, part
         )
         runner = runner_for(where, estimator, device, workers, actors, places.remote)
         command(request=request, runner=runner, places=places, **rest)
@@ -205,6 +203,7 @@ def extract_command(
                 )
                 of_list = accounts_at_end(request.out, plans[-1], request.part, ended.manifest)
                 compared = beside(request.out, ended.manifest) if ended.manifest is not None else None
+            ended = places.at_end(ended)
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)

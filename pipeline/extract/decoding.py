@@ -1,8 +1,8 @@
 """Many decoding processes at once, none of which can hold up anybody: started when there is work, killed at a deadline, replaced.
 
 Comes in: a video with a place in the arena for each pass. Goes out: its facts, or why it yields nothing. A video whose process hangs or
-dies is tried once more in a fresh process; others go on meanwhile. A process that has had its share of videos is
-replaced, so that a slow leak in a library cannot add up.
+dies is tried once more in a fresh process; others go on meanwhile. A process whose memory has grown, or that has had its share of
+videos, is replaced, so that a slow leak in a library cannot add up.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class DecodingPool:
         if task is None:
             return
         seat.task = None
-        if seat.child.videos >= self._videos_per_child:
+        if seat.child.is_due(self._videos_per_child):
             self._seats.remove(seat)
             seat.child.kill()
         task.tell(answer)

@@ -68,7 +68,8 @@ def runner_for(
     if where == RAY:
         if remote is not None:
             raise ValueError(
-                "--runner ray reads videos from a folder that every node sees; leave it out, or copy them there"
+                f"--runner ray reads videos from a folder that every node sees, not from {remote[0].url}: copy them to one, or give each "
+                "machine a --part I/N instead, which reads them from there"
             )
         address = os.environ.get("RAY_ADDRESS", "")
         return RayRunner(choice, actors=actors, workers=workers, on_gpus=device != "cpu", address=address)

@@ -118,7 +118,8 @@ def test_a_forecast_of_other_settings_is_not_put_beside(videos: Path, tmp_path: 
     assert invoke("plan", videos, "--out", out, "--sample", "2", "--jpeg-quality", "50").exit_code == 0
     done = invoke("extract", videos, "--out", out)
     assert done.exit_code == 0
-    assert "is of another extraction (jpeg_quality: 90 in the set, 50 asked for); plan again" in done.output
+    assert "not put beside this set: the forecast of" in done.output
+    assert "of another extraction (jpeg_quality: 90 in the set, 50 asked for)" in done.output
     (out / FORECAST).write_text("{}")
     damaged = invoke("extract", videos, "--out", out)
     assert damaged.exit_code == 0 and "is no forecast" in damaged.output, "what is made is made"
