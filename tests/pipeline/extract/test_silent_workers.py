@@ -17,13 +17,14 @@ import pytest
 from pipeline.extract import crew as crew_module
 from pipeline.extract.blame import FlowFailure
 from pipeline.extract.crew import Crew, Member, Order
-from pipeline.extract.decoding import STARTS, DecodeTask, DecodingPool
+from pipeline.extract.decoding import STARTS, TRIES_WHEN_KILLED, DecodeTask, DecodingPool
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.run import extract
 from pipeline.extract.runner import ExtractionError
 from pipeline.extract.worker import FlowTask, StoredWindow, TaskDone
 from pipeline.flow.estimator import choose
 from pipeline.video.arena import Arena
+from pipeline.video.child_process import ChildProcess
 from pipeline.video.datasets import Video
 from pipeline.video.decoder import layout_of
 from pipeline.video.messages import DecodeHeader, DecodeRefusal, WindowFrames
@@ -172,3 +173,43 @@ def test_decoders_that_are_killed_before_they_are_ready_are_started_again(videos
             assert isinstance(answers[0], DecodeHeader) and len(killed) == kills
     finally:
         pool.close()
+
+
+def test_a_decoder_that_is_killed_counts_as_killed_however_late_the_system_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket closes before its status is known; taken for a crash, two kills would reject a healthy video."""
+    settings, arena = Settings("folder", {}, **SMALL), Arena()
+    arena.grow(layout_of(settings).size)
+    pool, answers = DecodingPool(arena, 1), list[DecodeHeader | DecodeRefusal]()
+    folder = tmp_path / "pipes"
+    folder.mkdir()
+    for number in range(5):
+        os.mkfifo(folder / f"{number}.jpg")  # nobody writes: the decoder waits until it is killed
+    killed: set[int] = set()
+
+    def late(child: ChildProcess) -> None:
+        process, waited = child.process, threading.Event()
+        poll, wait = process.poll, process.wait
+
+        def wait_for_it(timeout: float | None = None) -> int:
+            waited.set()
+            return wait(timeout)
+
+        monkeypatch.setattr(process, "wait", wait_for_it)
+        monkeypatch.setattr(process, "poll", lambda: poll() if waited.is_set() else None)
+
+    try:
+        pool.submit(DecodeTask(Video("a", folder, "frames", 24.0), [0], settings, [0], 60.0, answers.append))
+        until = time.monotonic() + 60
+        while not answers and time.monotonic() < until:
+            for child in pool.children:
+                if child.videos and child.process.pid not in killed:
+                    killed.add(child.process.pid)
+                    late(child)
+                    os.kill(child.process.pid, signal.SIGKILL)
+                pool.heard(child)
+            time.sleep(0.005)
+    finally:
+        pool.close()
+    assert isinstance(answers[0], DecodeRefusal) and len(killed) == TRIES_WHEN_KILLED
