@@ -11,7 +11,7 @@ from typing import Any
 from shards.codec import decode_flow
 from shards.sample import OptionalMember, Sample, decode_confidence, decode_image, optional_name
 from shards.schema import SampleError, Settings, read_manifest
-from shards.storage import inside
+from shards.storage import inside, is_url
 
 
 def stream(
@@ -24,10 +24,16 @@ def stream(
 
     urls: anything webdataset opens (default: every shard of the set at root); only the small manifest is read from
     `root`. Members are checked against the CRCs in the sample's own `.json`. optional: members that are read as well. Raises SampleError
-    on damage, and where an optional member that is asked for is not there.
+    on damage, and where an optional member that is asked for is not there; ValueError for an address that webdataset cannot open.
     """
     import webdataset as wds
 
+    scheme = str(root).partition("://")[0]
+    if urls is None and is_url(root) and scheme not in ("file", *wds.gopen_schemes):
+        raise ValueError(
+            f"webdataset opens no {scheme}:// addresses such as {root}: read the set with ShardSet, or give urls of its shards that it "
+            f"does open, such as 'pipe:aws s3 cp {inside(root, 'pass-00/000000.tar')} -'"
+        )
     manifest = read_manifest(root)
     settings = manifest.settings
     sources = list(urls) if urls is not None else [inside(root, s.path) for s in manifest.shards]

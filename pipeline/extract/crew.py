@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import send_handle
+from multiprocessing.reduction import ForkingPickler, send_handle
 
 from pipeline.extract.decoding import DecodingPool
 from pipeline.extract.runner import ExtractionError
@@ -40,6 +40,9 @@ ANSWER_TIMES = 20.0
 FIRST_WINDOW_S = 600.0
 """A task may take ANSWER_LEAST_S and ANSWER_TIMES the longest time that a window has taken so far; before the first answer FIRST_WINDOW_S
 for each window. Far beyond anything slow: what is waited for longer will not come."""
+SENT_AHEAD_BYTES = 1 << 16
+"""Of a task that is sent to a worker while it is at another: more than that may not fit between two processes, and who waits for the other
+to take it is not listening. A larger one is sent when the worker listens."""
 ENDING_S = 60.0
 """How long a process that has been killed is waited for. The kernel may be unable to end it."""
 
@@ -157,13 +160,16 @@ class Crew:
             if not able:
                 return
             member = min(able, key=lambda m: len(m.orders))
+            message = ForkingPickler.dumps(self._queue[0].task)
+            if member.orders and len(message) > SENT_AHEAD_BYTES:
+                return
             order = self._queue.popleft()
             self._note_idle(member, False)
             if not member.orders:
                 member.since = time.monotonic()
             member.orders.append(order)
             with suppress(OSError):  # found when it is listened to
-                member.connection.send(order.task)
+                member.connection.send_bytes(message)
 
     def heard(self, member: Member) -> None:
         """Something has arrived from a worker, or it is gone. Raises ExtractionError when none can be built."""

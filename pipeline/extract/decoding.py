@@ -172,8 +172,8 @@ class DecodingPool:
             seat.child.kill()
             self._dispatch()
             return
-        killed = seat.child.process.poll() == -signal.SIGKILL
         refusal = explain(seat.child, task.video, seconds=time.monotonic() - seat.began)
+        killed = seat.child.process.poll() == -signal.SIGKILL  # asked once it has ended, not when its socket has closed
         seat.child.kill()
         assert refusal.reason in TRIED_AGAIN
         again = task.tries < (TRIES_WHEN_KILLED if killed else TRIES)

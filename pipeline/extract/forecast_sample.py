@@ -97,7 +97,8 @@ def measure(
 
 def draw(videos: Sequence[PlannedVideo], count: int, seed: int) -> list[PlannedVideo]:
     """So many of them at random, in random order, so that the first few are a random sample too."""
-    order = np.random.default_rng([seed, len(videos)]).permutation(len(videos))[:count]
+    words = [seed % 2**64, len(videos)]  # anchors may be drawn with a negative seed
+    order = np.random.default_rng(words).permutation(len(videos))[:count]
     return [videos[int(i)] for i in order]
 
 

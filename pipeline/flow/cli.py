@@ -230,6 +230,8 @@ def flow_command(
 
     `flow A.png B.png` is enough: the estimator is dis, which needs no weights, and the result is A-flow.png.
     """
+    if out is not None and out.resolve() in [source.resolve() for source in sources]:
+        raise ValueError(f"{out} is what flow is computed of; give --out another name")
     if len(sources) == 2:
         out = out or Path(f"{sources[0].stem}-flow.png")
         flow_chw = flow_of_images(choice.build(), sources[0], sources[1], max_side_px)

@@ -76,13 +76,13 @@ def flow_of_images(estimator: FlowEstimator, first: Path, second: Path, max_side
 
 
 def write_result(out: Path, flow_chw: NDArray[np.float32], max_px: float | None) -> None:
-    """A image with the colour wheel, or a flow file by its suffix (.flo, .pfm; KITTI's 16-bit PNG as .kitti.png)."""
+    """An image with the colour wheel, or a flow file by its suffix (.flo, .pfm; KITTI's 16-bit PNG as .kitti.png)."""
     if out.name.lower().endswith(".kitti.png") or (out.suffix.lower() in FORMATS and out.suffix.lower() != ".png"):
         write_flow(out, flow_chw)
         return
     if out.suffix.lower() not in IMAGE_SUFFIXES:
         raise ValueError(
-            f"{out}: the result is a image ({', '.join(IMAGE_SUFFIXES)}) or a flow file (.flo, .pfm, .kitti.png)"
+            f"{out}: the result is an image ({', '.join(IMAGE_SUFFIXES)}) or a flow file (.flo, .pfm, .kitti.png)"
         )
     done, encoded = cv2.imencode(out.suffix.lower(), flow_to_color(flow_chw, max_px)[..., ::-1])
     if not done:

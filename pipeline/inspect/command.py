@@ -31,7 +31,7 @@ from shards.storage import is_url
 @click.option(
     "--samples", default=6, type=click.IntRange(1, 100), help="How many; spread over the set, on a page random."
 )
-@click.option("--seed", default=0, help="Of the draw of a page's samples.")
+@click.option("--seed", default=0, type=click.IntRange(min=0), help="Of the draw of a page's samples.")
 @click.option("--key", "keys", multiple=True, help="Draw this sample; may be repeated.")
 @plain_errors
 def inspect(

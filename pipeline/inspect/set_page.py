@@ -73,7 +73,7 @@ def set_page(data: ShardSet, found: SetStatistics, samples: Sequence[int], shard
         _counts(manifest, data.kept()),
         "<h2>What was left out</h2>",
         _rejected(manifest, found),
-        _drops(manifest, found),
+        drops_html(manifest, found),
         "<h2>Motion, offsets, confidence</h2>",
         _histograms(found),
         _offsets(found),
@@ -128,21 +128,27 @@ def _rejected(manifest: Manifest, found: SetStatistics) -> str:
     return table(("videos rejected", "", "because"), rows, kind="words")
 
 
-def _drops(manifest: Manifest, found: SetStatistics) -> str:
+def drops_html(manifest: Manifest, found: SetStatistics) -> str:
+    """Pairs by what became of them, shot cuts, still samples."""
     pairs = found.pairs
     total = sum(pairs.values())
     rows = [[s.replace("_", " "), _share(n, total), STATUS_MEANING[s]] for s, n in pairs.items() if n]
     parts = [table(("pairs", "", ""), rows, kind="words")] if rows else []
     settings = manifest.settings
     if settings.cut_detector:
-        cuts = (
-            f"Shot cuts ({settings.cut_detector}, threshold {settings.cut_threshold:g}): {found.cuts:,} in {found.cut_videos:,} of "
-            f"the videos that were taken; {_share(found.across, found.anchors)} of the anchors in these were not to be drawn because "
-            "windows around them cross a cut."
-        )
+        looked = f"Shot cuts ({settings.cut_detector}, threshold {settings.cut_threshold:g})"
+        cuts = f"{looked}: none in the videos that were taken."
+        if found.cuts:
+            cuts = (
+                f"{looked}: {found.cuts:,} in {found.cut_videos:,} of the videos that were taken; {_share(found.across, found.anchors)} of "
+                "the anchors in these were not to be drawn because windows around them cross a cut."
+            )
     else:
         cuts = "Shot cuts were not looked for (--cuts): windows may cross them."
-    still = f"{found.samples_still:,} samples are still in all their pairs." if found.samples_still else ""
+    n = found.samples_still
+    still = (
+        f"{n:,} sample{' is' if n == 1 else 's are'} still in all {'its' if n == 1 else 'their'} pairs." if n else ""
+    )
     return "".join([*parts, f"<p>{escape(cuts)}</p>", f"<p>{still}</p>" if still else ""])
 
 
@@ -233,4 +239,6 @@ def _share(part: int, whole: int) -> str:
 
 
 def _size(size: float) -> str:
+    if size < 2**20:
+        return f"{size / 2**10:,.1f} KiB"
     return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"

@@ -29,7 +29,14 @@ class PyAVFrames:
         self._head = head
         stamps: list[float] = []
         fps = FALLBACK_FPS
+        size: tuple[int, int] | None = None
         for frame, stream in self._decode():
+            size = size or (frame.width, frame.height)
+            if (frame.width, frame.height) != size:  # as with the other sources: a window would hold two scales
+                raise Reject(
+                    "corrupt",
+                    f"{path}: frame {len(stamps)} is {frame.width}x{frame.height} px, frames before it are {size[0]}x{size[1]}",
+                )
             if frame.is_corrupt:
                 raise Reject("corrupt", f"{path}: frame {len(stamps)} is damaged or made up, says FFmpeg's decoder")
             stamps.append(np.nan if frame.pts is None else float(frame.pts * frame.time_base))

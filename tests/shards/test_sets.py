@@ -78,6 +78,13 @@ def test_plain_webdataset_reads_it_with_no_code_of_ours(shard_set: Path) -> None
     assert samples[0]["json"]["neighbours"]["m2"]["offset"] == -2
 
 
+def test_a_stream_of_what_webdataset_cannot_open_names_the_way_out() -> None:
+    with pytest.raises(
+        ValueError, match=r"opens no s3:// addresses such as s3://bucket/set: .*pipe:aws s3 cp s3://bucket/set/pass-00"
+    ):
+        next(stream("s3://bucket/set"))
+
+
 def test_stream_and_index_agree(shard_set: Path) -> None:
     data = ShardSet(shard_set)
     by_key = {(s.key, s.offset): s for s in stream(shard_set)}

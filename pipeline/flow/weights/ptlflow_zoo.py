@@ -8,6 +8,7 @@ about it are of version 0.4.2: `get_model`, `get_model_reference(...).pretrained
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
 import sys
 from argparse import ArgumentError
@@ -185,6 +186,11 @@ def _parsed(ptlflow: ModuleType, spec: ModelSpec) -> Any:
 def _restore(ptlflow: ModuleType, model: nn.Module, name: str, path: Path) -> None:
     try:
         ptlflow.restore_model(model, str(path))
+    except pickle.UnpicklingError as foreign:  # torch's own words advise to run whatever code the file holds
+        raise ValueError(
+            f"{path} does not fit {PREFIX}{name}: it holds something else than tensors, or is damaged; "
+            "give a checkpoint that ptlflow wrote or published for this model"
+        ) from foreign
     except Exception as foreign:  # a foreign file meets whatever code its bytes lead to
         raise ValueError(
             f"{path} does not fit {PREFIX}{name} ({type(foreign).__name__}: {_first_line(foreign)}); "

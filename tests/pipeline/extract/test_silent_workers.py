@@ -5,24 +5,29 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.extract import crew as crew_module
-from pipeline.extract.crew import Crew, Member
-from pipeline.extract.decoding import STARTS, DecodeTask, DecodingPool
+from pipeline.extract.blame import FlowFailure
+from pipeline.extract.crew import Crew, Member, Order
+from pipeline.extract.decoding import STARTS, TRIES_WHEN_KILLED, DecodeTask, DecodingPool
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.run import extract
 from pipeline.extract.runner import ExtractionError
+from pipeline.extract.worker import FlowTask, StoredWindow, TaskDone
 from pipeline.flow.estimator import choose
 from pipeline.video.arena import Arena
+from pipeline.video.child_process import ChildProcess
 from pipeline.video.datasets import Video
 from pipeline.video.decoder import layout_of
-from pipeline.video.messages import DecodeHeader, DecodeRefusal
+from pipeline.video.messages import DecodeHeader, DecodeRefusal, WindowFrames
 from shards import schema
 from shards.schema import Settings
 from shards.verify import verify
@@ -89,6 +94,44 @@ def test_a_device_on_which_nothing_can_be_built_any_more_leaves_the_others_at_wo
         crew.close()
 
 
+def talkative(connection: Connection) -> None:
+    """Answers each task at length, and does not listen meanwhile."""
+    while True:
+        task: FlowTask = connection.recv()
+        time.sleep(0.3)
+        connection.send(TaskDone((FlowFailure(task.windows[0].video.id[:5] + "x" * (4 << 20)),)))
+
+
+def test_a_task_too_large_to_be_sent_ahead_waits_until_it_is_listened_for() -> None:
+    """Else parent and worker would each wait for the other to take what it says."""
+    context = get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=talkative, args=(theirs,))
+    process.start()
+    crew = Crew([choose("dis")], Arena(), Arena(), threads=1, depth=2)
+    crew.members = [member := Member(process, ours, choose("dis"), ready=True)]
+    frames = WindowFrames(2, 0.1, (0, 1, 3, 4), (0.0, 0.0, 0.2, 0.2))
+    answers: list[str] = []
+
+    def done(answered: TaskDone) -> None:
+        assert isinstance(answered.answers[0], FlowFailure)
+        answers.append(answered.answers[0].detail[:5])
+
+    def work_through() -> None:
+        for number in range(3):
+            video = Video(f"vid-{number}" + "y" * 500_000, Path("x.mp4"), "file")
+            task = FlowTask(Settings("folder", {}, **SMALL), (StoredWindow(video, 0, frames, 0),))
+            crew.submit(Order(task, done, lambda order, death: None))
+        while len(answers) < 3:
+            crew.heard(member)
+
+    thread = threading.Thread(target=work_through, daemon=True)
+    thread.start()
+    thread.join(30)
+    process.kill()
+    assert answers == ["vid-0", "vid-1", "vid-2"]
+
+
 def test_flow_that_cannot_be_handed_over_ends_its_worker(videos: Path, tmp_path: Path, marks: Path) -> None:
     """Of the last batch: nothing follows that would make the worker look at what became of it."""
     choice = TogetherChoice(Trouble(marks, lost_once="synth-00002"))
@@ -130,3 +173,43 @@ def test_decoders_that_are_killed_before_they_are_ready_are_started_again(videos
             assert isinstance(answers[0], DecodeHeader) and len(killed) == kills
     finally:
         pool.close()
+
+
+def test_a_decoder_that_is_killed_counts_as_killed_however_late_the_system_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its socket closes before its status is known; taken for a crash, two kills would reject a healthy video."""
+    settings, arena = Settings("folder", {}, **SMALL), Arena()
+    arena.grow(layout_of(settings).size)
+    pool, answers = DecodingPool(arena, 1), list[DecodeHeader | DecodeRefusal]()
+    folder = tmp_path / "pipes"
+    folder.mkdir()
+    for number in range(5):
+        os.mkfifo(folder / f"{number}.jpg")  # nobody writes: the decoder waits until it is killed
+    killed: set[int] = set()
+
+    def late(child: ChildProcess) -> None:
+        process, waited = child.process, threading.Event()
+        poll, wait = process.poll, process.wait
+
+        def wait_for_it(timeout: float | None = None) -> int:
+            waited.set()
+            return wait(timeout)
+
+        monkeypatch.setattr(process, "wait", wait_for_it)
+        monkeypatch.setattr(process, "poll", lambda: poll() if waited.is_set() else None)
+
+    try:
+        pool.submit(DecodeTask(Video("a", folder, "frames", 24.0), [0], settings, [0], 60.0, answers.append))
+        until = time.monotonic() + 60
+        while not answers and time.monotonic() < until:
+            for child in pool.children:
+                if child.videos and child.process.pid not in killed:
+                    killed.add(child.process.pid)
+                    late(child)
+                    os.kill(child.process.pid, signal.SIGKILL)
+                pool.heard(child)
+            time.sleep(0.005)
+    finally:
+        pool.close()
+    assert isinstance(answers[0], DecodeRefusal) and len(killed) == TRIES_WHEN_KILLED

@@ -63,6 +63,14 @@ def test_flow_command_on_pictures(tmp_path: Path) -> None:
     assert read_flow(tmp_path / "net.kitti.png")[0].shape == (2, 140, 200)
 
 
+def test_an_input_is_never_written_over(tmp_path: Path) -> None:
+    sources = two_pictures(tmp_path)
+    before = [source.read_bytes() for source in sources]
+    done = run("flow", *sources, "--out", tmp_path / "." / "b.png")
+    assert done.exit_code == 1 and "give --out another name" in done.output
+    assert [source.read_bytes() for source in sources] == before
+
+
 def test_flow_command_on_a_video(tmp_path: Path) -> None:
     a_video(tmp_path / "in.avi")
     done = run("flow", tmp_path / "in.avi", "--flow", "dis", "--out", tmp_path / "out.mp4", "--max-frames", 10)

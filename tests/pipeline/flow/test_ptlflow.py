@@ -217,6 +217,12 @@ def test_weights_that_change_or_do_not_fit(package: None, tmp_path: Path) -> Non
     (tmp_path / "w.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match=r"w\.ckpt does not fit ptlflow:shift"):
         choose("ptlflow:shift", EstimatorOptions(str(tmp_path / "w.ckpt")))
+    torch.save({"state_dict": {"gain": saved}}, tmp_path / "w.ckpt")  # a function: code of ours, or of a stranger
+    with pytest.raises(
+        ValueError, match=r"does not fit ptlflow:shift: it holds something else than tensors"
+    ) as refused:
+        choose("ptlflow:shift", EstimatorOptions(str(tmp_path / "w.ckpt")))
+    assert "weights_only" not in str(refused.value) and "trust" not in str(refused.value), "torch's advice is not ours"
 
 
 def test_a_set_of_it_is_made_and_not_continued_with_other_weights(package: None, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.cli import main
-from pipeline.inspect.set_page import write_set_page
+from pipeline.inspect.set_page import drops_html, write_set_page
 from pipeline.inspect.shard_table import MOST_ROWS, OUTLIERS, UNFOLDED, ShardRow, shards_csv, shards_html
 from pipeline.inspect.statistics import (
     MOTION_EDGES_PX,
@@ -201,6 +201,17 @@ def test_a_sample_whose_json_is_odd_is_a_line(
     monkeypatch.setattr(ShardSet, "json", lambda data, i: note if i == 0 else whole(data, i))
     text = write_set_page(ShardSet(shard_set), [0, 1], tmp_path).read_text()
     assert "000000-00-0000 is not as the format has it" in text and text.count("pass 0; rim of the wheel") == 1
+
+
+def test_words_about_cuts_and_still_samples_count(shard_set: Path) -> None:
+    manifest = ShardSet(shard_set).manifest
+    manifest = replace(manifest, settings=replace(manifest.settings, cut_detector="adaptive", cut_threshold=3.0))
+    found = SetStatistics([], samples_still=1)
+    assert "threshold 3): none in the videos" in drops_html(manifest, found)
+    assert "1 sample is still in all its pairs" in drops_html(manifest, found)
+    found = replace(found, cuts=3, cut_videos=2, across=10, anchors=40, samples_still=2)
+    assert "3 in 2 of the videos that were taken; 10 (25.0 %) of the anchors" in drops_html(manifest, found)
+    assert "2 samples are still in all their pairs" in drops_html(manifest, found)
 
 
 def test_a_set_in_a_bucket_has_the_same_page(

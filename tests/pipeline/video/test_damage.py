@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def concealed(whole: Path) -> Iterator[Path]:
         path.write_bytes(damaged)
         if any(marks(path) or []):
             yield path
+
+
+def test_a_video_whose_frame_size_changes_is_refused_by_name(decoder: Decoder, tmp_path: Path) -> None:
+    """As a frame folder is: windows across the change would hold two scales, and finding cuts would end in a crash."""
+    parts = [write_video(tmp_path / f"{side}.ts", 20, codec="mpeg2video", size=(side, 64)) for side in (96, 128)]
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(part.read_bytes() for part in parts))
+    refused = reject(decoder, file(both))
+    assert refused.reason == "corrupt" and re.search(
+        r"frame \d+ is 128x64 px, frames before it are 96x64", refused.detail
+    )
 
 
 @pytest.mark.parametrize(("codec", "extension"), [("mpeg4", "avi"), ("mpeg2video", "mkv")])
