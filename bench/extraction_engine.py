@@ -8,9 +8,8 @@ others use as well; wall-clock figures cannot.
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -24,7 +23,7 @@ from pipeline.extract.devices import devices_of, first_device
 from pipeline.extract.encode import encode_image
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.run import ExtractionRequest, Tally, extract, stated
-from pipeline.extract.runner import Event, StageLoad, VideoReport
+from pipeline.extract.runner import ChunkJob, Event, StageLoad
 from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
 from pipeline.video.datasets import list_videos
 from pipeline.video.decoder import Decoder
@@ -34,7 +33,7 @@ from pipeline.video.rejects import Reject
 from pipeline.window import Window
 from shards.schema import Settings
 
-SAMPLE_EVERY_S = 0.25
+COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -58,30 +57,21 @@ class Case:
         return Settings("folder", stated(self.choice))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Engine:
-    """A run of the engine. Rates and CPU times are from the first quarter of the finished videos to the third, so that neither start-up nor
-    what was decoded ahead at either end counts. bytes: of the whole set.
+    """What the engine does once it runs: of a run over every clip `COPIES` times what a run over every clip once did not take, so that
+    neither start-up nor the ends of a run count.
 
-    flow_waits, decoding_waits: means over the run of what the progress line says. peak_bytes: proportional set size of all processes.
-    growth: peak of the last third of the run over the peak of the middle third.
+    pairs_per_s_with_start: of the longer run, from the first process that is started. bytes, all_pairs: the longer run's set.
+    flow_waits, decoding_waits: means over the longer run of what the progress line says.
     """
 
-    pairs: int = 0
-    seconds: float = 0.0
-    cpu_s: float = 0.0
-    bytes: int = 0
-    all_pairs: int = 0
-    loads: list[StageLoad] = field(default_factory=list)
-    memory: list[int] = field(default_factory=list)
-
-    @property
-    def pairs_per_s(self) -> float:
-        return self.pairs / self.seconds
-
-    @property
-    def cpu_ms_per_pair(self) -> float:
-        return 1e3 * self.cpu_s / self.pairs
+    pairs_per_s: float
+    pairs_per_s_with_start: float
+    cpu_ms_per_pair: float
+    bytes: int
+    all_pairs: int
+    loads: list[StageLoad]
 
     @property
     def flow_waits(self) -> float:
@@ -99,68 +89,81 @@ class Engine:
             return "flow"
         return "encoding" if encoding > 64 else "decoding"
 
-    @property
-    def growth(self) -> float:
-        third = len(self.memory) // 3
-        return max(self.memory[2 * third :]) / max(self.memory[third : 2 * third]) if third else 1.0
+
+@dataclass
+class _Run:
+    """One extraction. cpu_s: of all processes."""
+
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    bytes: int = 0
+    pairs: int = 0
+    loads: list[StageLoad] = field(default_factory=list)
+
+
+class _Watched(LocalRunner):
+    """Reads the clocks where the processes still live."""
+
+    cpu_s = 0.0
+
+    def run(self, jobs: Sequence[ChunkJob], on_event: Callable[[Event], None]) -> None:
+        super().run(jobs, on_event)
+        self.cpu_s = _cpu_s()
 
 
 def run_engine(case: Case) -> Engine:
-    """Extract everything into a directory that is removed afterwards."""
-    figures = Engine()
-    marks: list[tuple[float, float, int]] = []  # wall s, CPU s, pairs so far
-    done = threading.Event()
-    watching = threading.Thread(target=_watch_memory, args=(figures.memory, done), daemon=True)
+    """Extract everything twice, into directories that are removed afterwards."""
+    with tempfile.TemporaryDirectory() as home:
+        once, often = (_run(case, copies_of(case.videos, Path(home) / str(n), n)) for n in (1, COPIES))
+    pairs = often.pairs - once.pairs
+    return Engine(
+        pairs / (often.seconds - once.seconds),
+        often.pairs / often.seconds,
+        1e3 * (often.cpu_s - once.cpu_s) / pairs,
+        often.bytes,
+        often.pairs,
+        often.loads,
+    )
+
+
+def _run(case: Case, videos: Path) -> _Run:
+    run = _Run()
 
     def note(event: Event, tally: Tally) -> None:
         if isinstance(event, StageLoad):
-            figures.loads.append(event)
-        if isinstance(event, VideoReport):
-            pairs = marks[-1][2] if marks else 0
-            marks.append((time.perf_counter(), _cpu_s(), pairs + sum(event.pairs.values())))
+            run.loads.append(event)
 
     with tempfile.TemporaryDirectory() as out:
-        request = ExtractionRequest(case.videos, Path(out) / "set", case.settings, case.choice, passes=case.passes)
-        runner = LocalRunner(case.workers, case.choice, devices_of(case.choice, case.device))
-        watching.start()
-        try:
-            manifest = extract(request, runner, note, lambda plan, tally: None)
-        finally:
-            done.set()
-            watching.join()
-        first, last = marks[len(marks) // 4], marks[max(3 * len(marks) // 4, len(marks) // 4 + 1)]
-        figures.seconds, figures.cpu_s, figures.pairs = last[0] - first[0], last[1] - first[1], last[2] - first[2]
-        figures.bytes = sum(shard.bytes for shard in manifest.shards)
-        figures.all_pairs = sum(manifest.counts["pairs"].values())
-    return figures
+        request = ExtractionRequest(videos, Path(out) / "set", case.settings, case.choice, passes=case.passes)
+        runner = _Watched(case.workers, case.choice, devices_of(case.choice, case.device))
+        began, used = time.perf_counter(), _cpu_s()
+        manifest = extract(request, runner, note, lambda plan, tally: None)
+        run.seconds, run.cpu_s = time.perf_counter() - began, runner.cpu_s - used
+        run.bytes = sum(shard.bytes for shard in manifest.shards)
+        run.pairs = sum(manifest.counts["pairs"].values())
+    return run
 
 
-def _family() -> list[psutil.Process]:
-    own = psutil.Process()
-    return [own, *own.children(recursive=True)]
+def copies_of(videos: Path, folder: Path, count: int) -> Path:
+    """A folder of links in which every clip is found so many times under different names, which draw different windows."""
+    folder.mkdir()
+    for clip in videos.iterdir():
+        for number in range(count):
+            (folder / f"{clip.stem}-{number}{clip.suffix}").symlink_to(clip.resolve())
+    return folder
 
 
 def _cpu_s() -> float:
     """CPU time so far of this process and all that it has started and that live, or have been waited for."""
+    own = psutil.Process()
     total = 0.0
-    for process in _family():
+    for process in [own, *own.children(recursive=True)]:
         try:
             used = process.cpu_times()
         except psutil.Error:
             continue
         total += used.user + used.system + used.children_user + used.children_system
     return total
-
-
-def _watch_memory(samples: list[int], done: threading.Event) -> None:
-    while not done.wait(SAMPLE_EVERY_S):
-        total = 0
-        for process in _family():
-            try:
-                total += process.memory_full_info().pss
-            except psutil.Error:
-                continue
-        samples.append(total)
 
 
 def windows_in_memory(case: Case, pairs: int) -> list[Window]:

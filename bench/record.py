@@ -4,10 +4,13 @@ BENCH_RESULTS names another file to append to: whoever runs several benches may 
 
 from bench.record import record
 record("codec", "decode_flows_per_s_core", 3300, "1/s", "thread CPU time, best of 7")
+
+A shell script says the same as `python bench/record.py --command "bash bench/user_way.sh DIR" user_way all_wall_s 1368 s NOTE`.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import datetime
 import os
@@ -50,10 +53,24 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 
-def record(bench: str, figure: str, value: float, unit: str, note: str = "", *, device: str | None = None) -> None:
-    """Print a figure and append it to results.csv. device: name of the accelerator, where one was used."""
+def record(
+    bench: str,
+    figure: str,
+    value: float,
+    unit: str,
+    note: str = "",
+    *,
+    device: str | None = None,
+    command: str | None = None,
+) -> None:
+    """Print a figure and append it to results.csv. device: the accelerator, where one was used. command: by default this one."""
     fresh = not RESULTS.exists()
-    row = [datetime.date.today().isoformat(), commit(), device or machine(), shlex.join(["python", *_command()])]
+    row = [
+        datetime.date.today().isoformat(),
+        commit(),
+        device or machine(),
+        command or shlex.join(["python", *_command()]),
+    ]
     row += [bench, figure, f"{value:.6g}", unit, note]
     with open(RESULTS, "a", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
@@ -68,3 +85,19 @@ def _command() -> list[str]:
     script, *arguments = sys.argv
     short = ["/".join(Path(a).parts[-2:]) if os.sep in a else a for a in arguments]
     return [f"bench/{Path(script).name}", *short]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--command", required=True, help="what measured it")
+    parser.add_argument("bench")
+    parser.add_argument("figure")
+    parser.add_argument("value", type=float)
+    parser.add_argument("unit")
+    parser.add_argument("note", nargs="?", default="")
+    given = parser.parse_args()
+    record(given.bench, given.figure, given.value, given.unit, given.note, command=given.command)
+
+
+if __name__ == "__main__":
+    main()

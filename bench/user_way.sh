@@ -4,6 +4,8 @@
 #   bash bench/user_way.sh DIR                       # everything is written under DIR, which must not exist yet
 #   VENV=path/to/.venv bash bench/user_way.sh DIR    # an environment that is ready already, instead of .venv here
 #
+#   RECORD=1 bash bench/user_way.sh DIR              # and append what every step took to bench/results.csv
+#
 # Synthetic clips stand in for a user's own. Wall-clock time depends on what else runs, so CPU time and the load are printed beside it.
 # STEPS: of the training. SWEEP: settings of the sweep (TRAIN of make). CLIPS, SEQUENCES: how many videos are made. INTERRUPT_AFTER_S: 20.
 set -euo pipefail
@@ -33,6 +35,10 @@ step() { # step NAME COMMAND...: run it with its output in a file, print what it
         exit 1
     fi
     printf '%-12s %5d s\n' "$name" $((SECONDS - began))
+    steps+=("$name=$((SECONDS - began))")
+}
+row() { # row FIGURE SECONDS NOTE
+    "$py" bench/record.py --command 'bash bench/user_way.sh DIR' user_way "$1" "$2" s "$3"
 }
 interrupted_training() { # as Ctrl-C some seconds after it has begun; the run must say that it was interrupted
     set -m # a process group of its own, in which an interrupt is not ignored
@@ -52,6 +58,7 @@ resumed_training() {
     grep -q '"resumed": true' "$work/run/log.jsonl" && [ -s "$work/run/flowfeat.safetensors" ]
 }
 
+steps=()
 SECONDS=0
 echo "$(nproc) cores, load $(load)"
 step clips "$py" -m pipeline synth --out "$work/clips" --videos "${CLIPS:-48}" --davis-sequences "${SEQUENCES:-4}"
@@ -69,4 +76,10 @@ step features "$py" -m trainer features --model "$work/run/flowfeat.safetensors"
     "$work/features/odd.npy" # sides are rounded to what the network takes
 sed -n '/^|/p' "$work/sweep/sweep.md"
 cpu_s > "$work/cpu.txt"
-echo "all: $SECONDS s, $(cat "$work/cpu.txt") s of CPU time, load now $(load)"
+all=$SECONDS
+echo "all: $all s, $(cat "$work/cpu.txt") s of CPU time, load now $(load)"
+[ -n "${RECORD:-}" ] || exit 0
+note="${CLIPS:-48} clips, ${STEPS:-120} steps, $(nproc) threads, load at the end $(load)"
+for each in "${steps[@]}"; do row "${each%%=*}_wall_s" "${each#*=}" "$note"; done
+row all_wall_s "$all" "$note"
+row all_cpu_s "$(cat "$work/cpu.txt")" "$note"

@@ -111,7 +111,7 @@ def beside(out: Path, manifest: Manifest) -> Beside | None:
     changed = kept.settings.differences(manifest.settings)
     if changed or kept.passes != manifest.passes:
         what = changed[0] if changed else f"passes: {kept.passes} planned, {manifest.passes} in the set"
-        return Beside(remark=f"the forecast of {kept.made} is of another extraction ({what}); plan again")
+        return Beside(remark=f"not put beside this set: the forecast of {kept.made}, of another extraction ({what})")
     if not manifest.complete:
         return Beside(remark=f"the set is not complete: the forecast of {kept.made} cannot be put beside it yet")
     counts = manifest.counts

@@ -112,7 +112,7 @@ def make_plan(
     """
     _refuse_strangers(root)
     listed = relative_paths(listing, source_root)
-    stored = _read(root) if any_recorded(root) else None
+    stored = read_content(root) if any_recorded(root) else None
     if stored is None:
         videos = _assign(listed, settings.chunk_videos, 0)
         return ChunkPlan(settings, passes, videos, frozenset(v.video.id for v in videos))
@@ -223,13 +223,13 @@ class _Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Content:
+class PlanContent:
     settings: Settings
     passes: int
     videos: list[_Entry]
 
 
-def _read(root: Path) -> _Content:
+def read_content(root: Path) -> PlanContent:
     path = root / schema.PLAN
     if not path.is_file():
         raise PlanError(
@@ -239,7 +239,7 @@ def _read(root: Path) -> _Content:
     try:
         body = json.loads(path.read_bytes())
         videos = [_Entry(*entry) for entry in body["videos"]]
-        return _Content(Settings.from_json(body["settings"]), int(body["passes"]), videos)
+        return PlanContent(Settings.from_json(body["settings"]), int(body["passes"]), videos)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlanError(f"{path} is damaged ({error}); restore it, or start a new set with another --out") from error
 
@@ -290,7 +290,7 @@ def stored_plan(root: Path) -> Stored:
 
 def difference(root: Path, plan: ChunkPlan) -> str:
     """In a few words: how a plan differs from the one that is stored."""
-    stored = _read(root)
+    stored = read_content(root)
     if differences := plan.settings.differences(stored.settings):
         return "; ".join(differences)
     if plan.passes != stored.passes:

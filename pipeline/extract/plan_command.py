@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from common.cores import CGROUP, quota
+from common.cores import usable_processors
 from common.place import PLACE
 from common.printable import printable
 from common.progress import ProgressDisplay
@@ -148,7 +148,7 @@ def _measured(
     request: ExtractionRequest, made: ChunkPlan, runner: LocalRunner, places: Places, asked: _Asked
 ) -> _Answer:
     """From a sample of the videos; kept where there is a set."""
-    machine = Machine(_processors(), runner.workers, len(runner.devices))
+    machine = Machine(usable_processors(), runner.workers, len(runner.devices))
     with ProgressDisplay("plan", "videos of the sample") as display:
         tell = partial(_tell, display)
         measured = measure(request, made, videos=asked.sample, seconds=asked.seconds, local=places.local, tell=tell)
@@ -162,11 +162,6 @@ def _measured(
         kept = keep(request.out, _kept(made, said, machine, len(measured.videos)))
         lines.append(f"kept in {places.named(str(kept))}; extract puts what comes beside it")
     return _Answer(lines, {"forecast": asdict(result)})
-
-
-def _processors() -> int:
-    """That processes can be at work on: what the machine has, unless its container pays for fewer."""
-    return max(1, min(os.cpu_count() or 1, quota(CGROUP)))
 
 
 def _tell(display: ProgressDisplay, done: int, total: int) -> None:

@@ -171,5 +171,6 @@ def present(entry: KnownWeights) -> Path:
     how = entry.make_from or f"fetch it with `python -m pipeline weights get {entry.name}`"
     raise ValueError(
         f"no weights for {entry.network} at {entry.path}: {how}; "
-        f"or give --weights PATH (or random:SEED for a dry run without meaning)"
+        f"or give --weights PATH (WEIGHTS=PATH with make; random:SEED for a dry run without meaning), "
+        f"or take --flow dis (FLOW=dis), which needs none"
     )

@@ -118,7 +118,8 @@ def test_a_forecast_of_other_settings_is_not_put_beside(videos: Path, tmp_path: 
     assert invoke("plan", videos, "--out", out, "--sample", "2", "--jpeg-quality", "50").exit_code == 0
     done = invoke("extract", videos, "--out", out)
     assert done.exit_code == 0
-    assert "is of another extraction (jpeg_quality: 90 in the set, 50 asked for); plan again" in done.output
+    assert "not put beside this set: the forecast of" in done.output
+    assert "of another extraction (jpeg_quality: 90 in the set, 50 asked for)" in done.output
     (out / FORECAST).write_text("{}")
     damaged = invoke("extract", videos, "--out", out)
     assert damaged.exit_code == 0 and "is no forecast" in damaged.output, "what is made is made"
@@ -151,6 +152,17 @@ def test_measuring_stops_when_time_is_up(videos: Path, tmp_path: Path) -> None:
     wanted = request(videos, tmp_path / "set")
     found = measure(wanted, wanted.plan(), videos=7, seconds=1e-6)
     assert len(found.videos) <= 2 and len(found.calls) <= 1, "one is always decoded"
+
+
+def test_a_large_sample_holds_no_more_windows_than_it_may(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.extract.forecast_sample.MOST_WINDOWS", 3)
+    monkeypatch.setattr("pipeline.extract.forecast_sample.TIMED_CALLS", 0)
+    wanted = request(videos, tmp_path / "set", passes=2)
+    found = measure(wanted, wanted.plan(), videos=7, seconds=60)
+    assert sorted(video.windows for video in found.videos) == [0, 0, 0, 0, 0, 1, 2]
+    assert forecast(found, Work(7, 2, 4)).ok.best == 6, "videos without flow are no rejects"
 
 
 def test_a_video_that_the_estimator_cannot_take_is_an_expected_reject(tmp_path: Path) -> None:
