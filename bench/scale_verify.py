@@ -1,6 +1,7 @@
 """What `verify --deep` costs per sample however many there are, and how often it reads each.
 
     python bench/scale_verify.py --samples 10000 50000 200000 [--record]
+    python bench/scale_verify.py --samples --set DIR [--record]             a set that is there
 
 Real sets of small samples (32 and 16 pixels: what grows with a set would show beside so little decoding), 256 to a shard as by default,
 are written to a temporary folder one after the other (200,000 take 1.6 GiB), and verified in a process of its own.
@@ -13,7 +14,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -25,7 +28,8 @@ from bench.made_up_set import FACTS
 from bench.record import record
 from shards import schema
 from shards.codec import channel_std_px, encode_flow, pair_exponent
-from shards.schema import Settings
+from shards.reader import ShardSet
+from shards.schema import Settings, read_manifest
 from shards.storage import LocalFolder
 from shards.verify import verify
 from shards.writer import ChunkWriter, EncodedSample, finalize
@@ -82,33 +86,38 @@ def verified(root: Path) -> int:
         reads += 1
         return read_range(folder, name, offset, size)
 
-    LocalFolder.read_range = counted  # type: ignore[method-assign, assignment]
-    problems = verify(root, deep=True)
+    with patch.object(LocalFolder, "read_range", counted):
+        problems = verify(root, deep=True)
     assert problems == [], problems[:3]
     return reads
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, nargs="+", default=[10_000, 50_000, 200_000])
+    parser.add_argument("--samples", type=int, nargs="*", default=[10_000, 50_000, 200_000])
+    parser.add_argument("--set", type=Path, help="a set of real samples, whose cost is recorded per sample too")
     parser.add_argument("--record", action="store_true", help="append the figures to bench/results.csv")
     asked = parser.parse_args()
     base = 0.0
+
+    def measure(root: Path, samples: int, name: str) -> None:
+        nonlocal base
+        cost = cost_of(partial(verified, root))
+        each = 1e6 * cost.cpu_s / samples
+        base = base or each
+        settings, shards = read_manifest(root).settings, len(read_manifest(root).shards)
+        note = f"{samples} samples of {settings.image_size} and {settings.flow_size} px in {shards} shards; x{each / base:.2f}"
+        note += f"; {cost.found / samples:.2f} reads of each; {cost.note()}"
+        print(f"{each:8.1f} CPU-us per sample  {note}", flush=True)
+        if asked.record:
+            record("scale", f"verify_deep_cpu_us_per_sample_of_{name}", each, "us", note)
+
     for wanted in asked.samples:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "set"
-            samples = write_real_set(root, round(wanted / SETTINGS.chunk_videos / PASSES))
-            cost = cost_of(lambda: verified(root))  # noqa: B023  runs at once
-        each = 1e6 * cost.cpu_s / samples
-        base = base or each
-        note = f"{samples} samples in {samples // SETTINGS.chunk_videos} shards; x{each / base:.2f}; {cost.note()}"
-        print(
-            f"{samples:7d} samples {each:8.1f} CPU-us per sample, {cost.found / samples:.2f} reads each  {note}",
-            flush=True,
-        )
-        if asked.record:
-            record("scale", f"verify_deep_cpu_us_per_sample_of_{wanted}", each, "us", note)
-            record("scale", f"verify_deep_reads_per_sample_of_{wanted}", cost.found / samples, "1", note)
+            measure(root, write_real_set(root, round(wanted / SETTINGS.chunk_videos / PASSES)), str(wanted))
+    if asked.set:
+        measure(asked.set, len(ShardSet(asked.set)), "a_real_set")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,17 @@ def test_when_the_last_chunk_has_landed_the_bytes_are_those_of_one_run(
     assert verify(growing, deep=True) == []
 
 
+def test_an_index_is_copied_and_hashed_piece_by_piece(
+    growing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_set(tmp_path / "other", CHUNKS, PASSES, LANDED)
+    at_once = land(other, LANDED)
+    monkeypatch.setattr(growing_index, "_PIECE_BYTES", 7)
+    growing_index._written.clear()
+    assert land(growing, LANDED) == at_once
+    assert (growing / schema.INDEX).read_bytes() == (other / schema.INDEX).read_bytes()
+
+
 def test_many_new_chunks_are_merged_with_all_others(growing: Path, reads: list[Path]) -> None:
     """So that rows in the order of landing stay a small part of the index."""
     for chunk in (LANDED, LANDED + 1):

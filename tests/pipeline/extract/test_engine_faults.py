@@ -16,6 +16,7 @@ from pipeline.extract.decoding import DecodeTask, DecodingPool
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.run import ExtractionRequest, Tally, extract
 from pipeline.extract.runner import Event, ExtractionError
+from pipeline.video import child_process
 from pipeline.video.arena import Arena
 from pipeline.video.datasets import Listing, Video
 from pipeline.video.decoder import layout_of
@@ -175,6 +176,34 @@ def test_a_decoder_that_fails_is_tried_again_and_the_next_video_starts_at_once(
     assert refusal.reason == ("timeout" if how == "hangs" else "decoder_crashed")
     assert isinstance(good, DecodeHeader) and when < later
     assert max(started.values()) - when < 2.0
+
+
+def test_a_decoder_whose_memory_grows_makes_room_for_another(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One seat, three videos: the process holds too much after the second."""
+    held = iter([50, 179, 50])
+    monkeypatch.setattr(child_process, "LEAK_SHOWS_AFTER_VIDEOS", 2)
+    monkeypatch.setattr(child_process.ChildProcess, "resident_bytes", lambda child: next(held) << 20)
+    settings, arena, made_by = Settings("folder", {}, **SMALL), Arena(), list[int]()
+    arena.grow(layout_of(settings).size)
+    pool = DecodingPool(arena, 1)
+    clip = Video("good", videos / "synth-00000.mp4", "file")
+
+    def tell(answer: DecodeHeader | DecodeRefusal) -> None:
+        assert isinstance(answer, DecodeHeader)
+        made_by.append(at_work)
+
+    try:
+        for number in range(3):
+            pool.submit(DecodeTask(clip, [0], settings, [0], 60.0, tell))
+            until = time.monotonic() + 60
+            while len(made_by) == number and time.monotonic() < until:
+                [child] = pool.children
+                at_work = child.process.pid
+                pool.heard(child)
+                time.sleep(0.005)
+    finally:
+        pool.close()
+    assert made_by[0] == made_by[1] != made_by[2]
 
 
 def test_the_listing_is_made_once(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
