@@ -50,6 +50,10 @@ def _member(prefix: str) -> list[pa.Field]:
     ]
 
 
+MOST_PASSES = 1 << 15
+"""That a set may have: column `pass` of the index has 16 bits."""
+
+
 def index_schema(n_offsets: int) -> pa.Schema:
     """Columns of index.parquet: one row per sample; fixed-size lists run over the manifest's offsets, in its order."""
 

@@ -7,8 +7,7 @@ hashing cannot.
 
 from __future__ import annotations
 
-import tarfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,42 +15,48 @@ from pathlib import Path
 import numpy as np
 
 from shards import schema
-from shards.codec import channel_std_px, decode_flow
 from shards.files import sha256_of
 from shards.index import check_table
 from shards.reader import ShardSet, read_table
-from shards.sample import StoredMember, decode_confidence, decode_image
-from shards.schema import Manifest, SampleError, ShardInfo, ShardSetError, read_manifest
+from shards.schema import Manifest, ShardInfo, ShardSetError, read_manifest
 from shards.set_files import SetFiles, set_files
-from shards.storage import StorageError
-
-
-@dataclass(frozen=True)
-class Problem:
-    """where: file or sample; what: one line."""
-
-    where: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+from shards.storage import StorageError, is_url
+from shards.verify_samples import Checking, Problem
 
 
 def verify(
-    root: Path | str, *, deep: bool = False, progress: Callable[[int, int], None] | None = None
+    root: Path | str, *, deep: bool = False, jobs: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> list[Problem]:
     """Everything wrong with the set at root, a folder or an address; empty means that every byte is as it was written.
 
-    deep: decode all members as well. progress(done, total) is called per shard. Raises ShardSetError only when
-    there is no manifest to check against, StorageError where remote storage does not answer.
+    deep: decode all members as well, in so many processes (one at an address, where each shard is fetched in turn). progress(done, total)
+    is called per shard, and per shard once more when deep. Raises ShardSetError only when there is no manifest to check
+    against or a process was killed, StorageError where remote storage does not answer.
     """
+    if jobs < 1:
+        raise ValueError(f"jobs is {jobs}; it must be at least 1")
     manifest = read_manifest(root)
     with set_files(root) as files:
-        return _verify(root, files, manifest, deep, progress)
+        return _verify(
+            root, files, manifest, deep, jobs, _Progress(progress, len(manifest.shards) * (2 if deep else 1))
+        )
+
+
+@dataclass
+class _Progress:
+    tell: Callable[[int, int], None] | None
+    total: int
+    done: int = 0
+
+    def one(self) -> None:
+        """One more is done. Shards looked into because they differ are beyond the total, and not counted."""
+        self.done = min(self.done + 1, self.total)
+        if self.tell:
+            self.tell(self.done, self.total)
 
 
 def _verify(
-    root: Path | str, files: SetFiles, manifest: Manifest, deep: bool, progress: Callable[[int, int], None] | None
+    root: Path | str, files: SetFiles, manifest: Manifest, deep: bool, jobs: int, progress: _Progress
 ) -> list[Problem]:
     problems: list[Problem] = []
     if not manifest.complete:
@@ -65,15 +70,14 @@ def _verify(
         except ShardSetError as error:
             problems.append(Problem(name, str(error)))
     damaged = []
-    for done, info in enumerate(manifest.shards):
+    for info in manifest.shards:
         size = files.size(info.path)
         if size is None:
             problems.append(Problem(info.path, "missing"))
         elif (what := _differs(files, info, size)) is not None:
             problems.append(Problem(info.path, what))
             damaged.append(info.path)
-        if progress:
-            progress(done + 1, len(manifest.shards))
+        progress.one()
     names = set(files.names())
     problems += _stray_shards(names, manifest) + _records(names)
     intact = not any(p.where in (schema.INDEX,) or p.what == "missing" for p in problems)
@@ -85,7 +89,9 @@ def _verify(
             return [*problems, Problem(schema.INDEX, str(error))]
         problems += _verify_videos(root, data)
         if deep or damaged:
-            problems += _verify_samples(data, files, None if deep else set(damaged))
+            rows = {shard: rows.tolist() for shard, rows in data.rows_by_shard().items() if deep or shard in damaged}
+            checking = Checking(data, files, rows, tars=deep)
+            problems += checking.problems(1 if is_url(root) else jobs, progress.one)
     return problems
 
 
@@ -147,79 +153,4 @@ def _stray_shards(names: Collection[str], manifest: Manifest) -> list[Problem]:
     return [
         Problem(path, "not in the manifest: an interrupted run left it; rerun the extraction command")
         for path in sorted(found - known)
-    ]
-
-
-def _verify_samples(data: ShardSet, files: SetFiles, only: set[str] | None) -> list[Problem]:
-    """Check members sample by sample; only: shards to look at, None for all (then statistics and tar names too)."""
-    problems: list[Problem] = []
-    for shard, rows in data.rows_by_shard().items():
-        if only is not None and shard not in only:
-            continue
-        path = files.path(shard)
-        data.read_shards_from(files.folder)
-        for i in rows.tolist():
-            problems += _verify_sample(data, i, shard)
-        if only is None:
-            problems += _verify_tar(data, shard, path, rows.tolist())
-    return problems
-
-
-def _verify_sample(data: ShardSet, i: int, shard: str) -> list[Problem]:
-    problems: list[Problem] = []
-    settings = data.manifest.settings
-    size = (settings.flow_size, settings.flow_size)
-    for member in data.members(i):
-        try:
-            _decode(data, i, member)
-        except (SampleError, ValueError) as error:
-            problems.append(Problem(f"{shard} {data.keys[i]}.{member.name}", str(error)))
-    for k, offset in enumerate(data.offsets):
-        if data.status(i, k) not in (schema.STORED, schema.STILL):
-            continue
-        try:
-            flow = decode_flow(data.flow_bytes(i, k), size)
-        except (SampleError, ValueError) as error:
-            problems.append(Problem(f"{shard} {data.keys[i]}", str(error)))
-            continue
-        std = channel_std_px(flow.values_chw * np.float32(flow.quantum_px))
-        # Rounding to a step q moves a standard deviation by at most q/2, the largest possible error of a value.
-        if (
-            flow.quantum_px != 2.0 ** data.quantum_exponent[i, k]
-            or np.abs(std - data.std_px[i, k]).max() > flow.quantum_px / 2
-        ):
-            problems.append(
-                Problem(f"{shard} {data.keys[i]}", f"flow of offset {offset} is not the one that the index describes")
-            )
-    return problems
-
-
-def _decode(data: ShardSet, i: int, member: StoredMember) -> None:
-    """Check a member's CRC, and what it holds where its suffix is known; flows are compared with the index elsewhere."""
-    settings = data.manifest.settings
-    labels = [schema.offset_label(offset) for offset in data.offsets]
-    if member.name == "json":
-        data.json(i)
-    elif member.name in ("jpg", *(f"{label}.jpg" for label in labels)):
-        decode_image(data.member_bytes(i, member), settings.image_size)
-    elif member.name in [f"{label}.conf.jpg" for label in labels]:
-        decode_confidence(data.member_bytes(i, member), settings.flow_size)
-    elif member.name in [f"{label}.reverse" for label in labels]:
-        decode_flow(data.member_bytes(i, member), (settings.flow_size, settings.flow_size))
-    elif not member.name.endswith(".flow"):
-        data.member_bytes(i, member)
-
-
-def _verify_tar(data: ShardSet, shard: str, path: Path, rows: Sequence[int]) -> list[Problem]:
-    """The tar's own names and offsets must be those of the index, or plain tar tools would read other samples."""
-    try:
-        with tarfile.open(path) as tar:
-            found = {m.name: (m.offset_data, m.size) for m in tar}
-    except (tarfile.TarError, OSError) as error:
-        return [Problem(shard, f"is not a readable tar: {error}")]
-    return [
-        Problem(shard, f"{data.keys[i]}.{member.name} is not where the index says")
-        for i in rows
-        for member in data.members(i)
-        if found.get(f"{data.keys[i]}.{member.name}") != (member.offset, member.size)
     ]

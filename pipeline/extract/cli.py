@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from common.command import one_line_errors
+from common.cores import usable_processors
 from common.place import PLACE
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
@@ -254,9 +255,10 @@ def summarise(
 @click.command()
 @click.argument("shard_set", type=PLACE)
 @click.option("--deep", is_flag=True, help="Also decode every member and check its statistics.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes for --deep.  [default: processors]")
 @click.option("--json", "as_json", is_flag=True)
 @plain_errors
-def verify(shard_set: Path | str, deep: bool, as_json: bool) -> None:
+def verify(shard_set: Path | str, deep: bool, jobs: int | None, as_json: bool) -> None:
     """Check every byte of a set against its manifest. Exits 4 and names what is damaged."""
     with ProgressDisplay("verify", "shards") as display:
 
@@ -265,7 +267,7 @@ def verify(shard_set: Path | str, deep: bool, as_json: bool) -> None:
                 display.begin(total)
             display.update(done)
 
-        problems = verify_set(shard_set, deep=deep, progress=checked)
+        problems = verify_set(shard_set, deep=deep, jobs=jobs or usable_processors(), progress=checked)
     if as_json:
         click.echo(json.dumps([p.__dict__ for p in problems]))
     else:

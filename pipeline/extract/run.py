@@ -43,7 +43,7 @@ from pipeline.video.rejects import REJECT_REASONS
 from shards import schema
 from shards.files import full_disk
 from shards.records import committed, drop_passes, recorded
-from shards.schema import Manifest, Settings, Statement
+from shards.schema import MOST_PASSES, Manifest, Settings, Statement
 from shards.writer import finalize
 
 PARTIAL_MANIFEST_EVERY_S = 60.0
@@ -80,6 +80,8 @@ class ExtractionRequest:
         for name, value in (("passes", self.passes), ("batch", self.batch)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.passes > MOST_PASSES:
+            raise ValueError(f"passes is {self.passes}; it must be at most {MOST_PASSES}")
         if not 0 < self.deadline_s < math.inf:
             raise ValueError(f"deadline is {self.deadline_s} s; it must be a positive number of seconds")
         rule_of(self.settings)  # says so here where what finds cuts is missing

@@ -274,7 +274,9 @@ def test_only_one_extraction_writes_a_set(videos: Path, tmp_path: Path) -> None:
     assert refused
 
 
-@pytest.mark.parametrize("change", [{"passes": 0}, {"batch": 0}, {"deadline_s": 0.0}, {"deadline_s": float("nan")}])
+@pytest.mark.parametrize(
+    "change", [{"passes": 0}, {"passes": 32769}, {"batch": 0}, {"deadline_s": 0.0}, {"deadline_s": float("nan")}]
+)
 def test_senseless_requests(videos: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         request(videos, tmp_path, **change)

@@ -20,7 +20,7 @@ FLAGS: dict[str, list[list[str]]] = {
     "--list": [["gone.txt"]],
     "--flow": [["raft-smal"], ["raft"]],  # raft: fails here for want of weights, not of a name
     "--weights": [["w.pth"]],
-    "--passes": [["0"], ["many"]],
+    "--passes": [["32769"], ["0"], ["many"]],
     "--seed": [["x"]],
     "--offsets": [["0,1"], ["1,1"], ["a"], [""]],
     "--image-size": [["15"], ["5000"], ["24"]],  # 24 is smaller than the flow size

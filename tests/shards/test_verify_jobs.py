@@ -1,0 +1,55 @@
+"""Deep verification in several processes: the same findings in the same order, progress to the end, and no silence where one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from shards import verify_samples
+from shards.reader import ShardSet
+from shards.schema import ShardSetError
+from shards.verify import verify
+
+
+def _flip(root: Path, shard: str, sample: str, member: int) -> None:
+    data = ShardSet(root)
+    at = data.members(data.keys.index(sample))[member].offset + 40
+    raw = bytearray((root / shard).read_bytes())
+    raw[at] ^= 0x10
+    (root / shard).write_bytes(bytes(raw))
+
+
+def test_several_processes_find_what_one_finds(shard_set: Path) -> None:
+    _flip(shard_set, "pass-01/000001.tar", "000001-01-0001", 0)
+    _flip(shard_set, "pass-00/000000.tar", "000000-00-0000", 1)
+    alone = verify(shard_set, deep=True)
+    assert sum("000001-01-0001" in str(p) for p in alone) and sum("000000-00-0000" in str(p) for p in alone)
+    assert verify(shard_set, deep=True, jobs=3) == alone
+
+
+@pytest.mark.parametrize(("deep", "total"), [(False, 4), (True, 8)])
+def test_progress_goes_to_the_end(shard_set: Path, deep: bool, total: int) -> None:
+    told: list[tuple[int, int]] = []
+    assert verify(shard_set, deep=deep, jobs=2, progress=lambda done, of: told.append((done, of))) == []
+    assert told == [(n + 1, total) for n in range(total)]
+
+
+def test_a_killed_process_is_told(shard_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = os.getpid()
+
+    def die(*_: object) -> list[verify_samples.Problem]:
+        assert os.getpid() != parent, "in a process of its own"
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+    monkeypatch.setattr(verify_samples, "_sample", die)
+    with pytest.raises(ShardSetError, match=r"was killed.*use fewer --jobs"):
+        verify(shard_set, deep=True, jobs=2)
+
+
+def test_no_process_at_all_is_refused(shard_set: Path) -> None:
+    with pytest.raises(ValueError, match="jobs is 0"):
+        verify(shard_set, deep=True, jobs=0)
