@@ -82,6 +82,10 @@ def test_a_sweep_takes_its_sets_by_name_and_is_judged_on_request() -> None:
     assert "pipeline" not in other and "demo.toml --shards a " in other
 
 
+def test_the_suite_runs_in_two_processes_or_as_many_as_asked_for() -> None:
+    assert "pytest -n 2 " in commands("test") and "pytest -n 5 " in commands("test", "JOBS=5")
+
+
 def test_lint_covers_benches_and_tests() -> None:
     lines = commands("lint")
     assert "ruff check ." in lines and "ruff format --check ." in lines
