@@ -55,7 +55,7 @@ SWEEP_DATA    = $(strip $(if $(SWEEP_DAVIS),--davis $(SWEEP_DAVIS)) $(PROBE))
 # SHARDS_RAFT=dir names the set that rows with shards = "RAFT" want.
 SWEEP_SETS    = $(foreach each,$(filter SHARDS_%,$(.VARIABLES)),--set $(patsubst SHARDS_%,%,$(each))=$($(each)))
 
-.PHONY: help install demo demo-data test lint plan extract-flow train sweep probe probe-data probe-all report verify bench clean
+.PHONY: help install demo demo-data test lint plan extract-flow train sweep probe probe-data probed-model probe-all report verify bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -131,7 +131,10 @@ probe-data: $(READY)
 	$(PY) -m pipeline synth --out data/demo-$(SEED) --seed $(SEED) --videos 0 --davis-sequences 6 --stills 72
 	$(PY) -m pipeline extract --dataset davis --root data/demo-$(SEED)/davis --out data/demo-$(SEED)/shards --flow truth --passes 4 --seed $(SEED) --image-size 224 --flow-size 112
 
-probe-all: $(READY) $(if $(strip $(PROBED_DATA)),,probe-data)
+probed-model:
+	@test -s $(PROBED_RUN)/flowfeat.safetensors || { echo "Error: no model $(PROBED_RUN)/flowfeat.safetensors: run make demo first, or name a run (RUN=dir)" >&2; exit 1; }
+
+probe-all: $(READY) probed-model $(if $(strip $(PROBED_DATA)),,probe-data)
 	$(PY) -m probes all --model $(PROBED_RUN)/flowfeat.safetensors --run $(PROBED_RUN) --out $(PROBED_RUN)/report \
 	  $(if $(strip $(PROBED_DATA)),$(if $(filter-out file,$(origin DAVIS)),--davis $(DAVIS)),--embedded data/demo-$(SEED) --seed $(SEED) --jobs $(or $(JOBS),2)) $(PROBE)
 
