@@ -75,24 +75,28 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
         "import os, sys, traceback; from pathlib import Path\n"
         "from tests.probes.report.sample_results import write_run\n"
         "def write(name):\n"
-        "    for number in range(24):\n"
+        "    for number in range(40):\n"
         "        write_run(Path(sys.argv[1]), 0.5, weights=f'{name}{number}', note='x' * 60000)\n"
         "def writer(name):\n"
         "    child = os.fork()\n"
         "    if child:\n"
         "        return child\n"
+        "    os.close(begin)\n"
+        "    os.read(wait, 1)\n"
         "    try:\n"
         "        write(name)\n"
         "        os._exit(0)\n"
         "    except BaseException:\n"
         "        traceback.print_exc()\n"
         "        os._exit(1)\n"
+        "wait, begin = os.pipe()\n"
         "writers = [writer(name) for name in 'abc']\n"
+        "os.close(begin)\n"  # which all three wait for
         "sys.exit(any([os.waitpid(child, 0)[1] for child in writers]))\n"
     )  # one process imports everything, its three forks write at once
     assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, timeout=120).returncode == 0
     stored = records.read(tmp_path)
-    assert stored.damaged == 0 and len(stored.runs) == 3 * 24 and len(stored.units) == 3 * 24 * 6
+    assert stored.damaged == 0 and len(stored.runs) == 3 * 40 and len(stored.units) == 3 * 40 * 6
 
 
 def test_what_makes_another_protocol() -> None:
