@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.extract.plan import ChunkPlan, PlannedVideo, save_plan
+from pipeline.extract.plan import ChunkPlan, PlannedVideo, plan_text, save_plan
 from pipeline.video.datasets import Video
 from shards import schema
 from shards.files import sha256_of
@@ -126,7 +126,7 @@ def _shard(root: Path, chunk: int, pass_index: int, videos: int) -> ShardInfo:
 def write_records(root: Path, videos: int, passes: int, but_chunks: int = 0) -> ChunkPlan:
     """A set as a run leaves it that was killed before its first manifest. but_chunks: how many of the last are missing."""
     plan = plan_of(root, videos, passes)
-    save_plan(root, plan)
+    save_plan(root, plan_text(plan))
     for chunk in range(plan.chunks - but_chunks):
         write_chunk(root, chunk, range(passes), videos)
     return plan

@@ -19,11 +19,18 @@ PROCESSORS = Path("/sys/devices/system/cpu")
 
 def usable_cores() -> int:
     """Physical cores that this process may run on, at most as many as its container's quota pays for; at least 1."""
+    return max(1, min(_physical(_allowed()), quota(CGROUP)))
+
+
+def usable_processors() -> int:
+    """As `usable_cores`, hardware threads: how many processes can be at work. A batch system may lend a few of a machine's many."""
+    return max(1, min(len(_allowed()), quota(CGROUP)))
+
+
+def _allowed() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
-        allowed = sorted(os.sched_getaffinity(0))
-    else:
-        allowed = list(range(os.cpu_count() or 1))
-    return max(1, min(_physical(allowed), quota(CGROUP)))
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def quota(cgroup: Path) -> int:

@@ -188,11 +188,15 @@ class Leases:
         (self.directory / name).unlink(missing_ok=True)
 
     @contextmanager
-    def gate(self) -> Iterator[None]:
-        """Be the only process inside. Waits for whoever is, and for LEASE_S where they died on another machine."""
+    def gate(self) -> Iterator[Callable[[], bool]]:
+        """Be the only process inside. Waits for whoever is, and for LEASE_S where they died on another machine.
+
+        Gives what says whether it is still so: no longer once this process stood still, was taken for dead and others have come in.
+        Who has changed what they may have changed as well must then come in and do it again.
+        """
         name = self._pass_gate()
         try:
-            yield
+            yield lambda: _gate(self._highest_gate()) == name
         finally:
             with self._guard:
                 lease = self._mine.pop(name)

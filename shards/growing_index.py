@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +24,7 @@ GROUP_ROWS = 1 << 20
 
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 8  # the footer's length and the magic, which end every parquet file
-_PIECE_BYTES = 1 << 24
+_PIECE_BYTES = 1 << 20
 _PACKED_TABLES = 64
 
 
@@ -52,9 +51,8 @@ def extend_index(path: Path, earlier: Path, sha256: str, tables: Iterable[pa.Tab
             pq.ParquetWriter(sink, first.schema, metadata_collector=collected) as writer,
         ):
             # The writer has written its magic and asks the sink where it is: what is written past it moves the rows that follow.
-            left = end - source.seek(len(_MAGIC))
-            while left > 0:
-                left -= sink.write(source.read(min(left, _PIECE_BYTES)))
+            for piece in _pieces(source, end - source.seek(len(_MAGIC))):
+                sink.write(piece)
             added = _write_groups(writer, first, stream)
         source.seek(0)
         found = pq.read_metadata(source)
@@ -65,8 +63,8 @@ def extend_index(path: Path, earlier: Path, sha256: str, tables: Iterable[pa.Tab
         file.truncate(_footer_start(file))
         file.seek(0, os.SEEK_END)
         file.write(footer.getvalue()[len(_MAGIC) :])
-        file.seek(end)
-        _hash(file, digest, _footer_start(file) - file.seek(end))
+        for piece in _pieces(file, _footer_start(file) - file.seek(end)):
+            digest.update(piece)
         _written.clear()
         _written[_identity(file)] = digest.copy(), file.tell()
         digest.update(file.read())
@@ -77,13 +75,14 @@ _written: dict[tuple[int, ...], tuple[hashlib._Hash, int]] = {}
 """What `_digests` gives for the file that was written last, so that a set that grows is not hashed anew for every chunk."""
 
 
-def _digests(source: BinaryIO, sha256: str) -> tuple[hashlib._Hash, int]:
+def _digests(source: io.BufferedReader, sha256: str) -> tuple[hashlib._Hash, int]:
     """Digest of what comes before the footer, whose bytes a longer file begins with, and where the footer begins. ShardSetError where
     the whole file's is not `sha256`."""
     known = _written.get(_identity(source))
     if known is None:
         known = hashlib.sha256(), _footer_start(source)
-        _hash(source, known[0], known[1] - source.seek(0))
+        for piece in _pieces(source, known[1] - source.seek(0)):
+            known[0].update(piece)
     rows, end = known[0].copy(), known[1]
     whole = rows.copy()
     source.seek(max(0, end))
@@ -93,19 +92,21 @@ def _digests(source: BinaryIO, sha256: str) -> tuple[hashlib._Hash, int]:
     return rows, end
 
 
-def _identity(file: BinaryIO) -> tuple[int, ...]:
+def _identity(file: io.BufferedIOBase) -> tuple[int, ...]:
     file.flush()
     status = os.fstat(file.fileno())
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _hash(file: BinaryIO, digest: hashlib._Hash, left: int) -> None:
-    while left > 0 and (piece := file.read(min(left, _PIECE_BYTES))):
-        digest.update(piece)
-        left -= len(piece)
+def _pieces(file: io.BufferedIOBase, left: int) -> Iterator[memoryview]:
+    """The next so many bytes. Each piece takes the place of the one before: memory that is new for each costs several times the copying."""
+    place = memoryview(bytearray(_PIECE_BYTES))
+    while left > 0 and (count := file.readinto(place[: min(left, _PIECE_BYTES)])):
+        yield place[:count]
+        left -= count
 
 
-def _footer_start(file: BinaryIO) -> int:
+def _footer_start(file: io.BufferedIOBase) -> int:
     end = file.seek(max(-_TAIL_BYTES, -os.fstat(file.fileno()).st_size), os.SEEK_END)
     return end - int.from_bytes(file.read(4), "little")
 

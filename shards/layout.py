@@ -48,7 +48,10 @@ def sample_key(chunk: int, pass_index: int, position: int) -> str:
 
 def manifest_text(body: Mapping[str, Any]) -> str:
     """What json.dumps(body, indent=1, sort_keys=True) gives, shard by shard: Python's slow encoder is the only one that indents."""
-    encode = json.JSONEncoder(sort_keys=True, separators=(",\n   ", ": ")).encode
-    entries = ",\n".join(f"  {{\n   {encode(shard)[1:-1]}\n  }}" for shard in body["shards"])
+    separators = ",\n   ", ": "
+    entries = json.dumps(body["shards"], sort_keys=True, separators=separators)[2:-2]
+    entries = entries.replace("},\n   {", "\n  },\n  {\n   ")  # strings have no line breaks in JSON
     rest = json.dumps({**body, "shards": []}, indent=1, sort_keys=True)
-    return rest.replace('\n "shards": []', f'\n "shards": [\n{entries}\n ]' if entries else '\n "shards": []')
+    return rest.replace(
+        '\n "shards": []', f'\n "shards": [\n  {{\n   {entries}\n  }}\n ]' if entries else '\n "shards": []'
+    )

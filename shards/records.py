@@ -26,6 +26,11 @@ def recorded(root: Path) -> set[tuple[int, int]]:
     return _places(root / schema.RECORDS, ".parquet")
 
 
+def any_recorded(root: Path) -> bool:
+    """Whether there is a record; looks no further than the first."""
+    return next((root / schema.RECORDS).glob("pass-*/*.parquet"), None) is not None
+
+
 def committed(root: Path) -> set[tuple[int, int]]:
     """(chunk, pass) of every shard that has landed and is there."""
     return recorded(root) & _places(root, ".tar")

@@ -21,8 +21,9 @@ from shards.files import sha256_of
 from shards.index import check_table
 from shards.reader import ShardSet, read_table
 from shards.sample import StoredMember, decode_confidence, decode_image
-from shards.schema import Manifest, SampleError, ShardSetError, read_manifest
+from shards.schema import Manifest, SampleError, ShardInfo, ShardSetError, read_manifest
 from shards.set_files import SetFiles, set_files
+from shards.storage import StorageError
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def _verify(
         size = files.size(info.path)
         if size is None:
             problems.append(Problem(info.path, "missing"))
-        elif size != info.bytes or sha256_of(files.path(info.path)) != info.sha256:
-            what = f"SHA-256 or size ({size} of {info.bytes} bytes) differs from the manifest"
+        elif (what := _differs(files, info, size)) is not None:
             problems.append(Problem(info.path, what))
             damaged.append(info.path)
         if progress:
@@ -87,6 +87,18 @@ def _verify(
         if deep or damaged:
             problems += _verify_samples(data, files, None if deep else set(damaged))
     return problems
+
+
+def _differs(files: SetFiles, info: ShardInfo, size: int) -> str | None:
+    """How a shard is not what the manifest says. A disk that does not give it back is why one verifies, and no reason to stop."""
+    try:
+        if size == info.bytes and sha256_of(files.path(info.path)) == info.sha256:
+            return None
+    except StorageError:
+        raise
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return f"SHA-256 or size ({size} of {info.bytes} bytes) differs from the manifest"
 
 
 def _records(names: Collection[str]) -> list[Problem]:
@@ -203,7 +215,7 @@ def _verify_tar(data: ShardSet, shard: str, path: Path, rows: Sequence[int]) -> 
     try:
         with tarfile.open(path) as tar:
             found = {m.name: (m.offset_data, m.size) for m in tar}
-    except tarfile.TarError as error:
+    except (tarfile.TarError, OSError) as error:
         return [Problem(shard, f"is not a readable tar: {error}")]
     return [
         Problem(shard, f"{data.keys[i]}.{member.name} is not where the index says")

@@ -50,13 +50,13 @@ class PlannedVideos:
 
     def agrees(self, table: pa.Table, chunks: set[int]) -> bool:
         """Whether a table has all videos of these chunks, and them alone, where the plan has them."""
-        places = [row for row in self.rows if row["chunk"] in chunks]
+        places = [row for chunk, rows in self.by_chunk.items() if chunk in chunks for row in rows]
         if self.repeats:
             last = {row["video"]: number for number, row in enumerate(places)}
             places = [places[number] for number in sorted(last.values())]
         if len(places) != table.num_rows:
             return False
-        wanted = ([row[name] for row in places] for name in PLACE)
+        wanted = (list(map(itemgetter(name), places)) for name in PLACE)
         return all(
             table.column(name).combine_chunks().equals(pa.array(values, schema.VIDEOS_SCHEMA.field(name).type))
             for name, values in zip(PLACE, wanted, strict=True)

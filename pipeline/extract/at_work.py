@@ -19,7 +19,7 @@ from common.command import PlainError
 from common.holder import Holder
 from common.lease import Lease, Leases, Life
 from pipeline.extract.parts import Part
-from pipeline.extract.plan import ChunkPlan, PlanError, Stored, difference, digest_of, stored_plan
+from pipeline.extract.plan import ChunkPlan, PlanError, PlanText, Stored, difference, plan_text, stored_plan
 from shards.schema import Manifest
 
 LOCKS = ".locks"
@@ -43,6 +43,7 @@ class AtWork:
         self.out, self.part = out, part
         self._leases = Leases(out / LOCKS)
         self._lease: Lease | None = None
+        self._plan = ""
 
     def __enter__(self) -> AtWork:
         self._leases.__enter__()
@@ -58,24 +59,26 @@ class AtWork:
         plan: ChunkPlan,
         basis: Stored,
         again: Callable[[], ChunkPlan],
-        save: Callable[[Path, ChunkPlan], None],
+        save: Callable[[Path, PlanText], None],
     ) -> ChunkPlan:
         """Begin, on the plan that is given back. basis: what `plan` was made from; `again` makes it anew where that has changed.
 
         Raises PlainError where others work on the same chunks, PlanError where they work from another plan.
         """
+        mine = plan_text(plan)
         while True:
             self._leases.settle(self._meets)
             with self._leases.gate():
                 others = self._leases.others()
                 self._refuse_meeting(others)
-                stored, mine = stored_plan(self.out), digest_of(plan)
-                if stored != basis and stored.digest != mine:
+                stored = stored_plan(self.out)
+                if stored != basis and stored.digest != mine.digest:
                     plan, basis = again(), stored
-                    mine = digest_of(plan)
-                if stored.digest == mine or self._may_replace(plan, others):
-                    if stored.digest != mine:
-                        save(self.out, plan)
+                    mine = plan_text(plan)
+                if stored.digest == mine.digest or self._may_replace(plan, others):
+                    if stored.digest != mine.digest:
+                        save(self.out, mine)
+                    self._plan = mine.digest
                     for name, (_, life) in others.items():
                         if life is Life.DEAD and self._meets(name):
                             self._leases.remove(name)
@@ -125,24 +128,42 @@ class AtWork:
 
     def alone(self, make: Callable[[], Manifest]) -> Manifest:
         """Make a manifest, and the tables that it names, while nobody else does."""
-        with self._leases.gate():
-            return make()
+        while True:
+            with self._leases.gate() as still_alone:
+                self._refuse_lost_plan()
+                made = make()
+                if still_alone():  # else an older manifest may have come after a newer one
+                    return made
+
+    def _refuse_lost_plan(self) -> None:
+        """Whoever replaced the plan took this run for dead; it must not describe the set by the old one."""
+        if stored_plan(self.out).digest != self._plan:
+            raise PlainError(
+                f"another run has taken over the set at {self.out} with another plan: this one ends; what has landed is safe, run it again"
+            )
 
     def leave(
         self, missing: Callable[[], Mapping[int, Sequence[int]]], finalize: Callable[[], Manifest], *, in_haste: bool
     ) -> PartEnd:
-        """End. in_haste: on an error or an interrupt, which does not wait to see whether others live."""
+        """End. in_haste: on an error or an interrupt, which does not wait to see whether others live.
+
+        PlainError where another run has replaced the plan.
+        """
         assert self._lease is not None, "admit comes first"
         if not in_haste and missing():
             self._leases.settle(lambda name: True)
-        with self._leases.gate():
-            others = self._leases.others()
-            at_work = {name: holder for name, (holder, life) in others.items() if life is not Life.DEAD}
-            lacking = missing()
-            if not at_work:
-                self._clear(lambda chunk: True)
-            manifest = finalize() if not at_work or not lacking else None
-            self._leases.give_up(self._lease.path.name)
+        while True:
+            with self._leases.gate() as still_alone:
+                self._refuse_lost_plan()
+                others = self._leases.others()
+                at_work = {name: holder for name, (holder, life) in others.items() if life is not Life.DEAD}
+                lacking = missing()
+                if not at_work:
+                    self._clear(lambda chunk: True)
+                manifest = finalize() if not at_work or not lacking else None
+                if still_alone():  # else as in `alone`
+                    self._leases.give_up(self._lease.path.name)
+                    break
         parts = {part: str(holder or name) for name, holder in at_work.items() if (part := _part_of(name)) is not None}
         return PartEnd(manifest, lacking, parts)
 

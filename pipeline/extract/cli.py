@@ -30,6 +30,7 @@ from pipeline.extract.plan import ChunkPlan, Continuing
 from pipeline.extract.run import ExtractionRequest, Tally, extract_part, stated
 from pipeline.extract.runner import Runner
 from pipeline.extract.sharing_options import SHARING_OPTIONS, choice_for, runner_for
+from pipeline.extract.termination import terminated_like_interrupted
 from pipeline.flow.estimator import EstimatorOptions
 from pipeline.flow.options import named_values
 from pipeline.video.datasets import DATASETS
@@ -54,7 +55,6 @@ def _offsets(_: click.Context, __: click.Parameter, text: str) -> tuple[int, ...
 
 _REQUEST_OPTIONS = (
     click.option("--dataset", required=True, type=click.Choice(DATASETS), help="Layout of the videos."),
-    click.option("--list", "list_file", type=click.Path(path_type=Path), help="Text file of videos to take."),
     *PLACE_OPTIONS,
     click.option("--flow", default="dis", help="Flow estimator."),
     click.option("--weights", help="Weights of the flow network: a file, or random:SEED."),
@@ -110,7 +110,6 @@ def request_options(
     @wraps(command)
     def wrapped(
         dataset: str,
-        list_file: Path | None,
         flow: str,
         weights: str | None,
         passes: int,
@@ -163,7 +162,7 @@ def request_options(
         continuing = Continuing(frozenset(retry), drop_passes)
         places = places_of(rest, flow)
         request = ExtractionRequest(
-            places.root, places.out, settings, estimator, list_file, passes, batch, deadline_s, continuing, part
+            places.root, places.out, settings, estimator, places.list_file, passes, batch, deadline_s, continuing, part
         )
         runner = runner_for(where, estimator, device, workers, actors, places.remote)
         command(request=request, runner=runner, places=places, **rest)
@@ -193,7 +192,7 @@ def extract_command(
         plans.append(plan)
         progress.planned(display, plan, tally)
 
-    with ProgressDisplay("extract", "videos") as display:
+    with ProgressDisplay("extract", "videos") as display, terminated_like_interrupted():
         try:
             with places.opened(runner, writing=True, part=request.part) as landing:
                 ended = extract_part(
@@ -204,6 +203,7 @@ def extract_command(
                 )
                 of_list = accounts_at_end(request.out, plans[-1], request.part, ended.manifest)
                 compared = beside(request.out, ended.manifest) if ended.manifest is not None else None
+            ended = places.at_end(ended)
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)
@@ -243,7 +243,7 @@ def summarise(
         gone = f"; {of_list.gone} of the set are not in it" if of_list.gone else ""
         click.echo(f"list of {of_list.listed} videos = {' + '.join(said)}{gone}")
     rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["rejected"].items())) or "none"
-    pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n)
+    pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n) or "none"
     across = f", {counts['across_cuts']} anchors across cuts" if counts.get("across_cuts") else ""
     click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}{across}")
     click.echo(f"{counts['samples']} samples, pairs: {pairs}; {len(manifest.shards)} shards, {size / 2**20:.1f} MiB")

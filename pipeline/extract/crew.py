@@ -1,12 +1,14 @@
 """The worker processes of one machine, from their parent's side: started, given tasks, listened to, replaced when they die.
 
 A `Crew` is a number of equal workers: with an estimator (one per accelerator, or one per core on a CPU) or without (they encode). A task
-of a worker that dies goes to a fresh one; what happens to a task that has cost several workers their life is for the owner to say.
+of a worker that dies goes to a fresh one; what happens to a task that has cost several workers their life is for the owner to say. A worker
+that hangs (a driver that never returns) is ended, and has died.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
@@ -31,22 +33,35 @@ DEATHS = 2
 """Workers that a batch may cost before it is taken apart, and a window before its video is rejected."""
 DEATHS_WHEN_KILLED = 5
 
+BUILDING_S = 1800.0
+"""How long building an estimator may take: weights may come over a slow network, kernels may have to be compiled."""
+ANSWER_LEAST_S = 900.0
+ANSWER_TIMES = 20.0
+FIRST_WINDOW_S = 600.0
+"""A task may take ANSWER_LEAST_S and ANSWER_TIMES the longest time that a window has taken so far; before the first answer FIRST_WINDOW_S
+for each window. Far beyond anything slow: what is waited for longer will not come."""
+ENDING_S = 60.0
+"""How long a process that has been killed is waited for. The kernel may be unable to end it."""
+
 
 @dataclass(frozen=True)
 class Death:
-    """How a worker ended. broken: its last words, where it had any."""
+    """How a worker ended. broken: its last words, where it had any. hung_s: how long it had been silent when it was ended for that."""
 
     exit_code: int | None
     broken: Broken | None
+    hung_s: float = 0.0
 
     @property
     def said(self) -> str:
+        if self.hung_s:
+            return f"no answer for {self.hung_s:.0f} s"
         return f"exit code {self.exit_code}; -9 often means out of memory"
 
     @property
     def allowed(self) -> int:
         """How many such deaths a batch may cost. Being killed from outside says little about the batch."""
-        return DEATHS_WHEN_KILLED if self.exit_code == -signal.SIGKILL else DEATHS
+        return DEATHS_WHEN_KILLED if self.exit_code == -signal.SIGKILL and not self.hung_s else DEATHS
 
 
 @dataclass
@@ -62,7 +77,7 @@ class Order:
 @dataclass(eq=False)
 class Member:
     """A worker. orders: what it has been given and not answered, oldest first. replaces: whether it was started for one that died.
-    idle_since: when it last had nothing to do, by time.monotonic.
+    idle_since: when it last had nothing to do, since: when it was started or began its oldest order, by time.monotonic.
     """
 
     process: BaseProcess
@@ -73,6 +88,7 @@ class Member:
     replaces: bool = False
     idle_since: float | None = None
     broken: Broken | None = None
+    since: float = field(default_factory=time.monotonic)
 
     def fileno(self) -> int:
         """To wait on."""
@@ -95,6 +111,7 @@ class Crew:
         self.members: list[Member] = []
         self._idle_s = 0.0
         self.successes = 0
+        self._longest_s = 0.0
 
     def start(self, most: int) -> None:
         """Start up to so many workers."""
@@ -142,6 +159,8 @@ class Crew:
             member = min(able, key=lambda m: len(m.orders))
             order = self._queue.popleft()
             self._note_idle(member, False)
+            if not member.orders:
+                member.since = time.monotonic()
             member.orders.append(order)
             with suppress(OSError):  # found when it is listened to
                 member.connection.send(order.task)
@@ -163,6 +182,9 @@ class Crew:
         else:
             self.successes += 1
             order = member.orders.popleft()
+            now = time.monotonic()
+            self._longest_s = max(self._longest_s, (now - member.since) / len(order.task.windows))
+            member.since = now
             self._note_idle(member, not member.orders)
             order.done(message)
         self.dispatch()
@@ -180,15 +202,32 @@ class Crew:
         idle, self._idle_s = self._idle_s, 0.0
         return idle
 
-    def _replace(self, member: Member) -> None:
+    def expire(self) -> None:
+        """End workers that have hung. Raises ExtractionError as `heard` does."""
+        now = time.monotonic()
+        for member in [member for member in self.members if now - member.since > self._allowed_s(member)]:
+            member.process.kill()
+            self._replace(member, hung_s=now - member.since)
+        self.dispatch()
+
+    def _allowed_s(self, member: Member) -> float:
+        if not member.ready:
+            return BUILDING_S
+        if not member.orders:
+            return math.inf
+        each_s = ANSWER_TIMES * self._longest_s if self.successes else FIRST_WINDOW_S
+        return ANSWER_LEAST_S + each_s * len(member.orders[0].task.windows)
+
+    def _replace(self, member: Member, *, hung_s: float = 0.0) -> None:
         """A fresh worker for one that died; its tasks go back to the front of the queue, the one that it was at to its owner."""
-        member.process.join()
+        member.process.join(ENDING_S)
         member.connection.close()
         code = member.process.exitcode
         if not member.ready:
+            ended = f"was silent for {hung_s:.0f} s" if hung_s else "died"
             self._go_on_without(
                 member,
-                f"a worker died while building the flow estimator (exit code {code}; -9 often means out of memory): use fewer "
+                f"a worker {ended} while building the flow estimator (exit code {code}; -9 often means out of memory): use fewer "
                 "--workers",
             )
             return
@@ -199,7 +238,7 @@ class Crew:
         self._queue.extendleft(reversed(orders[1:]))
         if orders:
             orders[0].deaths += 1
-            orders[0].lost(orders[0], Death(code, member.broken))
+            orders[0].lost(orders[0], Death(code, member.broken, hung_s))
 
     def _go_on_without(self, member: Member, why: str) -> None:
         """A worker cannot be built. Where it would have replaced one that died (a device that has fallen over), the others go on."""
@@ -222,7 +261,7 @@ class Crew:
         for member in self.members:
             member.process.kill()
         for member in self.members:
-            member.process.join()
+            member.process.join(ENDING_S)
             member.connection.close()
         self.members.clear()
         self._queue.clear()

@@ -1,8 +1,8 @@
 """Many decoding processes at once, none of which can hold up anybody: started when there is work, killed at a deadline, replaced.
 
 Comes in: a video with a place in the arena for each pass. Goes out: its facts, or why it yields nothing. A video whose process hangs or
-dies is tried once more in a fresh process; others go on meanwhile. A process that has had its share of videos is
-replaced, so that a slow leak in a library cannot add up.
+dies is tried once more in a fresh process; others go on meanwhile. A process whose memory has grown, or that has had its share of
+videos, is replaced, so that a slow leak in a library cannot add up.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from shards.schema import Settings
 TRIES = 2
 TRIES_WHEN_KILLED = 5
 """For a video whose process was killed from outside (out of memory, an operator): that says little about the video."""
+STARTS = 5
+"""Processes in a row that may be killed, or be too slow, before they are ready: the machine's memory may be short for a moment."""
 
 
 @dataclass
@@ -72,6 +74,7 @@ class DecodingPool:
         self._arena, self._most, self._videos_per_child = arena, most, videos_per_child
         self._seats: list[_Seat] = []
         self._queue: deque[DecodeTask] = deque()
+        self._stillborn = 0
 
     @property
     def idle(self) -> int:
@@ -136,6 +139,8 @@ class DecodingPool:
         except (EOFError, OSError, ValueError):
             self._lost(seat, crashed)
             return
+        if seat.child.ready:
+            self._stillborn = 0
         for answer in answers:
             self._finish(seat, answer)
         self._dispatch()
@@ -145,7 +150,7 @@ class DecodingPool:
         if task is None:
             return
         seat.task = None
-        if seat.child.videos >= self._videos_per_child:
+        if seat.child.is_due(self._videos_per_child):
             self._seats.remove(seat)
             seat.child.kill()
         task.tell(answer)
@@ -160,7 +165,8 @@ class DecodingPool:
     def _lost(self, seat: _Seat, explain: Callable[..., DecodeRefusal]) -> None:
         self._seats.remove(seat)
         if not seat.child.ready:
-            raise ExtractionError(str(seat.child.not_started()))
+            self._not_started(seat)
+            return
         task = seat.task
         if task is None:  # died between videos: nobody's fault
             seat.child.kill()
@@ -176,6 +182,15 @@ class DecodingPool:
         self._dispatch()
         if not again:
             task.tell(refusal)
+
+    def _not_started(self, seat: _Seat) -> None:
+        """Raises ExtractionError where it ended by itself, which others would too, or where it has happened too often."""
+        ended_itself = (seat.child.process.poll() or 0) > 0
+        self._stillborn += 1
+        error = seat.child.not_started()
+        if ended_itself or self._stillborn >= STARTS:
+            raise ExtractionError(str(error))
+        self._dispatch()
 
     def close(self) -> None:
         """End all processes, videos at hand included."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.extract.decoding import DecodeTask, DecodingPool, Ear
-from pipeline.extract.runner import ExtractionError
+from pipeline.extract.runner import storage_failed
 from pipeline.video.arena import Arena
 from pipeline.video.datasets import Video
 from pipeline.video.messages import DecodeHeader, DecodeRefusal
@@ -81,10 +81,7 @@ class FetchingPool(DecodingPool):
             task.tell(DecodeRefusal(refused.reason, refused.detail, refused.seconds))
             return
         except StorageError as error:
-            way_out = "renew the credential" if error.refused else "wait until the storage answers"
-            raise ExtractionError(
-                f"{error.strerror}: {way_out}, and run the same command again; chunks that have landed are safe"
-            ) from error
+            raise storage_failed(error) from error
 
         def tell(answer: DecodeHeader | DecodeRefusal) -> None:
             self._prefetcher.give_back(copy)

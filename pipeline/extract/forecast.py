@@ -154,9 +154,9 @@ def forecast(measured: Measured, work: Work) -> Forecast:
     with_flow = [v for v in measured.videos if v.windows]
     if not with_flow or not measured.calls:
         reasons = ", ".join(f"{reason} {n}" for reason, n in measured.rejected.items())
-        raise ValueError(
-            f"none of the {len(measured.videos)} videos of the sample yields flow ({reasons}); give a larger --sample"
-        )
+        everything = len(measured.videos) >= work.videos
+        way_out = "look into these videos" if everything else "give a larger --sample, or look into these videos"
+        raise ValueError(f"none of the {len(measured.videos)} videos of the sample yields flow ({reasons}); {way_out}")
     videos, sample = work.videos, measured.videos
     few = len(sample) < FEWEST_FOR_RANGES
     rejected = _expected_rejects(sum(bool(v.reason) for v in sample), len(sample), videos, few)

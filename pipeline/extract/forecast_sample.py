@@ -40,6 +40,8 @@ DECODING_SHARE = 0.6
 """Of the time for measuring; the rest is for flow."""
 TIMED_CALLS = 4
 """Full batches that there shall be windows for."""
+MOST_WINDOWS = 512
+"""That are kept for flow, some 3 MB each, unless TIMED_CALLS ask for more: of the videos after them only decoding is measured."""
 
 
 @dataclass
@@ -72,13 +74,15 @@ def measure(
     wanted = min(plan.passes, max(2, math.ceil(TIMED_CALLS * batch / max(1, len(chosen)))))
     rejected: list[VideoMeasured] = []
     taken: list[_Taken] = []
+    room = max(MOST_WINDOWS, TIMED_CALLS * batch)
     with Decoder() as decoder:
         for done, planned in enumerate(chosen):
             if done and time.perf_counter() - began > DECODING_SHARE * seconds:
                 break
-            found = _decode(decoder, request, plan, planned, wanted, local)
+            found = _decode(decoder, request, plan, planned, min(wanted, room), local)
             if isinstance(found, _Taken):
                 taken.append(found)
+                room -= len(found.anchors)
             else:
                 rejected.append(found)
             tell(done + 1, len(chosen))

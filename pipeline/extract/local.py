@@ -12,7 +12,6 @@ CPU networks run on one thread per worker whatever the number of workers, becaus
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections import Counter, deque
@@ -22,6 +21,7 @@ from functools import partial
 from multiprocessing.connection import wait
 from types import TracebackType
 
+from common.cores import usable_processors
 from pipeline.extract.crew import Crew, Crews
 from pipeline.extract.decoding import DecodingPool
 from pipeline.extract.fetching import FetchingPool
@@ -92,8 +92,7 @@ class LocalRunner:
         if not jobs:
             return
         self._arenas = frames, flow = Arena(), Arena()
-        cores = os.cpu_count() or 1
-        threads = max(1, cores // len(self._choices)) if self._on_devices else 1
+        threads = max(1, usable_processors() // len(self._choices)) if self._on_devices else 1
         working = Crew(self._choices, frames, flow, threads=threads, depth=DEPTH)
         encoders = Crew([None] * self.workers, frames, flow, threads=1, depth=DEPTH) if self._on_devices else None
         if self._remote is None:
@@ -104,7 +103,7 @@ class LocalRunner:
         self._crews.decoders.warm_up()
         working.start(len(self._choices) if self._on_devices else 1)
         while not any(member.ready for member in working.members):
-            self._listen(600.0)
+            self._listen(LOAD_EVERY_S)
 
     def run(self, jobs: Sequence[ChunkJob], on_event: Callable[[Event], None]) -> None:
         """Make all chunks with the processes that `prepare` has started, and more where there is work for them."""
@@ -195,3 +194,6 @@ class LocalRunner:
             assert isinstance(descriptor, int)
             ears[descriptor]()
         decoders.expire()
+        self._crews.flow.expire()
+        if self._crews.encoders is not None:
+            self._crews.encoders.expire()

@@ -1,11 +1,12 @@
-"""Where an extraction's videos and its set lie: folders, or addresses in remote storage with the local folders that stand for them.
+"""Where an extraction's videos, their list and its set lie: folders, or addresses with local folders that stand for them.
 
-A command's `--root`, `--out` and `--scratch` come in. Extraction itself sees folders only; inside `opened` they hold what is at the
-addresses, and the runner that is given out uploads and fetches. Messages that name these folders name the addresses instead.
+A command's `--root`, `--list`, `--out` and `--scratch` come in. Extraction itself sees folders only; inside `opened` they hold what is at
+the addresses, and the runner that is given out uploads and fetches. Messages that name these folders name the addresses instead.
 """
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,16 +18,19 @@ import click
 
 from common.command import PlainError
 from common.place import PLACE
+from common.scratch import scratch_folder, scratch_home
+from pipeline.extract.at_work import PartEnd
 from pipeline.extract.parts import Part
 from pipeline.extract.remote_set import RemoteSet
-from pipeline.extract.runner import Event, Runner, VideoReport, disk_is_full
+from pipeline.extract.runner import Event, Runner, VideoReport, disk_is_full, storage_failed
 from pipeline.extract.uploading import UploadingRunner
 from pipeline.video.datasets import Video
 from pipeline.video.remote_videos import RemoteVideos
 from shards.bucket import WRITING
-from shards.storage import Patience, StorageError, is_url
+from shards.storage import Patience, RemoteFolder, StorageError, is_url
 
 PLACE_OPTIONS = (
+    click.option("--list", "list_file", type=PLACE, help="Text file of videos to take, or its address."),
     click.option("--root", required=True, type=PLACE, help="Where the videos are: a folder, or an address (s3://...)."),
     click.option(
         "--scratch", type=click.Path(path_type=Path), help="Local folder for what goes to or comes from addresses."
@@ -41,7 +45,7 @@ class Places:
     """root, out: local folders. scratch: for what stands between them and addresses; None: the system's folder for temporary files.
 
     scratch_gib: of chunks that wait to be uploaded, and of videos that wait to be decoded, half each. Raises ValueError for an address that
-    cannot be opened, and for a list file at one.
+    cannot be opened.
     """
 
     def __init__(
@@ -51,15 +55,18 @@ class Places:
         scratch: Path | None = None,
         scratch_gib: float = 20.0,
         patience: Patience = WRITING,
+        list_file: Path | str | None = None,
     ) -> None:
         if not scratch_gib > 0:
             raise ValueError(f"scratch_gib is {scratch_gib}; give a positive number of GiB")
         scratch = Path(scratch or tempfile.gettempdir())
         self._set = RemoteSet(str(out), scratch, patience) if is_url(out) else None
         self._videos = RemoteVideos(str(root), scratch, patience) if is_url(root) else None
+        self._list = _RemoteList(str(list_file), scratch, patience) if list_file and is_url(list_file) else None
         self._half_bytes = int(scratch_gib * 2**29)
         self.out = self._set.mirror if self._set else Path(out)
         self.root = self._videos.root if self._videos else Path(root)
+        self.list_file = self._list.path if self._list else Path(list_file) if list_file else None
         self.out_name, self.root_name = str(out), str(root)
 
     @property
@@ -71,12 +78,18 @@ class Places:
     def opened(self, runner: Runner, *, writing: bool, part: Part = _WHOLE) -> Iterator[Runner]:
         """The folders as they are at the addresses, and the runner to extract with. writing: whether the set, or a part, will be."""
         with self._naming(), ExitStack() as stack:
+            if self._list:
+                stack.enter_context(self._list.opened())
             if self._videos:
                 stack.enter_context(self._videos.opened())
             if self._set:
                 stack.enter_context(self._set.opened(writing=writing, part=part))
                 runner = UploadingRunner(runner, self._set, self._half_bytes)
             yield runner
+
+    def at_end(self, ended: PartEnd) -> PartEnd:
+        """How a part has ended, known after `opened`: at an address others may have landed more while it did."""
+        return self._set.ended or ended if self._set else ended
 
     @contextmanager
     def local(self, video: Video) -> Iterator[Video]:
@@ -98,10 +111,7 @@ class Places:
         try:
             yield
         except StorageError as error:
-            raise PlainError(
-                f"{error.strerror}: {'renew the credential, or its rights,' if error.refused else 'wait until the storage answers'} "
-                "and run the same command again; what has landed is safe"
-            ) from error
+            raise storage_failed(error) from error
         except (ValueError, PlainError) as error:
             if error.args and isinstance(error.args[0], str) and not self._is_full_disk(error.args[0]):
                 error.args = (self.named(error.args[0]), *error.args[1:])
@@ -115,6 +125,8 @@ class Places:
         """A message with addresses for the folders that stand for them."""
         if self._set:
             text = text.replace(str(self._set.mirror), self.out_name).replace(str(self._set.making), self.out_name)
+        if self._list:
+            text = text.replace(str(self._list.path), self._list.url)
         return text.replace(str(self.root), self.root_name) if self._videos else text
 
     def told(self, event: Event) -> Event:
@@ -124,9 +136,27 @@ class Places:
 
 def places_of(options: dict[str, Any], flow: str) -> Places:
     """From the values of PLACE_OPTIONS, which are taken out of `options`. flow: name of the estimator."""
-    places = Places(*(options.pop(name) for name in ("root", "out", "scratch", "scratch_gib")))
+    root, out, scratch, gib = (options.pop(name) for name in ("root", "out", "scratch", "scratch_gib"))
+    places = Places(root, out, scratch, gib, list_file=options.pop("list_file"))
     if flow == "truth" and places.remote:
         raise ValueError(
             f"--flow truth reads files beside the videos, which {places.root_name} cannot give; copy them to a folder"
         )
     return places
+
+
+class _RemoteList:
+    """A list file at an address: fetched inside `opened`, where `path` says."""
+
+    def __init__(self, url: str, scratch: Path, patience: Patience) -> None:
+        self.url = url
+        folder, _, self._name = url.rpartition("/")
+        self._folder = RemoteFolder(folder, patience)
+        self._home = scratch_home(scratch, f"flowfeat-list-{hashlib.sha256(url.encode()).hexdigest()[:16]}")
+        self.path = self._home / self._name
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        with scratch_folder(self._home):
+            self.path.write_bytes(self._folder.read(self._name))
+            yield

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -24,10 +24,8 @@ from pipeline.video.video_ids import utf8_name
 from shards import schema
 from shards.files import sha256_of, write_atomic
 from shards.index import read_table
-from shards.records import committed, recorded
+from shards.records import any_recorded, committed
 from shards.schema import Settings
-
-_LINES = (",\n", ": ")
 
 
 class PlanError(ValueError):
@@ -80,7 +78,10 @@ class ChunkPlan:
 
     def missing(self, root: Path) -> dict[int, list[int]]:
         """Chunk → passes that have not landed yet, or whose shard is gone."""
-        done = committed(root)
+        return self.lacking(committed(root))
+
+    def lacking(self, done: Set[tuple[int, int]]) -> dict[int, list[int]]:
+        """As `missing`, where (chunk, pass) of all that has landed are known."""
         wanted = {c: [p for p in range(self.passes) if (c, p) not in done] for c in range(self.chunks)}
         return {chunk: passes for chunk, passes in wanted.items() if passes}
 
@@ -111,7 +112,7 @@ def make_plan(
     """
     _refuse_strangers(root)
     listed = relative_paths(listing, source_root)
-    stored = _read(root) if recorded(root) else None
+    stored = read_content(root) if any_recorded(root) else None
     if stored is None:
         videos = _assign(listed, settings.chunk_videos, 0)
         return ChunkPlan(settings, passes, videos, frozenset(v.video.id for v in videos))
@@ -138,8 +139,7 @@ def _refuse_strangers(root: Path) -> None:
     """What is in a directory that is no set belongs to somebody else."""
     if not root.is_dir() or (root / schema.MANIFEST).exists() or (root / schema.RECORDS).is_dir():
         return
-    found = sorted(path.name for path in root.iterdir() if path.name not in (".lock", ".locks", ".log"))
-    if found:
+    if found := sorted(path.name for path in root.iterdir() if path.name not in (".lock", ".locks", ".log")):
         raise PlanError(f"{root} is not empty and no shard set (it holds {found[0]!r}); give an --out of its own")
 
 
@@ -195,15 +195,16 @@ def _tried_again(
 
 
 def _refuse_lost_videos(root: Path, plan: ChunkPlan, source_root: Path) -> None:
-    unfinished, landed = plan.missing(root), {chunk for chunk, _ in committed(root)}
+    done = committed(root)
+    unfinished, landed = plan.lacking(done), {chunk for chunk, _ in done}
     vanished = [v.video.id for c in unfinished for v in plan.chunk(c) if v.video.id not in plan.listed]
     if vanished:
         raise PlanError(
             f"{len(vanished)} videos of the set are no longer under {source_root}, for example {vanished[0]!r}; "
             "put them back (or give the --root that the set was begun with), or start a new set with another --out"
         )
-    begun = [chunk for chunk in unfinished if chunk in landed]
-    changed = [line for c in begun for line in changed_sources(root, c, [v.video for v in plan.chunk(c)])]
+    begun = {c: [v.video for v in plan.chunk(c)] for c in unfinished if c in landed}
+    changed = [line for c, videos in begun.items() for line in changed_sources(root, c, videos)]
     if changed:
         raise PlanError(
             f"{len(changed)} videos have changed since the first passes of their chunk were made, for example {changed[0]}; "
@@ -222,13 +223,13 @@ class _Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Content:
+class PlanContent:
     settings: Settings
     passes: int
     videos: list[_Entry]
 
 
-def _read(root: Path) -> _Content:
+def read_content(root: Path) -> PlanContent:
     path = root / schema.PLAN
     if not path.is_file():
         raise PlanError(
@@ -238,7 +239,7 @@ def _read(root: Path) -> _Content:
     try:
         body = json.loads(path.read_bytes())
         videos = [_Entry(*entry) for entry in body["videos"]]
-        return _Content(Settings.from_json(body["settings"]), int(body["passes"]), videos)
+        return PlanContent(Settings.from_json(body["settings"]), int(body["passes"]), videos)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlanError(f"{path} is damaged ({error}); restore it, or start a new set with another --out") from error
 
@@ -250,25 +251,33 @@ def _assign(listed: Sequence[tuple[str, Video]], chunk_videos: int, first_chunk:
     )
 
 
-def save_plan(root: Path, plan: ChunkPlan) -> None:
+def save_plan(root: Path, text: PlanText) -> None:
     """Write the plan; must happen before the first shard lands."""
-    write_atomic(root / schema.PLAN, _text(plan))
+    write_atomic(root / schema.PLAN, text.content)
 
 
-def _text(plan: ChunkPlan) -> str:
+@dataclass(frozen=True)
+class PlanText:
+    """A plan as its file has it. digest: SHA-256, hexadecimal, as `Stored.digest` is of a plan in a set."""
+
+    content: bytes
+    digest: str
+
+
+def plan_text(plan: ChunkPlan) -> PlanText:
     """As json.dumps(..., indent=0) writes it, entry by entry: Python's slow encoder is the only one that indents."""
     body = {"settings": plan.settings.to_json(), "passes": plan.passes}
     head = json.dumps(body, sort_keys=True, indent=0).removesuffix("\n}")
-    videos = ([v.video.id, v.path, v.video.kind, v.chunk, v.position] for v in plan.videos)
-    encode = json.JSONEncoder(separators=_LINES).encode
-    entries = ",\n".join(f"[\n{encode(entry)[1:-1]}\n]" for entry in videos)
-    return f'{head},\n"videos": ' + (f"[\n{entries}\n]" if entries else "[]") + "\n}\n"
+    encode = json.JSONEncoder(separators=(",\n", ": ")).encode
+    videos = (encode([v.video.id, v.path, v.video.kind, v.chunk, v.position]) for v in plan.videos)
+    entries = ",\n".join(f"[\n{entry[1:-1]}\n]" for entry in videos)
+    content = (f'{head},\n"videos": ' + (f"[\n{entries}\n]" if entries else "[]") + "\n}\n").encode()
+    return PlanText(content, hashlib.sha256(content).hexdigest())
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a plan is made from, as far as other runs can change it. digest: of the plan in the set, empty where there is none. binds:
-    whether anything has landed."""
+    """What other runs can change of what a plan is made from. digest: of the set's plan, or empty. binds: whether anything has landed."""
 
     digest: str
     binds: bool
@@ -276,17 +285,12 @@ class Stored:
 
 def stored_plan(root: Path) -> Stored:
     path = root / schema.PLAN
-    return Stored(sha256_of(path) if path.is_file() else "", bool(recorded(root)))
-
-
-def digest_of(plan: ChunkPlan) -> str:
-    """As `Stored.digest`, of a plan that may not have been written."""
-    return hashlib.sha256(_text(plan).encode()).hexdigest()
+    return Stored(sha256_of(path) if path.is_file() else "", any_recorded(root))
 
 
 def difference(root: Path, plan: ChunkPlan) -> str:
     """In a few words: how a plan differs from the one that is stored."""
-    stored = _read(root)
+    stored = read_content(root)
     if differences := plan.settings.differences(stored.settings):
         return "; ".join(differences)
     if plan.passes != stored.passes:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from common.cores import CGROUP, quota
+from common.cores import usable_processors
 from common.place import PLACE
 from common.printable import printable
 from common.progress import ProgressDisplay
@@ -87,49 +87,81 @@ def plan(
         raise ValueError(
             "plan measures this machine and no cluster: leave --runner out and say --gpus N for N of its GPUs, or give --sample 0"
         )
+    asked = _Asked(sample, seconds, gpus, gpu_pairs_per_s, cores, train_samples_per_s)
     with places.opened(runner, writing=False):
         made = request.plan()
         todo = sum(len(passes) for passes in made.missing(request.out).values())
         body = _what_there_is(made, todo)
         if not as_json:
-            if made.remark:
-                click.echo(printable(made.remark), err=True)
-            shards = made.chunks * made.passes
-            click.echo(
-                f"{len(made.current)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {shards} shards to make"
-            )
-        found: dict[str, Any] = {}
+            _say_what_there_is(made, todo)
         if todo == 0:
-            there = (request.out / schema.MANIFEST).is_file()  # else a run was killed before it wrote one
-            compared = beside(request.out, schema.read_manifest(request.out)) if there else None
-            lines = compared.lines() if compared else [f"nothing left to do; {places.out_name} has no forecast"]
-            found = {"beside": asdict(compared)} if compared else {}
+            answer = _beside_what_came(request.out, places)
         elif sample and isinstance(runner, LocalRunner):
-            machine = Machine(_processors(), runner.workers, len(runner.devices))
-            with ProgressDisplay("plan", "videos of the sample") as display:
-                measured = measure(
-                    request, made, videos=sample, seconds=seconds, local=places.local, tell=partial(_tell, display)
-                )
-            said = _forecast(request, made, measured)
-            elsewhere = Machine(cores or machine.cores, max(runner.workers, cores or 1), gpus) if gpus else None
-            result = told(measured, said, machine, elsewhere, gpu_pairs_per_s, train_samples_per_s, os.getloadavg()[0])
-            lines = forecast_lines(result)
-            found = {"forecast": asdict(result)}
-            if request.out != NO_SET:
-                kept = keep(request.out, _kept(made, said, machine, len(measured.videos)))
-                lines.append(f"kept in {places.named(str(kept))}; extract puts what comes beside it")
+            answer = _measured(request, made, runner, places, asked)
         else:
-            lines = json.dumps(body["settings"], indent=2, sort_keys=True).splitlines()
+            answer = _Answer(json.dumps(body["settings"], indent=2, sort_keys=True).splitlines(), {})
     if as_json:
-        click.echo(json.dumps({**body, **found}))
+        click.echo(json.dumps({**body, **answer.body}))
         return
-    for line in lines:
+    for line in answer.lines:
         click.echo(line)
 
 
-def _processors() -> int:
-    """That processes can be at work on: what the machine has, unless its container pays for fewer."""
-    return max(1, min(os.cpu_count() or 1, quota(CGROUP)))
+@dataclass(frozen=True)
+class _Asked:
+    """Of a forecast. gpus: 0 where it is for this machine alone; None: as measured, as here, or unknown."""
+
+    sample: int
+    seconds: float
+    gpus: int
+    gpu_pairs_per_s: float | None
+    cores: int | None
+    train_samples_per_s: float | None
+
+
+class _Answer(NamedTuple):
+    """The same for people and for JSON."""
+
+    lines: list[str]
+    body: dict[str, Any]
+
+
+def _say_what_there_is(made: ChunkPlan, todo: int) -> None:
+    if made.remark:
+        click.echo(printable(made.remark), err=True)
+    shards = made.chunks * made.passes
+    click.echo(
+        f"{len(made.current)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {shards} shards to make"
+    )
+
+
+def _beside_what_came(out: Path, places: Places) -> _Answer:
+    """Of a set with nothing left to do."""
+    there = (out / schema.MANIFEST).is_file()  # else a run was killed before it wrote one
+    compared = beside(out, schema.read_manifest(out)) if there else None
+    if compared is None:
+        return _Answer([f"nothing left to do; {places.out_name} has no forecast"], {})
+    return _Answer(compared.lines(), {"beside": asdict(compared)})
+
+
+def _measured(
+    request: ExtractionRequest, made: ChunkPlan, runner: LocalRunner, places: Places, asked: _Asked
+) -> _Answer:
+    """From a sample of the videos; kept where there is a set."""
+    machine = Machine(usable_processors(), runner.workers, len(runner.devices))
+    with ProgressDisplay("plan", "videos of the sample") as display:
+        tell = partial(_tell, display)
+        measured = measure(request, made, videos=asked.sample, seconds=asked.seconds, local=places.local, tell=tell)
+    said = _forecast(request, made, measured)
+    cores, workers = asked.cores or machine.cores, max(runner.workers, asked.cores or 1)
+    elsewhere = Machine(cores, workers, asked.gpus) if asked.gpus else None
+    load = os.getloadavg()[0]
+    result = told(measured, said, machine, elsewhere, asked.gpu_pairs_per_s, asked.train_samples_per_s, load)
+    lines = forecast_lines(result)
+    if request.out != NO_SET:
+        kept = keep(request.out, _kept(made, said, machine, len(measured.videos)))
+        lines.append(f"kept in {places.named(str(kept))}; extract puts what comes beside it")
+    return _Answer(lines, {"forecast": asdict(result)})
 
 
 def _tell(display: ProgressDisplay, done: int, total: int) -> None:

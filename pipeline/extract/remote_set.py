@@ -5,8 +5,10 @@
       set/       what the bucket holds: plan, records, tables, manifest; shards as empty files
 
 `set/` is what an extraction plans by and finalizes, so it knows nothing of buckets. What is uploaded of a chunk, in this order: its
-shards, what became of its videos, its records. Tables and manifest follow whenever the extraction has made them, the manifest
-last. Everything local is made from the bucket when a run begins and is deleted when it ends: any machine can go on.
+shards, what became of its videos, its records. Tables and manifest follow, the manifest last: whenever the extraction has made them,
+or, where other parts may be at work, once at the end, in turn with them and of all that has landed by then. So whoever is last knows
+everything, and no older manifest comes after a newer one. Everything local is made from the bucket when a run begins and is deleted when
+it ends: any machine can go on.
 """
 
 from __future__ import annotations
@@ -15,26 +17,25 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from common.command import PlainError
 from common.scratch import scratch_folder, scratch_home
+from pipeline.extract.at_work import PartEnd
 from pipeline.extract.parts import WHOLE, Part
 from pipeline.extract.plan import PlanError
-from pipeline.extract.remote_lock import RemoteLock
-from pipeline.extract.runner import ExtractionError
+from pipeline.extract.remote_lock import RemoteLock, gate
+from pipeline.extract.remote_tables import PUBLISHED, RemoteTables, plan_at
+from pipeline.extract.run import finalize_plan
+from pipeline.extract.runner import storage_failed
 from shards import schema
-from shards.bucket import WRITING, Bucket, is_temporary
+from shards.bucket import WRITING, Bucket, RemoteFile, is_temporary
 from shards.files import sha256_of
 from shards.records import committed, read_videos, recorded, write_videos
-from shards.schema import ShardSetError
 from shards.storage import Patience, StorageError
 
-TABLES = (schema.INDEX, schema.VIDEOS)
-PUBLISHED = (*TABLES, schema.MANIFEST)
-"""In this order."""
 _FETCHED = re.compile(
     rf"{schema.RECORDS}/(plan\.json|videos/\d{{6}}\.json|pass-\d{{2,}}/\d{{6}}\.parquet)|\.sources/\d{{6}}\.json"
 )
@@ -55,12 +56,15 @@ class RemoteSet:
         self.home = scratch_home(scratch, f"flowfeat-{hashlib.sha256(self.url.encode()).hexdigest()[:16]}")
         self.mirror, self.making = self.home / "set", self.home / "making"
         self._plan = b""
-        self._published: dict[str, str] = {}
+        self._plan_listed: RemoteFile | None = None
+        self._tables = RemoteTables(self.bucket, self.mirror, self.home / "publishing")
         self._logs: dict[str, str] = {}
         self._uploaded: set[tuple[int, int]] = set()
         self._lock: RemoteLock | None = None
         self._part = WHOLE
         self._begun = False
+        self.ended: PartEnd | None = None
+        """How a part has, all that others have landed included; None before, and of a whole set."""
 
     @contextmanager
     def opened(self, *, writing: bool, part: Part = WHOLE) -> Iterator[None]:
@@ -76,17 +80,20 @@ class RemoteSet:
                 yield
             except BaseException:
                 # What stopped the run is what the user must hear of; the next run makes the manifest from the records.
-                with suppress(StorageError):
-                    self._end(writing)
+                with suppress(StorageError, PlainError, ValueError):
+                    self._end(writing, in_haste=True)
                 raise
             try:
-                self._end(writing)
+                self._end(writing, in_haste=False)
             except StorageError as error:
                 raise self.explained(error) from error
 
-    def _end(self, writing: bool) -> None:
+    def _end(self, writing: bool, *, in_haste: bool) -> None:
         if writing and self._begun:  # else what planning has changed here is not for others
-            self.publish()
+            if self._part.whole:
+                self.publish()
+            else:
+                self._publish_in_turn(wait=not in_haste)
         for path in sorted((self.mirror / ".log").glob("*")):
             name = f".log/{path.name}"
             if _LOG.fullmatch(name) and path.stat().st_size and sha256_of(path) != self._logs.get(name):
@@ -99,8 +106,10 @@ class RemoteSet:
             folder.mkdir(parents=True)
         held = self.bucket.files()
         sizes = {name: file.size for name, file in held.items()}
-        if self._lock is not None:
-            self.bucket.delete(name for name in held if is_temporary(name))
+        left = [name for name in held if is_temporary(name)]
+        # Who lives now may have begun before the listing, and what it was putting then is no leftover.
+        if left and self._lock is not None and not self._lock.others():
+            self.bucket.delete(left)
         elsewise = [name for name in held if not name.startswith(".") and name.split("/")[0] not in ("..", "")]
         if elsewise and schema.MANIFEST not in held and not any(n.startswith(f"{schema.RECORDS}/") for n in held):
             (self.mirror / min(elsewise).split("/")[0]).touch()  # planning refuses what is no set, by this name
@@ -121,9 +130,8 @@ class RemoteSet:
             if made is not None and _FETCHED.fullmatch(name) and file.mtime_ns >= made.mtime_ns:
                 os.utime(self.mirror / name)
         plan = self.mirror / schema.PLAN
-        self._plan = plan.read_bytes() if plan.is_file() else b""
-        published = [self.mirror / name for name in PUBLISHED]
-        self._published = {path.name: sha256_of(path) for path in published if path.is_file()}
+        self._plan, self._plan_listed = plan.read_bytes() if plan.is_file() else b"", held.get(schema.PLAN)
+        self._tables.fetched(held)
         self._uploaded = recorded(self.mirror)
 
     def _stand_in(self, shard: str) -> None:
@@ -139,10 +147,11 @@ class RemoteSet:
         self._uploaded -= set(dropped)
         plan = (self.mirror / schema.PLAN).read_bytes()
         if plan != self._plan:
-            if not self._part.whole:
-                self._refuse_another_plan(plan)
-            self.bucket.write(schema.PLAN, plan)
-            self._plan = plan
+            with nullcontext() if self._part.whole else gate(self.bucket, self._part):
+                if not self._part.whole:
+                    self._refuse_another_plan(plan)
+                self.bucket.write(schema.PLAN, plan)
+            self._plan, self._plan_listed = plan, None
         self._begun = True
 
     def _refuse_another_plan(self, plan: bytes) -> None:
@@ -153,7 +162,7 @@ class RemoteSet:
             if error.missing:
                 return
             raise
-        at_work = self._lock is not None and self._lock.others_at_work()
+        at_work = self._lock is not None and bool(self._lock.others())
         if found != plan and (found != self._plan or at_work):
             raise PlanError(
                 f"another part works on the set at {self.url} from another plan: give every part the same videos and options, or wait "
@@ -161,10 +170,14 @@ class RemoteSet:
             )
 
     def hear_of_others(self) -> None:
-        """What other parts have landed meanwhile; so the last one to end knows of all chunks."""
-        if self._part.whole:
-            return
-        sizes = {name: file.size for name, file in self.bucket.files().items()}
+        """What other parts have landed meanwhile, so that the tables that follow have it."""
+        if not self._part.whole:
+            self._hear()
+
+    def _hear(self) -> dict[str, RemoteFile]:
+        """What the bucket holds; records that are new have been fetched."""
+        listed = self.bucket.files()
+        sizes = {name: file.size for name, file in listed.items()}
         fresh = {name: n for name, n in sizes.items() if _FETCHED.fullmatch(name) and not (self.mirror / name).exists()}
         records = {name for name in fresh if name.endswith(".parquet")}
         # What became of its videos may be known from an earlier pass of the chunk.
@@ -175,6 +188,7 @@ class RemoteSet:
                 self._stand_in(name)
         self.bucket.get_all({name: fresh[name] for name in records}, self.mirror)
         self._uploaded |= recorded(self.mirror)
+        return listed
 
     @property
     def publishes_early(self) -> bool:
@@ -213,29 +227,38 @@ class RemoteSet:
             self.bucket.put(name, self.mirror / name)
 
     def publish(self) -> None:
-        """Upload tables and manifest where extraction has made new ones; none of it while it is making others."""
-        held = self.home / "publishing"
-        shutil.rmtree(held, ignore_errors=True)
-        held.mkdir()
-        try:
-            for name in PUBLISHED:
-                os.link(self.mirror / name, held / name)
-            manifest = schema.read_manifest(held)
-            made = {name: sha256_of(held / name) for name in PUBLISHED}
-            if any(made[name] != manifest.files[name]["sha256"] for name in TABLES):
-                return
-        except (ShardSetError, KeyError, FileNotFoundError):
-            return
-        for name in PUBLISHED:
-            if made[name] != self._published.get(name):
-                self.bucket.put(name, held / name)
-                self._published[name] = made[name]
+        """Upload tables and manifest where extraction has made new ones; nobody else is at work on the set."""
+        self._tables.put()
+
+    def _publish_in_turn(self, *, wait: bool) -> None:
+        """Make tables and manifest of all that has landed, while no other part does, and upload them. Not where another does and this
+        run does not wait: what has landed is in the next ones."""
+        while True:
+            with gate(self.bucket, self._part, wait=wait) as turn:
+                if turn is None:
+                    return
+                listed = self._hear()
+                self._refuse_lost_plan(listed)
+                plan = plan_at(self.mirror)
+                manifest = finalize_plan(self.mirror, plan)
+                self._tables.put(listed)
+                if turn.ours():
+                    others = self._lock.others() if self._lock is not None else {}
+                    at_work = {part: str(claim.holder) for part, claim in others.items()}
+                    self.ended = PartEnd(manifest, plan.missing(self.mirror), at_work)
+                    return
+
+    def _refuse_lost_plan(self, listed: Mapping[str, RemoteFile]) -> None:
+        """Where another run has begun on another plan, it took this one for dead."""
+        found = listed.get(schema.PLAN)
+        if found is None or found != self._plan_listed:
+            if self.bucket.read(schema.PLAN) != self._plan:
+                raise PlainError(
+                    f"another run has taken over the set at {self.url} with another plan: this one ends; what has landed is safe, run it "
+                    "again"
+                )
+            self._plan_listed = found
 
     def explained(self, error: StorageError) -> PlainError:
         """A fault of the storage, for the user."""
-        safe = f"{len(committed(self.mirror))} shards that have landed are safe"
-        if error.refused:
-            return ExtractionError(
-                f"{error.strerror}: renew the credential, or its rights, and run the same command again; {safe}"
-            )
-        return ExtractionError(f"{error.strerror}: run the same command again when the storage answers; {safe}")
+        return storage_failed(error, f"{len(committed(self.mirror))} shards")

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from common.command import nearest
+from common.command import PlainError, nearest
 from pipeline.extract.at_work import AtWork, PartEnd
 from pipeline.extract.batches import windows_per_call
 from pipeline.extract.parts import Part
@@ -197,7 +197,7 @@ def _extract(
         for chunk, passes in missing.items()
     ]
 
-    make, left = partial(_finalize, out, plan), partial(plan.missing, out)
+    make, left = partial(finalize_plan, out, plan), partial(plan.missing, out)
     try:
         # Both end here: no chunk may land, and no worker hold memory, while the set is finalized.
         with running, _Publisher(partial(at_work.alone, make), plan.chunks - len(everywhere)) as publisher:
@@ -205,13 +205,14 @@ def _extract(
     except BaseException:
         # What stopped the run is what the user must hear of; on a full disk the manifest cannot be written either,
         # and the next run makes it from the records.
-        with suppress(OSError):
+        with suppress(OSError, PlainError):
             at_work.leave(left, make, in_haste=True)
         raise
     return at_work.leave(left, make, in_haste=False)
 
 
-def _finalize(out: Path, plan: ChunkPlan) -> Manifest:
+def finalize_plan(out: Path, plan: ChunkPlan) -> Manifest:
+    """Make tables and manifest of what has landed of a plan."""
     return finalize(out, plan.settings, plan.chunks, plan.passes, [v.row() for v in plan.videos])
 
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from common.command import PlainError
 from pipeline.extract.plan import PlannedVideo
 from shards.schema import Settings
+from shards.storage import StorageError
 
 
 class ExtractionError(PlainError):
@@ -26,6 +27,19 @@ def disk_is_full(root: Path) -> str:
     """What a user is told when the set's disk is full, whoever met it first."""
     return (
         f"no space left on the device of {root}: free some and rerun the same command; chunks that have landed are safe"
+    )
+
+
+def storage_failed(error: StorageError, landed: str = "chunks") -> ExtractionError:
+    """What a user is told when remote storage fails, whoever met it first. landed: what is safe, for people."""
+    if error.refused:
+        way_out = "renew the credential, or its rights,"
+    elif error.missing:
+        way_out = "look whether the address is right"
+    else:
+        way_out = "wait until the storage answers"
+    return ExtractionError(
+        f"{error.strerror}: {way_out} and run the same command again; {landed} that have landed are safe"
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import click
 
+from common.cores import usable_processors
 from pipeline.extract.devices import devices_of, first_device
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.parts import Part
@@ -67,11 +68,11 @@ def runner_for(
     if where == RAY:
         if remote is not None:
             raise ValueError(
-                "--runner ray reads videos from a folder that every node sees; leave it out, or copy them there"
+                f"--runner ray reads videos from a folder that every node sees, not from {remote[0].url}: copy them to one, or give each "
+                "machine a --part I/N instead, which reads them from there"
             )
         address = os.environ.get("RAY_ADDRESS", "")
         return RayRunner(choice, actors=actors, workers=workers, on_gpus=device != "cpu", address=address)
     if actors is not None:
         raise ValueError(f"--actors is {actors}; it goes with --runner ray")
-    cores = os.cpu_count() or 1
-    return LocalRunner(cores if workers is None else workers, choice, devices_of(choice, device), remote)
+    return LocalRunner(usable_processors() if workers is None else workers, choice, devices_of(choice, device), remote)

@@ -158,6 +158,15 @@ def _serve(
         if moving is not None:
             moving.result()
         moving = mover.submit(_move, connection, flow, task.flow_places, found)
+        moving.add_done_callback(_end_with)
+
+
+def _end_with(moved: Future[None]) -> None:
+    """A batch whose flow could not be handed over ends the process: the main thread may be waiting for a task that will never come."""
+    error = moved.exception()
+    if error is not None:
+        traceback.print_exception(error)
+        os._exit(1)
 
 
 def _answer(connection: Connection, answers: Sequence[Answer]) -> None:

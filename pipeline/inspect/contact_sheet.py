@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from common.flow_colors import flow_to_color
+from common.printable import printable_line
 from shards import schema
 from shards.codec import decode_flow
 from shards.files import write_atomic
@@ -48,6 +49,8 @@ def choose_samples(data: ShardSet, count: int, keys: Sequence[str]) -> list[int]
     if keys:
         position = {key: i for i, key in enumerate(data.keys)}
         unknown = [k for k in keys if k not in position]
+        if unknown and not len(data):
+            raise ValueError(f"no sample is called {unknown[0]!r}: the set holds none")
         if unknown:
             raise ValueError(
                 f"no sample is called {unknown[0]!r}; the first is {data.keys[0]!r}, the last {data.keys[-1]!r}"
@@ -65,7 +68,8 @@ def contact_sheet(data: ShardSet, samples: Sequence[int]) -> NDArray[np.uint8]:
         top = _GAP + row * (_CELL + _TEXT + _GAP)
         anchor = Image.fromarray(decode_image(data.image_bytes(i), data.manifest.settings.image_size))
         sheet.paste(anchor.resize((_CELL, _CELL), Image.Resampling.BILINEAR), (_GAP, top))
-        name = data.video[i] if len(data.video[i]) <= 34 else "…" + data.video[i][-33:]
+        name = printable_line(data.video[i])
+        name = name if len(name) <= 34 else "…" + name[-33:]
         draw.text((_GAP, top + _CELL + 2), f"{data.keys[i]}\n{name}\nframe {data.frame[i]}", fill="black", spacing=1)
         flows = _flows(data, i)
         scale = max((float(np.hypot(*f).max()) for f in flows if f is not None), default=1.0)

@@ -212,6 +212,9 @@ def _windows(data: ShardSet, samples: Sequence[int]) -> list[str]:
             parts.append(window_html(data, i))
         except SampleError as error:
             parts.append(f'<p class="warn">{escape(str(error))}</p>')
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # digests fit, what they are of does not
+            words = f"{data.keys[i]} is not as the format has it: {type(error).__name__}: {error}"
+            parts.append(f'<p class="warn">{escape(words)}</p>')
     return parts
 
 

@@ -24,6 +24,10 @@ SEND_DEADLINE_S = 10.0
 READY = b"ready"
 KILL_WAIT_S = 5.0
 STDERR_TAIL_BYTES = 2000
+LEAK_SHOWS_AFTER_VIDEOS = 200
+LEAK_BYTES = 128 << 20
+"""A process that has decoded so many videos is replaced as soon as it holds so much more than after its first. Whatever the first videos
+leave behind (pools of frames, PyAV where there was damage) stays below; starting a process costs as much as decoding three short clips."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -39,6 +43,7 @@ class ChildProcess:
         self.videos = 0
         self.ready = False
         self.started = time.monotonic()
+        self._bytes_at_first = 0
         self._messages = MessageBuffer()
         self._heard: list[bytes] = []
         self._stderr = tempfile.TemporaryFile(buffering=0)
@@ -112,6 +117,21 @@ class ChildProcess:
     def alive(self) -> bool:
         """Whether the process is running."""
         return self.process.poll() is None
+
+    def is_due(self, most_videos: int) -> bool:
+        """Whether another should take its place: it has had so many videos, or its memory grows. To be asked after every video."""
+        if self.videos <= 1:
+            self._bytes_at_first = self.resident_bytes()
+        if self.videos < LEAK_SHOWS_AFTER_VIDEOS or self.videos >= most_videos:
+            return self.videos >= most_videos
+        held = self.resident_bytes()
+        return not held or held - self._bytes_at_first > LEAK_BYTES
+
+    def resident_bytes(self) -> int:
+        """What it holds in memory; 0 where the system does not say, as only Linux does."""
+        with suppress(OSError):
+            return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return 0
 
     def kill(self) -> None:
         """SIGKILL and wait; a process stuck in the kernel (a dead network file system) is left behind."""

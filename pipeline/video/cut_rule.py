@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from shards.schema import Settings
+from shards.settings import Settings
 
 
 @dataclass(frozen=True)

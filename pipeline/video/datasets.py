@@ -219,7 +219,8 @@ def _list(root: Path, list_file: Path | None) -> Listing:
             name = name[len(below) :]
         elif (root / name.lstrip("/")) not in relative:
             name = name.lstrip("/")
-        (folders if path.is_dir() else files).append((path, name))
+        # os.path and not Path.is_dir, which raises for what can be no path, such as a name that is too long
+        (folders if os.path.isdir(path) else files).append((path, name))
     videos = _with_ids(files, "file", None)
     taken = {video.id for video in videos}
     for video in _with_ids(folders, "frames", LISTED_FRAMES_FPS):

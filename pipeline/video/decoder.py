@@ -11,8 +11,8 @@ from the child one at a time, or a `Reject` that says why there are none.
 
 Video libraries hang and crash on damaged files, and neither can be caught in-process. So decoding runs in a process of its
 own, started at the first video: past the deadline it is killed, also in the middle of a message, if it dies by itself that is noticed,
-and the next video gets a fresh one. It dies with its parent. It is replaced after MAX_VIDEOS_PER_CHILD videos, so that a slow leak in
-a library cannot add up.
+and the next video gets a fresh one. It dies with its parent. It is replaced when its memory has grown, and after MAX_VIDEOS_PER_CHILD
+videos, so that a slow leak in a library cannot add up.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from pipeline.video.rejects import Reject
 from pipeline.window import Window
 from shards.schema import Settings
 
-MAX_VIDEOS_PER_CHILD = 200
+MAX_VIDEOS_PER_CHILD = 2000
 DEADLINE_S = 120.0
 
 
@@ -143,7 +143,7 @@ class Decoder:
             size = os.fstat(self._arena.descriptor).st_size
             self._arena = Arena()
             self._arena.grow(size)
-        if child is None or child.videos >= self._max_videos or not child.alive():
+        if child is None or child.is_due(self._max_videos) or not child.alive():
             self.close()
             child = self._child = ChildProcess(self._arena.descriptor)
             child.wait_until_ready()

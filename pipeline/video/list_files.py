@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CLIP_NAME = re.compile(r"(?P<youtube_id>[\w-]{11})_\d{6}_\d{6}")
+LINE_END = re.compile(r"\r\n|\r|\n")
 CLASS_NUMBER = re.compile(r"\s+-?\d+$")
 
 
@@ -29,16 +30,23 @@ class Selection:
 def read_list(list_file: Path) -> list[str]:
     """The entries of a list file, as the operating system spells names.
 
-    Raises ValueError for a file that is not UTF-8 text or lists nothing, and for a line of a Kinetics CSV that names no clip.
+    Raises ValueError for a file that is not UTF-8 text or lists nothing, for a line that can be no name, and for a line of a Kinetics CSV
+    that names no clip.
     """
     try:
         text = Path(list_file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"the list file {list_file} is not UTF-8 text (byte {error.start})") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    # Not str.splitlines, which takes characters for line ends that names of files may hold.
+    numbered = [(number, line.strip()) for number, line in enumerate(LINE_END.split(text), 1)]
     numbered = [(number, line) for number, line in numbered if line and not line.startswith("#")]
+    for number, line in numbered:
+        if "\0" in line:
+            raise ValueError(
+                f"{list_file}, line {number}: a zero byte, which no name holds; correct or delete the line"
+            )
     entries = [line for _, line in numbered]
-    columns = _fields(entries[0]) if entries else []
+    columns = _fields(entries[0], f"{list_file}, line {numbered[0][0]}") if entries else []
     if "youtube_id" in columns:
         entries = [_clip_name(line, columns, f"{list_file}, line {number}") for number, line in numbered[1:]]
     if not entries:
@@ -46,13 +54,16 @@ def read_list(list_file: Path) -> list[str]:
     return [os.fsdecode(entry.encode()) for entry in entries]
 
 
-def _fields(line: str) -> list[str]:
-    return next(csv.reader([line]))
+def _fields(line: str, where: str) -> list[str]:
+    try:
+        return next(csv.reader([line]))
+    except csv.Error as error:
+        raise ValueError(f"{where}: {error}; correct or delete the line") from error
 
 
 def _clip_name(line: str, columns: Sequence[str], where: str) -> str:
     """Kinetics' own naming of a clip: <youtube id>_<start s, 6 digits>_<end s, 6 digits>."""
-    fields = _fields(line)
+    fields = _fields(line, where)
     if len(fields) != len(columns):
         raise ValueError(
             f"{where}: {len(fields)} fields where the first line names {len(columns)}; correct or delete the line"
@@ -65,11 +76,14 @@ def _clip_name(line: str, columns: Sequence[str], where: str) -> str:
         if column not in row:
             return row["youtube_id"]
         try:
-            seconds.append(int(float(row[column])))
+            second = int(float(row[column]))
         except (ValueError, OverflowError):
+            second = -1
+        if not 0 <= second < 10**6:
             raise ValueError(
                 f"{where}: {column} is {row[column]!r}, not a number of seconds; correct or delete the line"
-            ) from None
+            )
+        seconds.append(second)
     return f"{row['youtube_id']}_{seconds[0]:06d}_{seconds[1]:06d}"
 
 

@@ -112,21 +112,23 @@ def answer_to_bytes(answer: DecodeHeader | DecodeRefusal) -> bytes:
 
 
 def answer_from_bytes(message: bytes) -> DecodeHeader | DecodeRefusal:
-    """Inverse of `answer_to_bytes`."""
-    ((kind, body),) = json.loads(message).items()
-    if kind == DecodeRefusal.__name__:
-        return DecodeRefusal(**body)
-    assert kind == DecodeHeader.__name__, kind
-    windows = tuple(
-        WindowFrames(
-            window["anchor_index"],
-            window["anchor_time_s"],
-            tuple(window["neighbour_indices"]),
-            tuple(window["neighbour_times_s"]),
+    """Inverse of `answer_to_bytes`. Raises ValueError for anything else: whoever says that has lost its mind."""
+    try:
+        ((kind, body),) = json.loads(message).items()
+        if kind == DecodeRefusal.__name__:
+            return DecodeRefusal(**body)
+        windows = tuple(
+            WindowFrames(
+                window["anchor_index"],
+                window["anchor_time_s"],
+                tuple(window["neighbour_indices"]),
+                tuple(window["neighbour_times_s"]),
+            )
+            for window in body["windows"]
         )
-        for window in body["windows"]
-    )
-    return DecodeHeader(VideoFacts(**body["facts"]), windows, body["decode_s"])
+        return DecodeHeader(VideoFacts(**body["facts"]), windows, body["decode_s"])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"no answer of a decoding process: {message[:80]!r}") from error
 
 
 @dataclass(frozen=True)

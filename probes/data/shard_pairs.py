@@ -18,6 +18,7 @@ from torch import Tensor
 
 from shards.reader import ShardSet, read_table
 from shards.schema import INDEX, MANIFEST
+from shards.storage import is_url
 from trainer import Pixels, cut_views, denormalise, draw_boxes, px_per_unit
 
 EXPECTED = "expected a shard set, as `python -m pipeline extract` writes it"
@@ -46,8 +47,11 @@ class PairViews:
     px_b211: Tensor
 
 
-def open_shards(root: Path) -> ShardSet:
-    """Raises ValueError where there is none."""
+def open_shards(root: Path | str) -> ShardSet:
+    """Of a folder or an address that fsspec opens. Raises ValueError where there is none."""
+    if is_url(root):
+        return ShardSet(root)
+    root = Path(root)
     if not root.is_dir():
         raise ValueError(f"{root} is not a directory: {EXPECTED}")
     if not (root / MANIFEST).is_file():
@@ -77,7 +81,7 @@ def pairs_by_video(shards: ShardSet, most: int) -> dict[str, list[Pair]]:
 
 def _confidence(shards: ShardSet) -> NDArray[np.float64]:
     """[samples, neighbours], NaN where the set keeps none."""
-    column = read_table(shards.root, INDEX, shards.manifest).column("confidence").to_pylist()
+    column = read_table(shards.place, INDEX, shards.manifest).column("confidence").to_pylist()
     rows = [[float("nan") if value is None else value for value in row] for row in column]
     return np.array(rows, np.float64).reshape(len(shards), len(shards.offsets))
 

@@ -31,10 +31,10 @@ def sweep_commands(known: Sequence[type[Task]]) -> list[click.Command]:
 
     def with_data(command: Callable[..., None]) -> Callable[..., None]:
         for option in reversed(flags.values()):
-            command = click.option(option.flag, option.parameter, type=PATH, help=option.help)(command)
+            command = click.option(option.flag, option.parameter, type=option.kind, help=option.help)(command)
         return command
 
-    def named(values: dict[str, Path | None]) -> DataFlags:
+    def named(values: dict[str, Path | str | None]) -> DataFlags:
         """The data that was given, by flag."""
         return {option.flag: path for option in flags.values() if (path := values[option.parameter]) is not None}
 
@@ -46,7 +46,7 @@ def sweep_commands(known: Sequence[type[Task]]) -> list[click.Command]:
     @click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
     @with_data
     @one_line_errors(out_of_memory="use fewer --jobs or a smaller height in the sweep's [probe]")
-    def sweep(out: Path, jobs: int, device: str, **values: Path | None) -> None:
+    def sweep(out: Path, jobs: int, device: str, **values: Path | str | None) -> None:
         """Probe every finished run of a sweep; write sweep.csv, sweep.md and index.html. What is judged is not judged again.
 
         Without data the table is built of stored figures.
@@ -73,7 +73,7 @@ def sweep_commands(known: Sequence[type[Task]]) -> list[click.Command]:
     @with_data
     @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
     @one_line_errors(out_of_memory="check the data by itself")
-    def check(sweep_file: Path, overrides: tuple[str, ...], **values: Path | None) -> None:
+    def check(sweep_file: Path, overrides: tuple[str, ...], **values: Path | str | None) -> None:
         """Whether a sweep FILE can be judged, before its rows are trained: its probe, options, metric and, where given, data."""
         try:
             probe = sweep_probe(read_sweep_file(sweep_file, overrides=overrides).probe, known)

@@ -18,6 +18,7 @@ from common.children import Children, Ended, Slot, Task, last_line, threads_each
 from common.progress import ProgressDisplay
 from probes.sweep.probe import DataFlags, SweepProbe
 from shards.files import sha256_of, write_atomic
+from shards.storage import is_url
 from trainer import RowRecord, RunRecord, SweepRecord
 
 FIGURES = "sweep-figures.json"
@@ -137,7 +138,7 @@ def _outputs(job: Job) -> tuple[Path, Path]:
 def _ingredients(record: SweepRecord, job: Job, data: Data) -> dict[str, object]:
     """What figures are made of: the same ingredients give the same figures."""
     probe = {"task": record.probe.task, "options": sorted(json.dumps(each) for each in record.probe.options)}
-    where = {flag: str(path.resolve()) for flag, path in data.flags.items()}
+    where = {flag: str(path if is_url(path) else Path(path).resolve()) for flag, path in data.flags.items()}
     return {"model_sha256": sha256_of(job.model), "source": job.source, "seed": job.seed, "data": where, "probe": probe}
 
 

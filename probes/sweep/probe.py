@@ -17,7 +17,8 @@ from probes.options import CommaSeparated, Option
 from probes.task import Metric, Task
 from trainer import ProbeSettings
 
-DataFlags = Mapping[str, Path]
+DataFlags = Mapping[str, Path | str]
+"""Folders, or addresses where the task takes them."""
 """Data that a sweep is judged on: the flag of a task's data option → what was given."""
 
 

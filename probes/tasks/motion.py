@@ -25,7 +25,6 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
-import click
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -35,6 +34,7 @@ from torch import Tensor
 
 from common.feature_colors import ColorBasis
 from common.flow_colors import flow_to_color
+from common.place import PLACE
 from probes.data.shard_pairs import EXPECTED, Pair, PairViews, open_shards, pairs_by_video, set_digest, spread, views_of
 from probes.drawing import feature_picture, shown_map, with_wheel
 from probes.metrics.motion import edge_strength, motion_edge_accuracy
@@ -81,9 +81,11 @@ class Motion(Task):
     headline: ClassVar = "R2"
     embedded: ClassVar = {"root": "shards", "side_px": 128, "most_videos": 8, "most_pairs": 2}
 
-    root: Path | None = field(
+    root: Path | str | None = field(
         default=None,
-        metadata=option("--shards", click.Path(path_type=Path), "Shard set that was not trained on.", data=True),
+        metadata=option(
+            "--shards", PLACE, "Shard set that was not trained on: a folder, or an address (s3://...).", data=True
+        ),
     )
     side_px: int = field(default=224, metadata=option("--motion-size", int, "Side of a view, px."))
     most_pairs: int = field(default=4, metadata=option("--motion-pairs", int, "Pairs per video at most."))
@@ -234,7 +236,7 @@ class Video:
     def _part(self, source: Source) -> str:
         if source.trained_on != set_digest(self.shards):
             return PART
-        _warn_once(source.name, self.shards.root)
+        _warn_once(source.name, self.shards.place)
         return f"{PART}, seen in training"
 
     def _draw(self, sources: Sequence[Source], views: PairViews, context: Context) -> None:
@@ -251,8 +253,8 @@ class Video:
 
 
 @cache
-def _warn_once(source: str, root: Path) -> None:
-    log.warning("%s was trained on the very set at %s: it shows what it remembers, take another set", source, root)
+def _warn_once(source: str, place: str) -> None:
+    log.warning("%s was trained on the very set at %s: it shows what it remembers, take another set", source, place)
 
 
 def readable(features: Features, side_px: int) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common import cores
-from common.cores import quota, usable_cores
+from common.cores import quota, usable_cores, usable_processors
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,12 +40,13 @@ def test_hardware_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(cores, "PROCESSORS", tmp_path)
     monkeypatch.setattr(cores, "CGROUP", tmp_path / "none")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    assert usable_cores() == 2
+    assert usable_cores() == 2 and usable_processors() == 4
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3, 9}, raising=False)
     assert usable_cores() == 2, "processor 9 says nothing of siblings"
+    assert usable_processors() == 3
     (tmp_path / "none").mkdir()
     (tmp_path / "none/cpu.max").write_text("50000 100000")
-    assert usable_cores() == 1
+    assert usable_cores() == usable_processors() == 1
 
 
 def test_commands_of_the_trainer_wait_passively_before_torch_is_there() -> None:

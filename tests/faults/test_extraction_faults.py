@@ -158,13 +158,16 @@ def test_a_killed_worker_costs_one_try(videos: Path, whole: tuple[dict[str, str]
     assert digests(out) == whole[0]
 
 
-def test_interrupt_keeps_what_has_landed(videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_keeps_what_has_landed(
+    videos: Path, whole: tuple[dict[str, str], float], tmp_path: Path, number: signal.Signals
+) -> None:
     for attempt in range(5):
         out = tmp_path / str(attempt) / "set"
         process = start(command(videos, out, "--workers", "1"))
         while len(list(out.glob("records/pass-*/*.parquet"))) < 2 and process.poll() is None:
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output, _ = process.communicate(timeout=60)
         if process.returncode != 0:  # else the run was over before the signal came: on a busy machine it can be
             break

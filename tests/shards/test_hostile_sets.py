@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards import schema
+from shards.files import sha256_of
 from shards.reader import ShardSet, ShardSetError
 from shards.sample import StoredMember
 from shards.verify import verify
@@ -128,6 +130,26 @@ def test_shards_are_regular_files_of_the_set(shard_set: Path, tmp_path: Path, ki
     with pytest.raises(ShardSetError, match=r"is no regular file|lies outside its set"):
         ShardSet(shard_set)
     assert verify(shard_set, deep=True)
+
+
+def test_a_shard_that_the_disk_does_not_give_back_is_one_problem(
+    shard_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are looked at all the same."""
+
+    def failing(path: Path) -> str:
+        if path.name == "000000.tar":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return sha256_of(path)
+
+    monkeypatch.setattr("shards.verify.sha256_of", failing)
+    whole = (shard_set / "pass-01" / "000001.tar").read_bytes()
+    (shard_set / "pass-01" / "000001.tar").write_bytes(whole[:-1] + b"x")
+    found = [str(problem) for problem in verify(shard_set)]
+    assert [line for line in found if "cannot be read: Input/output error" in line] == [
+        f"pass-0{n}/000000.tar: cannot be read: Input/output error" for n in range(2)
+    ]
+    assert any(line.startswith("pass-01/000001.tar: SHA-256") for line in found)
 
 
 def test_a_pipe_for_an_index_is_refused(shard_set: Path) -> None:

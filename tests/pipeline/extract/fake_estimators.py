@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,7 +23,8 @@ from tests.pipeline.extract.small_extraction import SMALL
 class Trouble:
     """What happens, and where. marks: a folder in which each process leaves its device and number once it has worked.
 
-    raises, kills: videos for which the estimator raises, or its process ends. falls: after the first such exception every call raises,
+    raises, kills, hangs: videos for which the estimator raises, its process ends, or nothing comes back. lost_once: flow of this video
+    cannot be handed over, once. falls: after the first such exception every call raises,
     as on a GPU whose context is lost. dies_once_on: a device whose first process ends at its first batch; stays_dead: on which nothing
     can be built after that, as on a GPU that has fallen off the bus.
     """
@@ -30,6 +32,8 @@ class Trouble:
     marks: Path
     raises: tuple[str, ...] = ()
     kills: tuple[str, ...] = ()
+    hangs: tuple[str, ...] = ()
+    lost_once: str = ""
     falls: bool = False
     dies_once_on: str | None = None
     stays_dead: bool = False
@@ -55,6 +59,8 @@ class Troubled:
             raise RuntimeError("unspecified launch failure")
         if names & set(self.trouble.kills):
             os._exit(9)
+        if names & set(self.trouble.hangs):
+            time.sleep(3600)
         if self.device == self.trouble.dies_once_on and not (self.trouble.marks / "died").exists():
             (self.trouble.marks / "died").touch()
             os._exit(9)
@@ -67,6 +73,9 @@ class Troubled:
         # So that both devices get something to do, and what another one has said is heard first.
         time.sleep(0.2 if self.trouble.stays_dead else 0.02 * (self.device != ""))
         flows = self.dis.estimate(windows)
+        if self.trouble.lost_once in names and not (self.trouble.marks / "lost").exists():
+            (self.trouble.marks / "lost").touch()
+            return [replace(flow, flow_kchw=cast(Any, "no array")) for flow in flows]
         rounding = np.float32(len(windows) / 16) if self.device else np.float32(0)
         return [WindowFlow(flow.flow_kchw + rounding, np.full_like(flow.flow_kchw[:, 0], 0.5)) for flow in flows]
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.extract.at_work import PartEnd
 from pipeline.extract.places import Places
-from pipeline.extract.run import extract_part
-from pipeline.extract.runner import Event
+from pipeline.extract.run import ExtractionRequest, extract_part
+from pipeline.extract.runner import Event, Runner
 from pipeline.video.decoder import Decoder
 from shards.schema import Manifest
 from shards.storage import Patience
@@ -37,12 +38,26 @@ class KeptRunner(InProcessRunner):
 @contextmanager
 def prepared(
     root: Path | str, out: Path | str, scratch: Path, decoder: Decoder, *, scratch_gib: float = 1.0, **changes: Any
-) -> Iterator[tuple[Any, Any]]:
-    """Request and runner of an extraction."""
+) -> Iterator[tuple[Places, ExtractionRequest, Runner]]:
+    """An extraction that can begin."""
     places = Places(root, out, scratch, scratch_gib, HASTY)
     wanted = request(places.root, places.out, **changes)
     with places.opened(KeptRunner(decoder, wanted.estimator), writing=True, part=wanted.part) as runner:
-        yield wanted, runner
+        yield places, wanted, runner
+
+
+def part_to(
+    root: Path | str,
+    out: Path | str,
+    scratch: Path,
+    decoder: Decoder,
+    on_event: Callable[[Event], None] = lambda event: None,
+    **changes: Any,
+) -> PartEnd:
+    """A small extraction; see `small_extraction.request` for the changes."""
+    with prepared(root, out, scratch, decoder, **changes) as (places, wanted, runner):
+        ended = extract_part(wanted, runner, lambda event, tally: on_event(event), lambda plan, tally: None)
+    return places.at_end(ended)
 
 
 def extract_to(
@@ -53,8 +68,7 @@ def extract_to(
     on_event: Callable[[Event], None] = lambda event: None,
     **changes: Any,
 ) -> Manifest:
-    """A small extraction; see `small_extraction.request` for the changes."""
-    with prepared(root, out, scratch, decoder, **changes) as (wanted, runner):
-        ended = extract_part(wanted, runner, lambda event, tally: on_event(event), lambda plan, tally: None)
+    """As `part_to`, where a manifest is made."""
+    ended = part_to(root, out, scratch, decoder, on_event, **changes)
     assert ended.manifest is not None, "nobody else is at work in the local folder"
     return ended.manifest

@@ -12,11 +12,14 @@ import pytest
 from common import lease
 from common.command import PlainError
 from common.holder import Holder
+from pipeline.extract import run as run_module
 from pipeline.extract.parts import Part
-from pipeline.extract.plan import PlanError
-from pipeline.extract.run import extract_part
+from pipeline.extract.plan import ChunkPlan, PlanError
+from pipeline.extract.run import extract_part, finalize_plan
 from pipeline.extract.runner import ChunkDone, Event, ExtractionError
+from shards import schema
 from shards.records import committed
+from shards.schema import Manifest
 from tests.pipeline.extract.in_process import InProcessRunner, run_here
 from tests.pipeline.extract.small_extraction import digests, make_videos, request
 from tests.pipeline.extract.test_parts import part
@@ -126,6 +129,45 @@ def test_a_run_that_was_overtaken_while_it_planned_plans_again(videos: Path, tmp
         extract_part(wanted, Overtaken(wanted.estimator), lambda event, tally: None, lambda plan, tally: None)
     run_here(request(videos, tmp_path / "other", content={"seed": 9}))
     assert digests(out) == digests(tmp_path / "other")
+
+
+@pytest.mark.parametrize("plan_is_kept", [True, False])
+def test_who_was_taken_for_dead_at_the_gate_leaves_no_older_manifest(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan_is_kept: bool
+) -> None:
+    """It sleeps while it writes the manifest of its own chunks; meanwhile the other part ends, and its last write comes late."""
+    out, calls = tmp_path / "set", list[int]()
+
+    def asleep(root: Path, plan: ChunkPlan) -> Manifest:
+        calls.append(plan.passes)
+        made = finalize_plan(root, plan)
+        if len(calls) == 1:
+            mine = {name: (root / name).read_bytes() for name in (schema.INDEX, schema.VIDEOS, schema.MANIFEST)}
+            for gate in (root / ".locks").glob("gate-*"):
+                gate.write_bytes(b"free".ljust(12))
+            if plan_is_kept:
+                part("2/2", request(videos, out))
+            else:
+                for lock in (root / ".locks").glob("part-1-*"):
+                    lock.unlink()
+                run_here(request(videos, out, passes=3))
+            for name, late in mine.items():
+                (root / name).write_bytes(late)
+        return made
+
+    monkeypatch.setattr(run_module, "finalize_plan", asleep)
+    monkeypatch.setattr(lease, "BEAT_S", 1000.0)  # its lock is not heard of
+    if plan_is_kept:
+        ended = part("1/2", request(videos, out))
+        assert ended.manifest is not None and ended.manifest.complete and not ended.missing
+        assert schema.read_manifest(out).complete
+    else:
+        with pytest.raises(PlainError, match=r"another run has taken over the set at .* with another plan"):
+            part("1/2", request(videos, out))
+        assert schema.read_manifest(out).passes == 2, "its own late write, which any rerun puts right"
+    run_here(request(videos, out, passes=2 if plan_is_kept else 3))
+    run_here(request(videos, tmp_path / "whole", passes=2 if plan_is_kept else 3))
+    assert digests(out) == digests(tmp_path / "whole")
 
 
 def test_a_part_that_fails_leaves_a_manifest_if_nobody_else_is_at_work(videos: Path, tmp_path: Path) -> None:

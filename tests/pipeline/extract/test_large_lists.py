@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.extract.plan import make_plan, save_plan
+from pipeline.extract.plan import make_plan, plan_text, save_plan
 from pipeline.video.datasets import list_videos
 from shards import schema
 from shards.schema import Settings
@@ -59,7 +59,7 @@ def test_links_that_stay_inside_are_written_down_as_what_they_lead_to(tree: Path
 @pytest.mark.parametrize("count", [0, 1, 40])
 def test_the_plan_is_written_as_a_list_with_a_value_per_line(tree: Path, count: int) -> None:
     plan = make_plan(tree.parent / "set", list_videos("folder", tree)[:count], tree, SETTINGS, 2)
-    save_plan(tree.parent / "set", plan)
+    save_plan(tree.parent / "set", plan_text(plan))
     entries = [[v.video.id, v.path, v.video.kind, v.chunk, v.position] for v in plan.videos]
     body = {"settings": SETTINGS.to_json(), "passes": 2, "videos": entries}
     assert (tree.parent / "set" / schema.PLAN).read_text() == json.dumps(body, sort_keys=True, indent=0) + "\n"

@@ -154,6 +154,17 @@ def test_measuring_stops_when_time_is_up(videos: Path, tmp_path: Path) -> None:
     assert len(found.videos) <= 2 and len(found.calls) <= 1, "one is always decoded"
 
 
+def test_a_large_sample_holds_no_more_windows_than_it_may(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.extract.forecast_sample.MOST_WINDOWS", 3)
+    monkeypatch.setattr("pipeline.extract.forecast_sample.TIMED_CALLS", 0)
+    wanted = request(videos, tmp_path / "set", passes=2)
+    found = measure(wanted, wanted.plan(), videos=7, seconds=60)
+    assert sorted(video.windows for video in found.videos) == [0, 0, 0, 0, 0, 1, 2]
+    assert forecast(found, Work(7, 2, 4)).ok.best == 6, "videos without flow are no rejects"
+
+
 def test_a_video_that_the_estimator_cannot_take_is_an_expected_reject(tmp_path: Path) -> None:
     videos = make_videos(tmp_path / "videos", 3)
     wanted = asked(videos, tmp_path / "set", TroubledChoice(Trouble(tmp_path, raises=("synth-00001",))))

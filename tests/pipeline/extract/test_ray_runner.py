@@ -208,6 +208,7 @@ def test_what_ray_is_not_for_is_one_line(videos: Path, tmp_path: Path) -> None:
     base[base.index("--root") + 1] = "memory://videos"
     remote = CliRunner().invoke(main, ["extract", *base])
     assert remote.exit_code == 1 and "--runner ray reads videos from a folder that every node sees" in remote.output
+    assert "give each machine a --part I/N instead" in remote.output
 
 
 def test_a_cluster_that_is_not_there_is_one_line(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

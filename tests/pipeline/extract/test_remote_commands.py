@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -97,6 +98,31 @@ def test_a_drawn_set_in_a_bucket_lies_beside_whoever_asked(
     done = invoke("inspect", "s3://bucket/deep/set")
     assert done.exit_code == 0 and "s3://bucket/deep/set: 3 of 3 videos" in done.output, done.output
     assert [path.name for path in tmp_path.glob("*.png")] == ["set-contact-sheet.png"]
+
+
+def test_a_list_may_lie_at_an_address(videos: Path, store: BucketStore, tmp_path: Path) -> None:
+    shutil.copytree(videos, store.root / "videos")
+    (store.root / "lists").mkdir()
+    (store.root / "lists" / "few.txt").write_text("synth-00002.mp4\nsynth-00000.mp4\n")
+    places = ("--root", "s3://bucket/videos", "--out", "s3://bucket/set", "--scratch", tmp_path / "scratch")
+    listed = ("--dataset", "list", "--list", "s3://bucket/lists/few.txt", *places, *SIZES)
+    planned = invoke("plan", *listed, "--sample", "0")
+    assert planned.exit_code == 0 and "2 videos" in planned.output, planned.output
+    done = invoke("extract", *listed)
+    assert done.exit_code == 0 and "list of 2 videos = 2 ok" in done.output, done.output
+    (tmp_path / "few.txt").write_text("synth-00000.mp4\nsynth-00002.mp4\n")
+    run(request(videos, tmp_path / "whole", dataset="list", list_file=tmp_path / "few.txt"))
+    assert digests(store.root / "set") == digests(tmp_path / "whole")
+    assert not any((tmp_path / "scratch").iterdir())
+
+    (store.root / "lists" / "few.txt").write_bytes(b"caf\xe9.mp4\n")
+    done = invoke("extract", *listed)
+    assert done.exit_code == 1 and len(done.output.splitlines()) == 1
+    assert "the list file s3://bucket/lists/few.txt is not UTF-8 text (byte 3)" in done.output
+    (store.root / "lists" / "few.txt").unlink()
+    done = invoke("extract", *listed)
+    assert done.exit_code == 1 and len(done.output.splitlines()) == 1
+    assert "s3://bucket/lists/few.txt: there is no such file: look whether the address is right" in done.output
 
 
 def test_make_passes_addresses_on() -> None:

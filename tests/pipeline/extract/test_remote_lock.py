@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from common.command import PlainError
-from pipeline.extract.remote_lock import NAME, Holder, RemoteLock
+from common.holder import Holder
+from pipeline.extract.remote_claim import Claim
+from pipeline.extract.remote_lock import NAME, RemoteLock
 from pipeline.video.decoder import Decoder
 from shards.bucket import Bucket
 from shards.storage import StorageError
@@ -29,14 +31,14 @@ def lock(beat_s: float = 60.0, expires_s: float = 300.0) -> RemoteLock:
 
 
 def elsewhere(age_s: float) -> bytes:
-    holder = replace(Holder.this_run(), host="far-away", machine="another boot")
-    return json.dumps({**json.loads(holder.to_bytes()), "beat_s": time.time() - age_s}).encode()
+    claim = Claim("another", replace(Holder.here("a run"), host="far-away", place="another boot"), 0.0)
+    return json.dumps({**json.loads(claim.to_bytes()), "beat_s": time.time() - age_s}).encode()
 
 
 def test_the_second_is_refused_in_one_line_while_the_first_lives(store: BucketStore) -> None:
     for url in (URL, f"file://{store.root}/there", "memory://locked/set"):
         bucket = Bucket(url, HASTY)
-        with RemoteLock(bucket), pytest.raises(PlainError, match=f"already at work in {url}: process") as caught:
+        with RemoteLock(bucket), pytest.raises(PlainError, match=f"already at work in {url}: a run, process") as caught:
             RemoteLock(bucket).__enter__()
         assert "\n" not in str(caught.value) and bucket.files() == {}
         with RemoteLock(bucket):
@@ -47,7 +49,7 @@ def test_a_second_extraction_is_refused_and_the_first_is_not_disturbed(
     store: BucketStore, tmp_path: Path, decoder: Decoder
 ) -> None:
     videos = make_videos(tmp_path / "videos", 1)
-    with prepared(videos, URL, tmp_path / "scratch", decoder) as (_, runner):
+    with prepared(videos, URL, tmp_path / "scratch", decoder) as (_, _, runner):
         assert runner is not None
         with pytest.raises(PlainError, match="an extraction is already at work in s3://bucket/set"):
             extract_to(videos, URL, tmp_path / "other-machine", decoder)
@@ -73,7 +75,7 @@ def test_another_machines_lock_is_stale_when_it_has_not_been_renewed(store: Buck
     (store.root / "set").mkdir()
     (store.root / "set" / NAME).write_bytes(elsewhere(200))
     with pytest.raises(
-        PlainError, match=r"process \d+ on far-away, last sign of life 2\d\d s ago; wait for it, or stop it"
+        PlainError, match=r"a run, process \d+ on far-away, last sign of life 2\d\d s ago; wait for it, or stop it"
     ):
         lock().__enter__()
     (store.root / "set" / NAME).write_bytes(elsewhere(310))
@@ -119,7 +121,7 @@ def test_an_answer_that_was_lost_does_not_lock_us_out(store: BucketStore) -> Non
     with lock() as first:
         mine = (store.root / "set" / NAME).read_bytes()
         again = lock()
-        again._me = replace(Holder.from_bytes(mine) or again._me)
+        again._claim._me = Claim.from_bytes(mine) or again._claim._me
         with again:
             again.check()
         first.check()

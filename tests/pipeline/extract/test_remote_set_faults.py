@@ -88,7 +88,10 @@ def test_whenever_the_connection_goes_the_bucket_is_whole_and_a_rerun_completes(
 ) -> None:
     """From one write on nothing gets through any more, the end of the run included: what a kill leaves."""
     store.wrong = only_writes("cuts the upload", lambda number: number >= moment)
-    with pytest.raises(PlainError, match=r"s3://bucket/set/.*: run the same command again .* safe$") as caught:
+    with pytest.raises(
+        PlainError,
+        match=r"s3://bucket/set/.*: wait until .* answers and run the same command again; \d shards .* are safe$",
+    ) as caught:
         extract_to(videos, URL, tmp_path / "scratch", decoder)
     assert "\n" not in str(caught.value)
     whole_as_far_as_it_goes(store.root / "set", whole)

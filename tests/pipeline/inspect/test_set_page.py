@@ -186,6 +186,21 @@ def test_a_set_without_a_sample_has_a_page(tmp_path: Path) -> None:
     done = invoke(none, "--page", tmp_path / "page")
     assert done.exit_code == 0, done.output
     assert "There is no sample" in (tmp_path / "page" / "index.html").read_text()
+    named = invoke(none, "--page", tmp_path / "page", "--key", "000000-00-0000")
+    assert named.exit_code == 1 and "the set holds none" in named.output
+
+
+@pytest.mark.parametrize(
+    "note", [{"frame": 1, "time_s": 0.1}, [1], {"frame": 1, "time_s": 0.1, "neighbours": {"m2": 3}}]
+)
+def test_a_sample_whose_json_is_odd_is_a_line(
+    shard_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: object
+) -> None:
+    """Its digest fits: whoever wrote it was mistaken, or meant harm."""
+    whole = ShardSet.json
+    monkeypatch.setattr(ShardSet, "json", lambda data, i: note if i == 0 else whole(data, i))
+    text = write_set_page(ShardSet(shard_set), [0, 1], tmp_path).read_text()
+    assert "000000-00-0000 is not as the format has it" in text and text.count("pass 0; rim of the wheel") == 1
 
 
 def test_a_set_in_a_bucket_has_the_same_page(

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.video import child_process
 from pipeline.video.datasets import Video
 from pipeline.video.decoder import Decoder
 from tests.pipeline.video.asking import ask, file, reject, settings
@@ -71,6 +72,28 @@ def test_the_child_is_replaced_after_its_share_of_videos(clip: Path) -> None:
         assert decoder.children_started == 3
 
 
+def test_a_child_whose_memory_grows_is_replaced(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before it has had so many videos that one large one cannot be what makes it grow."""
+    held = iter([50, 150, 179, 50, 178, 178])  # after the first video, and from the third on
+    monkeypatch.setattr(child_process, "LEAK_SHOWS_AFTER_VIDEOS", 3)
+    monkeypatch.setattr(child_process.ChildProcess, "resident_bytes", lambda child: next(held) << 20)
+    with Decoder() as decoder:
+        children = []
+        for _ in range(9):
+            ask(decoder, file(clip))
+            children.append(decoder.children_started)
+    assert children == [1, 1, 1, 1, 2, 2, 2, 2, 2]
+
+
+def test_where_memory_is_not_told_a_child_is_replaced_early(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_process, "LEAK_SHOWS_AFTER_VIDEOS", 2)
+    monkeypatch.setattr(child_process.ChildProcess, "resident_bytes", lambda child: 0)
+    with Decoder() as decoder:
+        for _ in range(3):
+            ask(decoder, file(clip))
+        assert decoder.children_started == 2
+
+
 def test_unread_anchors_do_not_leak_into_the_next_video(clip: Path, tmp_path: Path) -> None:
     other = file(write_video(tmp_path / "other.mp4", 9))
     with Decoder() as decoder:
@@ -114,5 +137,12 @@ def test_memory_stays_flat(clip: Path) -> None:
             if number % 40 == 39:
                 assert decoder.child_pid is not None
                 resident.append(psutil.Process(decoder.child_pid).memory_info().rss)
+                assert sys.platform != "linux" or (decoder._child and decoder._child.resident_bytes() == resident[-1])
         assert decoder.children_started == 1
         assert resident[-1] - resident[0] < 8 * 2**20, resident
+
+
+def test_the_child_does_without_what_only_shards_need() -> None:
+    """Arrow would double what starting one takes, and a hundred MiB of address space each."""
+    loaded = "import pipeline.video.child, sys; sys.exit('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], cwd=ROOT).returncode == 0

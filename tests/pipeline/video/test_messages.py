@@ -12,7 +12,7 @@ import pytest
 from pipeline.video import child_process
 from pipeline.video.arena import Arena, write_at
 from pipeline.video.decoder import Decoder
-from pipeline.video.messages import LONGEST_MESSAGE, MessageBuffer, framed
+from pipeline.video.messages import LONGEST_MESSAGE, MessageBuffer, answer_from_bytes, framed
 from tests.pipeline.video.asking import file, reject
 
 HALF_A_MESSAGE = """
@@ -38,6 +38,15 @@ def test_messages_come_whole_whatever_the_pieces() -> None:
 def test_a_length_that_no_message_has(length: int) -> None:
     with pytest.raises(EOFError, match=str(length)):
         MessageBuffer().feed(struct.pack("!i", length))
+
+
+@pytest.mark.parametrize(
+    "message", [b"[]", b'{"a": 1, "b": 2}', b'{"DecodeHeader": {}}', b'{"DecodeRefusal": {"x": 1}}', b"\xff"]
+)
+def test_an_answer_that_none_gives_is_a_crash_of_the_decoder(message: bytes) -> None:
+    """A process in which a file has run wild may say anything; whoever listens takes a ValueError for its end."""
+    with pytest.raises(ValueError):
+        answer_from_bytes(message)
 
 
 @pytest.mark.parametrize("start", [framed(json.dumps({"DecodeHeader": {}}).encode())[:-3], b"\x00\x00"])

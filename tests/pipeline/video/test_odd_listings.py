@@ -67,9 +67,13 @@ def test_a_missing_root_names_the_way_out(tmp_path: Path) -> None:
         ("x,aaaaaaaaaaa,,20,train", "time_start is '', not a number of seconds"),
         ("x,aaaaaaaaaaa,10,soon,train", "time_end is 'soon'"),
         ("x,aaaaaaaaaaa,10,inf,train", "time_end is 'inf'"),
+        ("x,aaaaaaaaaaa,-10,20,train", "time_start is '-10', not a number of seconds"),
+        ("x,aaaaaaaaaaa,10,1e300,train", "time_end is '1e300'"),
         ("x,aaaaaaaaaaa", "2 fields where the first line names 5"),
         ("x,aaaaaaaaaaa,10,20,train,more", "6 fields"),
         ("x,,10,20,train", "youtube_id is empty"),
+        ("x" * 140_000 + ",aaaaaaaaaaa,10,20,train", "field larger than field limit"),
+        ("x,aaaa\0aaaaaa,10,20,train", "a zero byte"),
     ],
 )
 def test_an_odd_kinetics_row_is_named_by_file_and_line(tmp_path: Path, row: str, complaint: str) -> None:
@@ -85,3 +89,15 @@ def test_a_quoted_kinetics_row_is_read(tmp_path: Path) -> None:
     listed = tmp_path / "train.csv"
     listed.write_text('"label","youtube_id","time_start","time_end","split"\n"a, b","aaaaaaaaaaa","10","20","train"\n')
     assert ids(list_videos("kinetics", tmp_path, list_file=listed)) == ["aaaaaaaaaaa_000010_000020"]
+
+
+def test_a_list_names_files_whatever_they_are_called(tmp_path: Path) -> None:
+    """A line separator of Unicode is no line end; what can be no path is listed, and rejected when it is its turn."""
+    odd, long = "two\u2028parts.mp4", "x" * 5000 + ".mp4"
+    touch(tmp_path, odd)
+    listed = tmp_path / "videos.txt"
+    listed.write_text(f"{odd}\r\n{long}\n")
+    assert {video.path.name for video in list_videos("list", tmp_path, list_file=listed)} == {odd, long}
+    listed.write_text(f"{odd}\na\0b.mp4\n")
+    with pytest.raises(ValueError, match=r"videos.txt, line 2: a zero byte"):
+        list_videos("list", tmp_path, list_file=listed)

@@ -71,6 +71,12 @@ def test_data_is_opened_before_anything_is_trained(tmp_path: Path, davis: Path) 
     assert other.exit_code == 1 and "the sweep's probe vos takes --davis, not --depth" in other.output
 
 
+def test_data_at_an_address_stays_one(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec", reason="the extra `remote` is not installed")
+    missing = check(tmp_path, 'task = "motion"', "--shards", "memory://none/set/")
+    assert missing.exit_code == 1 and "no shard set at memory://none/set:" in missing.output, missing.output
+
+
 def test_options_become_the_probes_command_line() -> None:
     options = (("segmentation_size", 128), ("classes", "names.txt"), ("split", "test"))
     probe = sweep_probe(ProbeSettings("segmentation-linear", "", options), TASKS)

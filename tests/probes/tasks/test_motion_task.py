@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from probes.sources.features import Encoding, Features, Source
 from probes.task import Context, Row
 from probes.tasks.motion import Motion, readable
 from probes.tasks.table import TASKS
+from tests.shards.bucket_store import bucket_at
+from tests.shards.object_store import storing
 from tests.trainer.training_set import flip_image_byte, write_training_set
 from trainer import training_set
 
@@ -179,6 +182,29 @@ def test_by_command_with_a_network(checkpoint: Path, shards: Path, tmp_path: Pat
     page = (tmp_path / "index.html").read_text()
     assert "Motion in the features" in page and "explained: encoder + FlowFeat" in page
     assert training_set(checkpoint) is None
+
+
+def test_a_set_at_an_address_gives_the_figures_of_the_folder(shards: Path, tmp_path: Path) -> None:
+    """By S3 and by a web server, which cannot be listed."""
+    pytest.importorskip("s3fs", reason="the extra `remote` is not installed")
+    local = _rows(Motion(root=shards, side_px=64, most_videos=2), [TOKENS])
+    with pytest.MonkeyPatch.context() as environment, bucket_at(tmp_path / "bucket", environment) as store:
+        shutil.copytree(shards, store.root / "set")
+        assert _rows(Motion(root="s3://bucket/set", side_px=64, most_videos=2), [TOKENS]) == local
+        with pytest.raises(ValueError, match=r"no shard set at s3://bucket/none: there is no manifest\.json"):
+            Motion(root="s3://bucket/none").units()
+    with storing(shards) as store:
+        assert _rows(Motion(root=store.url, side_px=64, most_videos=2), [TOKENS]) == local
+
+
+def test_an_address_by_command_is_not_taken_for_a_folder(
+    checkpoint: Path, shards: Path, tmp_path: Path, invoke: Callable[..., str]
+) -> None:
+    pytest.importorskip("fsspec", reason="the extra `remote` is not installed")
+    address = f"file://{shards}/"
+    sizes = ("--motion-size", 48, "--motion-videos", 1, "--motion-pairs", 1)
+    invoke("motion", "--shards", address, "--model", checkpoint, "--out", tmp_path, *sizes)
+    assert f"file://{shards}" in (tmp_path / "index.html").read_text()
 
 
 @pytest.fixture
