@@ -55,13 +55,13 @@ SWEEP_DATA    = $(strip $(if $(SWEEP_DAVIS),--davis $(SWEEP_DAVIS)) $(PROBE))
 # SHARDS_RAFT=dir names the set that rows with shards = "RAFT" want.
 SWEEP_SETS    = $(foreach each,$(filter SHARDS_%,$(.VARIABLES)),--set $(patsubst SHARDS_%,%,$(each))=$($(each)))
 
-.PHONY: help install demo demo-data test lint plan extract-flow train sweep probe probe-data probe-all report verify bench clean
+.PHONY: help install demo demo-data test lint plan extract-flow train sweep probe probe-data probed-model probe-all report verify bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo            synthetic videos -> flow -> training -> probe -> $(DEMO)/report/index.html (minutes, CPU)"
 	@echo "make install         $(VENV) with everything that is needed, and nothing else"
-	@echo "make test            the test suite"
+	@echo "make test            the test suite, two files at a time [JOBS=n]"
 	@echo "make lint            ruff and mypy"
 	@echo "make plan            as extract-flow, with [PLAN='--gpus n ...']: what it would take, measured on a few videos; afterwards, what it took"
 	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=...] [WEIGHTS=file] [PASSES=8] [SHARDS=dir] [RUNNER=ray] [PART=1/8] [EXTRACT='...']"
@@ -95,8 +95,9 @@ demo: demo-data
 	$(PY) -m trainer train --config configs/demo.toml --shards data/shards/demo-$(SEED) --out $(DEMO) $(if $(wildcard $(DEMO)/config.toml),--resume) train.seed=$(SEED)
 	$(PY) -m probes vos --model $(DEMO)/flowfeat.safetensors --davis data/demo-$(SEED)/davis --out $(DEMO)/report --height 160 --seed $(SEED)
 
+# Many tests wait for processes that they start: one thread each, two files at a time (whole files: their fixtures are made once).
 test: $(READY)
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(PY) -m ruff check .
@@ -130,7 +131,10 @@ probe-data: $(READY)
 	$(PY) -m pipeline synth --out data/demo-$(SEED) --seed $(SEED) --videos 0 --davis-sequences 6 --stills 72
 	$(PY) -m pipeline extract --dataset davis --root data/demo-$(SEED)/davis --out data/demo-$(SEED)/shards --flow truth --passes 4 --seed $(SEED) --image-size 224 --flow-size 112
 
-probe-all: $(READY) $(if $(strip $(PROBED_DATA)),,probe-data)
+probed-model:
+	@test -s $(PROBED_RUN)/flowfeat.safetensors || { echo "Error: no model $(PROBED_RUN)/flowfeat.safetensors: run make demo first, or name a run (RUN=dir)" >&2; exit 1; }
+
+probe-all: $(READY) probed-model $(if $(strip $(PROBED_DATA)),,probe-data)
 	$(PY) -m probes all --model $(PROBED_RUN)/flowfeat.safetensors --run $(PROBED_RUN) --out $(PROBED_RUN)/report \
 	  $(if $(strip $(PROBED_DATA)),$(if $(filter-out file,$(origin DAVIS)),--davis $(DAVIS)),--embedded data/demo-$(SEED) --seed $(SEED) --jobs $(or $(JOBS),2)) $(PROBE)
 

@@ -184,8 +184,9 @@ def clip_figures(
         windows = f"CPU time, {len(jumped)} clips"
         sweep_s = sum(r.open_s + r.sweep_s for r in mine)
         tell("decoders", f"{lib}_sweep", sum(len(r.digests) for r in mine) / sweep_s, "frames/s", note)
-        tell("decoders", f"{lib}_seam_16_passes", sum(r.seam_s for r in jumped) / len(jumped), "s/clip", windows)
-        tell("decoders", f"{lib}_jumps_16_passes", sum(r.jumps_s for r in jumped) / len(jumped), "s/clip", windows)
+        if jumped:  # of few files (--first) perhaps none
+            tell("decoders", f"{lib}_seam_16_passes", sum(r.seam_s for r in jumped) / len(jumped), "s/clip", windows)
+            tell("decoders", f"{lib}_jumps_16_passes", sum(r.jumps_s for r in jumped) / len(jumped), "s/clip", windows)
         asked = sum(r.jumps_asked for r in mine)
         tell("decoders", f"{lib}_jumps_wrong", sum(r.jumps_wrong for r in mine), "frames", f"of {asked} asked for")
         tell("decoders", f"{lib}_seam_wrong", sum(r.seam_wrong for r in mine), "frames", f"of {asked} asked for")

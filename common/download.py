@@ -76,7 +76,7 @@ def fetch(
             return _checked(url, target, sha256)
         known = sha256 or _recorded(target)
         if not (known and part.is_file() and sha256_of(part).startswith(known)):  # else killed just before the rename
-            _Transfer(url, part, f"get it some other way and put it at {target}", bool(known), patience, progress).run()
+            _Transfer(url, part, f"fetch {url} by hand and put it at {target}", bool(known), patience, progress).run()
         if known and not (digest := sha256_of(part)).startswith(known):
             _discard(part)
             told = f"{url} sent a file whose sha256 starts with {digest[:8]}, not {known}; nothing was kept: try again"
@@ -132,7 +132,8 @@ class _Transfer:
             failures, furthest = (1, here) if here > furthest else (failures + 1, furthest)
             if failures >= self.patience.attempts:
                 told = f"gave up fetching {self.url} after {failures} attempts without a new byte ({reason})"
-                raise DownloadError(f"{told}; {here} bytes are kept and will be resumed: try again, or {self.by_hand}")
+                kept = f"{here} bytes are kept and will be resumed: " if here else ""
+                raise DownloadError(f"{told}; {kept}try again, or {self.by_hand}")
             log.warning("fetching %s: %s; trying again", self.url, reason)
             time.sleep(self.patience.pause_s * 2 ** (failures - 1))
 

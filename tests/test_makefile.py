@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,20 @@ def test_a_sweep_takes_its_sets_by_name_and_is_judged_on_request() -> None:
     assert "--jobs 3 --base configs/demo.toml train.steps=9 probe.height=96; " in based
     other = commands("sweep", "SHARDS=a")
     assert "pipeline" not in other and "demo.toml --shards a " in other
+
+
+def test_probing_without_a_model_ends_before_anything_is_made(tmp_path: Path) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed here")
+    ready = ["-o", "none/.ready", "VENV=none"]
+    for named in ([f"DEMO={tmp_path}"], [f"RUN={tmp_path}", "DAVIS=d"]):
+        done = subprocess.run(["make", *ready, "probe-all", *named], cwd=ROOT, capture_output=True, text=True)
+        wanted = f"Error: no model {tmp_path}/flowfeat.safetensors: run make demo first, or name a run (RUN=dir)\n"
+        assert done.returncode == 2 and done.stderr.startswith(wanted) and done.stdout == ""
+
+
+def test_the_suite_runs_in_two_processes_or_as_many_as_asked_for() -> None:
+    assert "pytest -n 2 " in commands("test") and "pytest -n 5 " in commands("test", "JOBS=5")
 
 
 def test_lint_covers_benches_and_tests() -> None:

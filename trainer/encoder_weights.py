@@ -52,5 +52,5 @@ def fetch_encoder(variant: str, *, patience: Patience = PATIENCE, progress: Prog
             f"{path.name} at {path}, or give its place (init=PATH, encoder.weights=PATH in a config), or try without: "
             "init='random'"
         )
-    otherwise = "give its place (init=PATH, encoder.weights=PATH in a config), or try without: init='random'"
+    otherwise = "give its place (init=PATH, encoder.weights=PATH in a config), or try without: init='random' (encoder.init=random)"
     return fetch_published(variant, source, path, otherwise=otherwise, patience=patience, progress=progress)

@@ -74,7 +74,7 @@ def fetch_official(name: str, *, patience: Patience = PATIENCE, progress: Progre
     path = cache_dir("models") / source.file_name
     if not path.exists():  # a warning, so that it is seen where nobody has set up logging
         log.warning("fetching the official FlowFeat model %s: licence %s", name, licence_of(name))
-    otherwise = "load a model file of your own: FlowFeat.from_pretrained(PATH)"
+    otherwise = "load a model file of your own: FlowFeat.from_pretrained(PATH), --model PATH"
     file = fetch_published(name, source, path, otherwise=otherwise, patience=patience, progress=progress)
     return Official(file.path, file.sha256, name, variant)
 

@@ -52,6 +52,5 @@ def fetch_published(
             return WeightsFile(path, digest)
     except DownloadError as error:
         raise OSError(
-            f"the weights of {name} could not be downloaded: {error}. Either fetch {source.url} by hand and put it at "
-            f"{path}, or {otherwise}"
+            f"the weights of {name} could not be downloaded: {error}, or {otherwise}"  # how to fetch it is in the error
         ) from error

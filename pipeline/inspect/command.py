@@ -54,7 +54,8 @@ def inspect(
     path = sheet_path(Path(Path(shard_set).name) if is_url(shard_set) else Path(shard_set), out)
     data = ShardSet(shard_set, allow_partial=True)
     if not len(data):
-        raise ValueError(f"{shard_set} holds no samples; see {schema.VIDEOS} for why")
+        why = f"see {schema.VIDEOS} for why" if data.manifest.complete else "run the extraction again to finish it"
+        raise ValueError(f"{shard_set} holds no samples{'' if data.manifest.complete else ' yet'}: {why}")
     summarise(data.manifest, shard_set, as_json=False)
     click.echo(_kept(data))
     write_png(path, contact_sheet(data, choose_samples(data, samples, keys)))

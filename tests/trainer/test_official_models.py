@@ -82,6 +82,8 @@ def test_being_offline_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
         "from_pretrained(PATH)",
     ):
         assert part in str(caught.value)
+    assert str(caught.value).count(str(tmp_path)) == 1, "said once"
+    assert "0 bytes" not in str(caught.value)
 
 
 def test_an_unknown_name_names_near_ones_and_a_path_stays_a_path(

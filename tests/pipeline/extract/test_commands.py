@@ -15,6 +15,8 @@ from pipeline.cli import main
 from pipeline.extract.progress import describe
 from pipeline.extract.run import Tally
 from pipeline.extract.runner import VideoReport
+from shards.finalize import finalize
+from shards.schema import Settings
 from tests.pipeline.extract.in_process import run_here
 from tests.pipeline.extract.small_extraction import digests, make_videos, request
 
@@ -101,6 +103,19 @@ def test_inspect_never_writes_into_the_set(shard_set: Path, tmp_path: Path) -> N
 def test_inspect_names_an_unknown_key(shard_set: Path) -> None:
     refused = invoke("inspect", shard_set, "--key", "nobody")
     assert refused.exit_code == 1 and "no sample is called 'nobody'; the first is '000000-00-0000'" in refused.output
+
+
+def test_a_set_without_samples_says_whether_it_is_finished(tmp_path: Path) -> None:
+    """All rejected, and interrupted before anything has landed."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"")
+    out = tmp_path / "set"
+    run_here(request(tmp_path / "videos", out))
+    assert "holds no samples: see videos.parquet for why" in invoke("inspect", out).output
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    finalize(tmp_path / "begun", Settings.from_json(manifest["settings"]), 1, 1, [])
+    drawn = invoke("inspect", tmp_path / "begun")
+    assert drawn.exit_code == 1 and "holds no samples yet: run the extraction again" in drawn.output
 
 
 def test_verify_counts_shards_and_exits_4_on_damage(

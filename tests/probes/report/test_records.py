@@ -72,16 +72,31 @@ def test_no_line_that_is_no_number(tmp_path: Path) -> None:
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     """Lines of 60 kB, which no pipe or buffer would keep whole by itself."""
     script = (
-        "import sys; from pathlib import Path\n"
+        "import os, sys, traceback; from pathlib import Path\n"
         "from tests.probes.report.sample_results import write_run\n"
-        "for number in range(8):\n"
-        "    write_run(Path(sys.argv[1]), 0.5, weights=f'{sys.argv[2]}{number}', note='x' * 60000)\n"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    writers = [subprocess.Popen([*command, name], cwd=ROOT) for name in ("a", "b", "c")]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+        "def write(name):\n"
+        "    for number in range(40):\n"
+        "        write_run(Path(sys.argv[1]), 0.5, weights=f'{name}{number}', note='x' * 60000)\n"
+        "def writer(name):\n"
+        "    child = os.fork()\n"
+        "    if child:\n"
+        "        return child\n"
+        "    os.close(begin)\n"
+        "    os.read(wait, 1)\n"
+        "    try:\n"
+        "        write(name)\n"
+        "        os._exit(0)\n"
+        "    except BaseException:\n"
+        "        traceback.print_exc()\n"
+        "        os._exit(1)\n"
+        "wait, begin = os.pipe()\n"
+        "writers = [writer(name) for name in 'abc']\n"
+        "os.close(begin)\n"  # which all three wait for
+        "sys.exit(any([os.waitpid(child, 0)[1] for child in writers]))\n"
+    )  # one process imports everything, its three forks write at once
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, timeout=120).returncode == 0
     stored = records.read(tmp_path)
-    assert stored.damaged == 0 and len(stored.runs) == 3 * 8 and len(stored.units) == 3 * 8 * 6
+    assert stored.damaged == 0 and len(stored.runs) == 3 * 40 and len(stored.units) == 3 * 40 * 6
 
 
 def test_what_makes_another_protocol() -> None:
