@@ -228,7 +228,13 @@ def persist(who: Asking, what: str, ask: Callable[[], _Answer]) -> _Answer:
     who.down = True
     assert cause is not None, "at least one attempt is made"
     tried = "one attempt, for the storage is down" if was_down else f"after {attempts} attempts"
-    raise StorageError(f"{what}: {_text(cause)} ({tried})") from cause
+    raise StorageError(f"{what}: {_text(cause)} ({tried})", refused=_lacks_credential(cause)) from cause
+
+
+def _lacks_credential(error: Exception) -> bool:
+    """Whether none was found, by the name of the error: each kind of storage has its own. Worth another attempt, for a credential may come
+    from a server that did not answer; after that it is the user's turn."""
+    return any("Credential" in kind.__name__ for kind in type(error).__mro__)
 
 
 def _refused(error: Exception) -> bool:

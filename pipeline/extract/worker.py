@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -117,6 +118,8 @@ def work(connection: Connection, parent_pid: int, threads: int) -> None:
     try:
         # Received here, not as an argument: unpickling it may import torch, which reads the number of threads only then.
         choice: EstimatorChoice | None = connection.recv()
+        if "torch" in sys.modules:  # maybe long since: a spawned process begins by importing its parent's main module
+            sys.modules["torch"].set_num_threads(threads)
         estimator = None if choice is None else CarefulEstimator(choice.build())
     except Exception as error:
         connection.send(WorkerReady(f"the flow estimator cannot be built: {type(error).__name__}: {error}"))

@@ -139,6 +139,18 @@ def test_an_s3_bucket_that_refuses(store: ObjectStore, s3: str, wrong: str, reas
         ShardSet(f"{s3}/nothing")
 
 
+def test_a_credential_that_is_nowhere_counts_as_refused(
+    s3: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    with pytest.raises(StorageError, match=r"NoCredentialsError: .*\(after 3 attempts\)") as caught:
+        RemoteFolder(s3, HASTY).read("manifest.json")
+    assert caught.value.refused
+
+
 def test_storage_that_is_down_gets_one_attempt_until_it_answers(store: ObjectStore) -> None:
     folder = RemoteFolder(store.url, HASTY)
     store.wrong = lambda number, path: "500"
