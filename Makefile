@@ -61,7 +61,7 @@ SWEEP_SETS    = $(foreach each,$(filter SHARDS_%,$(.VARIABLES)),--set $(patsubst
 help:
 	@echo "make demo            synthetic videos -> flow -> training -> probe -> $(DEMO)/report/index.html (minutes, CPU)"
 	@echo "make install         $(VENV) with everything that is needed, and nothing else"
-	@echo "make test            the test suite, two files at a time [JOBS=n]"
+	@echo "make test            the test suite [JOBS=2: so many files at a time]"
 	@echo "make lint            ruff and mypy"
 	@echo "make plan            as extract-flow, with [PLAN='--gpus n ...']: what it would take, measured on a few videos; afterwards, what it took"
 	@echo "make extract-flow    DATASET=folder|kinetics|ytvos|davis|list|synthetic ROOT=dir [FLOW=...] [WEIGHTS=file] [PASSES=8] [SHARDS=dir] [RUNNER=ray] [PART=1/8] [EXTRACT='...']"
@@ -95,9 +95,9 @@ demo: demo-data
 	$(PY) -m trainer train --config configs/demo.toml --shards data/shards/demo-$(SEED) --out $(DEMO) $(if $(wildcard $(DEMO)/config.toml),--resume) train.seed=$(SEED)
 	$(PY) -m probes vos --model $(DEMO)/flowfeat.safetensors --davis data/demo-$(SEED)/davis --out $(DEMO)/report --height 160 --seed $(SEED)
 
-# Many tests wait for processes that they start: one thread each, two files at a time (whole files: their fixtures are made once).
+# Many tests wait for processes that they start, so JOBS=2 is quicker on two cores already (whole files: their fixtures are made once).
 test: $(READY)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
+	$(if $(JOBS),OMP_NUM_THREADS=1 )$(PY) -m pytest $(if $(JOBS),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 
 lint: $(READY)
 	$(PY) -m ruff check .
