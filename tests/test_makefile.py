@@ -93,7 +93,7 @@ def test_probing_without_a_model_ends_before_anything_is_made(tmp_path: Path) ->
         assert done.returncode == 2 and done.stderr.startswith(wanted) and done.stdout == ""
 
 
-def test_the_suite_runs_in_two_processes_or_as_many_as_asked_for() -> None:
+def test_the_suite_runs_in_as_many_processes_as_asked_for() -> None:
     assert "-n" not in commands("test").split() and "pytest -n 5 " in commands("test", "JOBS=5")
 
 
