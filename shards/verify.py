@@ -30,16 +30,14 @@ def verify(
     """Everything wrong with the set at root, a folder or an address; empty means that every byte is as it was written.
 
     deep: decode all members as well, in so many processes (one at an address, where each shard is fetched in turn). progress(done, total)
-    is called per shard, and per shard once more when deep. Raises ShardSetError only when there is no manifest to check
+    is called per shard, and where samples are looked into from 1 on again. Raises ShardSetError only when there is no manifest to check
     against or a process was killed, StorageError where remote storage does not answer.
     """
     if jobs < 1:
         raise ValueError(f"jobs is {jobs}; it must be at least 1")
     manifest = read_manifest(root)
     with set_files(root) as files:
-        return _verify(
-            root, files, manifest, deep, jobs, _Progress(progress, len(manifest.shards) * (2 if deep else 1))
-        )
+        return _verify(root, files, manifest, deep, jobs, progress)
 
 
 @dataclass
@@ -49,14 +47,18 @@ class _Progress:
     done: int = 0
 
     def one(self) -> None:
-        """One more is done. Shards looked into because they differ are beyond the total, and not counted."""
-        self.done = min(self.done + 1, self.total)
+        self.done += 1
         if self.tell:
             self.tell(self.done, self.total)
 
 
 def _verify(
-    root: Path | str, files: SetFiles, manifest: Manifest, deep: bool, jobs: int, progress: _Progress
+    root: Path | str,
+    files: SetFiles,
+    manifest: Manifest,
+    deep: bool,
+    jobs: int,
+    tell: Callable[[int, int], None] | None,
 ) -> list[Problem]:
     problems: list[Problem] = []
     if not manifest.complete:
@@ -70,6 +72,7 @@ def _verify(
         except ShardSetError as error:
             problems.append(Problem(name, str(error)))
     damaged = []
+    hashed = _Progress(tell, len(manifest.shards))
     for info in manifest.shards:
         size = files.size(info.path)
         if size is None:
@@ -77,7 +80,7 @@ def _verify(
         elif (what := _differs(files, info, size)) is not None:
             problems.append(Problem(info.path, what))
             damaged.append(info.path)
-        progress.one()
+        hashed.one()
     names = set(files.names())
     problems += _stray_shards(names, manifest) + _records(names)
     intact = not any(p.where in (schema.INDEX,) or p.what == "missing" for p in problems)
@@ -91,7 +94,7 @@ def _verify(
         if deep or damaged:
             rows = {shard: rows.tolist() for shard, rows in data.rows_by_shard().items() if deep or shard in damaged}
             checking = Checking(data, files, rows, tars=deep)
-            problems += checking.problems(1 if is_url(root) else jobs, progress.one)
+            problems += checking.problems(1 if is_url(root) else jobs, _Progress(tell, len(rows)).one)
     return problems
 
 

@@ -86,7 +86,7 @@ def test_a_sweep_takes_its_sets_by_name_and_is_judged_on_request() -> None:
 def test_probing_without_a_model_ends_before_anything_is_made(tmp_path: Path) -> None:
     if shutil.which("make") is None:
         pytest.skip("make is not installed here")
-    ready = ["-o", "none/.ready", "VENV=none"]
+    ready = ["--no-print-directory", "-o", "none/.ready", "VENV=none"]
     for named in ([f"DEMO={tmp_path}"], [f"RUN={tmp_path}", "DAVIS=d"]):
         done = subprocess.run(["make", *ready, "probe-all", *named], cwd=ROOT, capture_output=True, text=True)
         wanted = f"Error: no model {tmp_path}/flowfeat.safetensors: run make demo first, or name a run (RUN=dir)\n"

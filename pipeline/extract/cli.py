@@ -263,7 +263,8 @@ def verify(shard_set: Path | str, deep: bool, jobs: int | None, as_json: bool) -
     with ProgressDisplay("verify", "shards") as display:
 
         def checked(done: int, total: int) -> None:
-            if display.total is None:
+            if done == 1:
+                display.status = "" if display.total is None else "decoding samples"
                 display.begin(total)
             display.update(done)
 

@@ -30,11 +30,18 @@ def test_several_processes_find_what_one_finds(shard_set: Path) -> None:
     assert verify(shard_set, deep=True, jobs=3) == alone
 
 
-@pytest.mark.parametrize(("deep", "total"), [(False, 4), (True, 8)])
-def test_progress_goes_to_the_end(shard_set: Path, deep: bool, total: int) -> None:
+@pytest.mark.parametrize("deep", [False, True])
+def test_progress_goes_to_the_end_of_hashing_and_of_decoding(shard_set: Path, deep: bool) -> None:
     told: list[tuple[int, int]] = []
     assert verify(shard_set, deep=deep, jobs=2, progress=lambda done, of: told.append((done, of))) == []
-    assert told == [(n + 1, total) for n in range(total)]
+    assert told == [(n + 1, 4) for n in range(4)] * (1 + deep)
+
+
+def test_only_damaged_shards_count_where_nothing_else_is_decoded(shard_set: Path) -> None:
+    _flip(shard_set, "pass-01/000001.tar", "000001-01-0001", 0)
+    told: list[tuple[int, int]] = []
+    assert verify(shard_set, progress=lambda done, of: told.append((done, of)))
+    assert told[4:] == [(1, 1)]
 
 
 def test_a_killed_process_is_told(shard_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
