@@ -4,8 +4,8 @@
     python bench/front_door.py ../fresh --only probe-all --venv .venv     # with an environment that is ready already
 
 Comes in: a checkout in which the command has not run yet (a second run would only continue the first; `git clone` makes one).
-What happens: the environment is set up, untimed; then each command runs while the memory of all its processes is read four times a
-second. Goes out: rows of results.csv: clock time, CPU time of all processes that it waited for, peak of their proportional set sizes
+What happens: the environment is set up, untimed; then each command runs while the memory of all its processes is read every three
+seconds. Goes out: rows of results.csv: clock time, CPU time of all processes that it waited for, peak of their proportional set sizes
 together, and the J&F that the demo's report holds. The load of the machine at start and end stands in the note.
 """
 
@@ -28,6 +28,8 @@ from bench.record import record
 from common.command import PlainError, one_line_errors
 from common.cores import usable_cores
 from probes.report import records
+
+WATCHED_EVERY_S = 3.0
 
 
 def report_of(checkout: Path, seed: int) -> Path:
@@ -60,7 +62,7 @@ def timed(command: list[str], checkout: Path, target: str) -> None:
     before, load, began = resource.getrusage(resource.RUSAGE_CHILDREN), os.getloadavg()[0], time.monotonic()
     with open(log, "wb") as output:
         process = subprocess.Popen(command, cwd=checkout, stdout=output, stderr=subprocess.STDOUT)
-        seen = watch(process)
+        seen = watch(process, WATCHED_EVERY_S)
     wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         last = (log.read_text(errors="replace").splitlines() or ["nothing was printed"])[-1]
