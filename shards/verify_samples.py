@@ -6,7 +6,11 @@ may look at them; these are forked, because the index of a large set is then sha
 
 from __future__ import annotations
 
+import os
+import signal
 import tarfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -57,7 +61,7 @@ class Checking:
 
     def _in_processes(self, jobs: int) -> Iterator[list[Problem]]:
         try:
-            with ProcessPoolExecutor(jobs, get_context("fork"), _inherit, (self,)) as pool:
+            with ProcessPoolExecutor(jobs, get_context("fork"), _inherit, (self, os.getpid())) as pool:
                 yield from pool.map(_shard, self.rows)
         except BrokenProcessPool as error:
             raise ShardSetError(
@@ -76,9 +80,18 @@ class Checking:
 _inherited: list[Checking] = []
 
 
-def _inherit(checking: Checking) -> None:
+def _inherit(checking: Checking, parent: int) -> None:
     """In a forked process, to which arguments come without being copied."""
     _inherited[:] = [checking]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A pool's processes would wait for a parent that was killed for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _shard(shard: str) -> list[Problem]:

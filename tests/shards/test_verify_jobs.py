@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,6 +59,50 @@ def test_a_killed_process_is_told(shard_set: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(verify_samples, "_sample", die)
     with pytest.raises(ShardSetError, match=r"was killed.*use fewer --jobs"):
         verify(shard_set, deep=True, jobs=2)
+
+
+WAITING = """
+import os, sys, time
+from pathlib import Path
+from shards import verify_samples
+from shards.verify import verify
+
+def wait(data, i, shard):
+    Path(sys.argv[2], str(os.getpid())).touch()
+    time.sleep(600)
+
+verify_samples._sample = wait
+verify(sys.argv[1], deep=True, jobs=2)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+def test_processes_do_not_outlive_a_parent_that_was_killed(shard_set: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    parent = subprocess.Popen([sys.executable, "-c", WAITING, str(shard_set), str(marks)], env=environment)
+    try:
+        _until(lambda: len(list(marks.iterdir())) == 2)
+    finally:
+        parent.kill()
+        parent.wait()
+    pids = [int(mark.name) for mark in marks.iterdir()]
+    _until(lambda: not any(_lives(pid) for pid in pids))
+
+
+def _until(so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_no_process_at_all_is_refused(shard_set: Path) -> None:
