@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +16,11 @@ from common.lock import directory_lock
 def scratch_home(scratch: Path, purpose: str) -> Path:
     """Where this process's folder for a purpose is; `scratch_folder` makes it."""
     return scratch / f"{purpose}-{os.getpid()}"
+
+
+def scratch_home_of(scratch: Path, purpose: str, url: str) -> Path:
+    """As `scratch_home`, for what an address has: those of other addresses are other purposes."""
+    return scratch_home(scratch, f"{purpose}-{hashlib.sha256(url.encode()).hexdigest()[:16]}")
 
 
 @contextmanager

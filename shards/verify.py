@@ -8,7 +8,6 @@ hashing cannot.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -40,25 +39,13 @@ def verify(
         return _verify(root, files, manifest, deep, jobs, progress)
 
 
-@dataclass
-class _Progress:
-    tell: Callable[[int, int], None] | None
-    total: int
-    done: int = 0
-
-    def one(self) -> None:
-        self.done += 1
-        if self.tell:
-            self.tell(self.done, self.total)
-
-
 def _verify(
     root: Path | str,
     files: SetFiles,
     manifest: Manifest,
     deep: bool,
     jobs: int,
-    tell: Callable[[int, int], None] | None,
+    progress: Callable[[int, int], None] | None,
 ) -> list[Problem]:
     problems: list[Problem] = []
     if not manifest.complete:
@@ -71,16 +58,16 @@ def _verify(
             check_table(root, name, manifest)
         except ShardSetError as error:
             problems.append(Problem(name, str(error)))
-    damaged = []
-    hashed = _Progress(tell, len(manifest.shards))
-    for info in manifest.shards:
+    damaged = set()
+    for done, info in enumerate(manifest.shards, 1):
         size = files.size(info.path)
         if size is None:
             problems.append(Problem(info.path, "missing"))
         elif (what := _differs(files, info, size)) is not None:
             problems.append(Problem(info.path, what))
-            damaged.append(info.path)
-        hashed.one()
+            damaged.add(info.path)
+        if progress:
+            progress(done, len(manifest.shards))
     names = set(files.names())
     problems += _stray_shards(names, manifest) + _records(names)
     intact = not any(p.where in (schema.INDEX,) or p.what == "missing" for p in problems)
@@ -92,9 +79,9 @@ def _verify(
             return [*problems, Problem(schema.INDEX, str(error))]
         problems += _verify_videos(root, data)
         if deep or damaged:
-            rows = {shard: rows.tolist() for shard, rows in data.rows_by_shard().items() if deep or shard in damaged}
+            rows = {shard: rows for shard, rows in data.rows_by_shard().items() if deep or shard in damaged}
             checking = Checking(data, files, rows, tars=deep)
-            problems += checking.problems(1 if is_url(root) else jobs, _Progress(tell, len(rows)).one)
+            problems += checking.problems(1 if is_url(root) else jobs, progress)
     return problems
 
 

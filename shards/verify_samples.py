@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shards import schema
 from shards.codec import channel_std_px, decode_flow
@@ -45,18 +46,20 @@ class Checking:
 
     data: ShardSet
     files: SetFiles
-    rows: dict[str, Sequence[int]]
+    rows: dict[str, NDArray[np.int64]]
     tars: bool
 
-    def problems(self, jobs: int, tell: Callable[[], None]) -> list[Problem]:
-        """In the order of the shards. jobs: processes, for sets in a local folder. tell: called after every shard.
+    def problems(self, jobs: int, progress: Callable[[int, int], None] | None) -> list[Problem]:
+        """In the order of the shards. jobs: processes, for sets in a local folder. progress(done, total) is called after every shard.
 
         Raises ShardSetError where one of the processes was killed.
         """
         found: list[Problem] = []
-        for problems in self._in_processes(jobs) if jobs > 1 and len(self.rows) > 1 else map(self.shard, self.rows):
+        shards = self._in_processes(jobs) if jobs > 1 and len(self.rows) > 1 else map(self.shard, self.rows)
+        for done, problems in enumerate(shards, 1):
             found += problems
-            tell()
+            if progress:
+                progress(done, len(self.rows))
         return found
 
     def _in_processes(self, jobs: int) -> Iterator[list[Problem]]:
@@ -70,7 +73,7 @@ class Checking:
 
     def shard(self, shard: str) -> list[Problem]:
         """What is wrong in one of them."""
-        rows = list(self.rows[shard])
+        rows = self.rows[shard].tolist()
         path = self.files.path(shard)
         self.data.read_shards_from(self.files.folder)
         problems = [problem for i in rows for problem in _sample(self.data, i, shard)]

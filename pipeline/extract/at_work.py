@@ -138,9 +138,7 @@ class AtWork:
     def _refuse_lost_plan(self) -> None:
         """Whoever replaced the plan took this run for dead; it must not describe the set by the old one."""
         if stored_plan(self.out).digest != self._plan:
-            raise PlainError(
-                f"another run has taken over the set at {self.out} with another plan: this one ends; what has landed is safe, run it again"
-            )
+            raise taken_over(self.out)
 
     def leave(
         self, missing: Callable[[], Mapping[int, Sequence[int]]], finalize: Callable[[], Manifest], *, in_haste: bool
@@ -172,3 +170,10 @@ def _part_of(name: str) -> Part | None:
     """None for a file that is none of ours, which nobody can work beside."""
     found = _NAME.fullmatch(name)
     return Part(int(found[1]), int(found[2])) if found else None
+
+
+def taken_over(place: Path | str) -> PlainError:
+    """What a run is told that was taken for dead. place: folder or address of the set."""
+    return PlainError(
+        f"another run has taken over the set at {place} with another plan: this one ends; what has landed is safe, run it again"
+    )

@@ -6,7 +6,6 @@ the addresses, and the runner that is given out uploads and fetches. Messages th
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,9 +17,9 @@ import click
 
 from common.command import PlainError
 from common.place import PLACE
-from common.scratch import scratch_folder, scratch_home
+from common.scratch import scratch_folder, scratch_home_of
 from pipeline.extract.at_work import PartEnd
-from pipeline.extract.parts import Part
+from pipeline.extract.parts import WHOLE, Part
 from pipeline.extract.remote_set import RemoteSet
 from pipeline.extract.runner import Event, Runner, VideoReport, disk_is_full, storage_failed
 from pipeline.extract.uploading import UploadingRunner
@@ -38,7 +37,6 @@ PLACE_OPTIONS = (
     ),
     click.option("--scratch-gib", default=20.0, help="Most that may lie there."),
 )
-_WHOLE = Part()
 OUT_OPTION = click.option("--out", required=True, type=PLACE, help="Directory or address of the shard set.")
 
 
@@ -77,7 +75,7 @@ class Places:
         return (self._videos, self._half_bytes) if self._videos else None
 
     @contextmanager
-    def opened(self, runner: Runner, *, writing: bool, part: Part = _WHOLE) -> Iterator[Runner]:
+    def opened(self, runner: Runner, *, writing: bool, part: Part = WHOLE) -> Iterator[Runner]:
         """The folders as they are at the addresses, and the runner to extract with. writing: whether the set, or a part, will be."""
         with self._naming(), ExitStack() as stack:
             if self._list:
@@ -150,7 +148,7 @@ class _RemoteList:
         self.url = url
         folder, _, self._name = url.rpartition("/")
         self._folder = RemoteFolder(folder, patience)
-        self._home = scratch_home(scratch, f"flowfeat-list-{hashlib.sha256(url.encode()).hexdigest()[:16]}")
+        self._home = scratch_home_of(scratch, "flowfeat-list", url)
         self.path = self._home / self._name
 
     @contextmanager

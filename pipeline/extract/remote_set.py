@@ -13,7 +13,6 @@ it ends: any machine can go on.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -22,8 +21,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from common.command import PlainError
-from common.scratch import scratch_folder, scratch_home
-from pipeline.extract.at_work import PartEnd
+from common.scratch import scratch_folder, scratch_home_of
+from pipeline.extract.at_work import PartEnd, taken_over
 from pipeline.extract.parts import WHOLE, Part
 from pipeline.extract.plan import PlanError
 from pipeline.extract.remote_lock import RemoteLock, gate
@@ -53,7 +52,7 @@ class RemoteSet:
     def __init__(self, url: str, scratch: Path, patience: Patience = WRITING) -> None:
         self.bucket = Bucket(url, patience)
         self.url = self.bucket.url
-        self.home = scratch_home(scratch, f"flowfeat-{hashlib.sha256(self.url.encode()).hexdigest()[:16]}")
+        self.home = scratch_home_of(scratch, "flowfeat", self.url)
         self.mirror, self.making = self.home / "set", self.home / "making"
         self._plan = b""
         self._plan_listed: RemoteFile | None = None
@@ -253,10 +252,7 @@ class RemoteSet:
         found = listed.get(schema.PLAN)
         if found is None or found != self._plan_listed:
             if self.bucket.read(schema.PLAN) != self._plan:
-                raise PlainError(
-                    f"another run has taken over the set at {self.url} with another plan: this one ends; what has landed is safe, run it "
-                    "again"
-                )
+                raise taken_over(self.url)
             self._plan_listed = found
 
     def explained(self, error: StorageError) -> PlainError:

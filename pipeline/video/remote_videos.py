@@ -11,7 +11,6 @@ object that is replaced has another tag. An object is fetched in ranges of STEP_
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import threading
@@ -22,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from zlib import crc32
 
-from common.scratch import scratch_folder, scratch_home
+from common.scratch import scratch_folder, scratch_home_of
 from pipeline.video.datasets import Video
 from pipeline.video.rejects import Reject
 from pipeline.video.video_ids import VIDEO_EXTENSIONS
@@ -42,8 +41,7 @@ class RemoteVideos:
     def __init__(self, url: str, scratch: Path, patience: Patience = WRITING, beside: tuple[str, ...] = ()) -> None:
         self.url, self._patience, self._beside = url.rstrip("/"), patience, beside
         self._bucket = Bucket(self.url, patience)
-        digest = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        self.home = scratch_home(scratch, f"flowfeat-videos-{digest}")
+        self.home = scratch_home_of(scratch, "flowfeat-videos", self.url)
         self.root, self._fetched = self.home / "listed", self.home / "fetched"
         self._lock = threading.Lock()
         self._who, self._count = "", 0

@@ -20,6 +20,13 @@ def decoder() -> Iterator[Decoder]:
 
 
 @pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    """Where fake estimators leave word of each other."""
+    (tmp_path / "marks").mkdir()
+    return tmp_path / "marks"
+
+
+@pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketStore]:
     with bucket_at(tmp_path / "bucket", monkeypatch) as running:
         yield running

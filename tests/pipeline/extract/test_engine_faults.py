@@ -38,12 +38,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_videos(tmp_path_factory.mktemp("videos"), 7)
 
 
-@pytest.fixture
-def marks(tmp_path: Path) -> Path:
-    (tmp_path / "marks").mkdir()
-    return tmp_path / "marks"
-
-
 def run_on_devices(
     wanted: ExtractionRequest, on_event: Callable[[Event, Tally], None] = lambda event, tally: None
 ) -> Manifest:

@@ -25,9 +25,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def choice(tmp_path: Path) -> TroubledChoice:
-    (tmp_path / "marks").mkdir()
-    return TroubledChoice(Trouble(tmp_path / "marks"))
+def choice(marks: Path) -> TroubledChoice:
+    return TroubledChoice(Trouble(marks))
 
 
 @pytest.fixture

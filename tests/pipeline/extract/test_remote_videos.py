@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from pipeline.extract.runner import Event, VideoReport
 from shards import schema
 from shards.schema import Manifest
 from tests.pipeline.extract.remote_extraction import HASTY
-from tests.pipeline.extract.small_extraction import digests, make_videos, request, run
-from tests.shards.bucket_store import BucketStore, bucket_at
+from tests.pipeline.extract.small_extraction import digests, make_videos, request
+from tests.shards.bucket_store import BucketStore
 
 URL = "s3://bucket/videos"
 
@@ -41,18 +40,11 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def local(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    out = tmp_path_factory.mktemp("sets") / "whole"
-    run(request(videos, out))
-    return digests(out)
-
-
 @pytest.fixture
-def store(tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketStore]:
-    with bucket_at(tmp_path / "bucket", monkeypatch) as running:
-        shutil.copytree(videos, running.root / "videos")
-        yield running
+def store(store: BucketStore, videos: Path) -> BucketStore:
+    """The package's store, with the videos in it."""
+    shutil.copytree(videos, store.root / "videos")
+    return store
 
 
 def run_from(
@@ -70,11 +62,11 @@ def reasons(out: Path) -> dict[str, str]:
 
 
 def test_videos_and_set_in_a_bucket_give_the_bytes_of_folders(
-    local: dict[str, str], store: BucketStore, tmp_path: Path
+    whole: dict[str, str], store: BucketStore, tmp_path: Path
 ) -> None:
     told: list[Event] = []
     run_from(URL, "s3://bucket/set", tmp_path / "scratch", told, gib=1e-9)
-    assert digests(store.root / "set") == local, "also where one video at a time has room"
+    assert digests(store.root / "set") == whole, "also where one video at a time has room"
     assert not any((tmp_path / "scratch").iterdir())
     said = [event.detail for event in told if isinstance(event, VideoReport) and event.status == schema.REJECTED]
     assert said == [
@@ -106,7 +98,7 @@ def test_a_list_names_what_is_wanted_and_frame_folders_are_fetched_whole(
 
 
 def test_a_video_that_cannot_be_fetched_is_rejected_and_tried_again_on_request(
-    local: dict[str, str], store: BucketStore, tmp_path: Path
+    whole: dict[str, str], store: BucketStore, tmp_path: Path
 ) -> None:
     bad, out = "GET videos/class 0/synth-00000.mp4", tmp_path / "set"
     store.wrong = lambda number, what: "500" if what == bad else "404" if what.endswith("00001.mp4") else ""
@@ -123,7 +115,7 @@ def test_a_video_that_cannot_be_fetched_is_rejected_and_tried_again_on_request(
 
 
 @pytest.mark.parametrize("wrong", ["500", "cuts the body", "hangs"])
-def test_what_passes_changes_nothing(local: dict[str, str], store: BucketStore, tmp_path: Path, wrong: str) -> None:
+def test_what_passes_changes_nothing(whole: dict[str, str], store: BucketStore, tmp_path: Path, wrong: str) -> None:
     failed: set[str] = set()
 
     def once(number: int, what: str) -> str:
@@ -134,12 +126,12 @@ def test_what_passes_changes_nothing(local: dict[str, str], store: BucketStore, 
 
     store.wrong = once
     run_from(URL, tmp_path / "set", tmp_path / "scratch")
-    assert digests(tmp_path / "set") == local and len(failed) >= 5
+    assert digests(tmp_path / "set") == whole and len(failed) >= 5
 
 
 @pytest.mark.parametrize(("wrong", "way_out"), [("expired", "renew the credential"), ("500", "wait until the storage")])
 def test_storage_that_gives_nothing_any_more_ends_the_run_in_one_line(
-    local: dict[str, str], store: BucketStore, tmp_path: Path, wrong: str, way_out: str
+    whole: dict[str, str], store: BucketStore, tmp_path: Path, wrong: str, way_out: str
 ) -> None:
     store.wrong = lambda number, what: wrong if what.startswith("GET videos/") else ""
     with pytest.raises(PlainError, match=way_out) as caught:
