@@ -27,6 +27,7 @@ from pipeline.extract.worker import Broken, EncodeTask, FlowTask, TaskDone, Work
 from pipeline.extract.worker_pipe import WorkerPipe
 from pipeline.flow.estimator import EstimatorChoice
 from pipeline.video.arena import Arena
+from shards.counting import counted
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +254,10 @@ class Crew:
         if not member.replaces or len(self.members) == 1:
             raise ExtractionError(why)
         log.warning(
-            "going on with %d workers for flow instead of %d: %s", len(self.members) - 1, len(self.members), why
+            "going on with %s for flow instead of %d: %s",
+            counted(len(self.members) - 1, "worker"),
+            len(self.members),
+            why,
         )
         self.members.remove(member)
         member.process.kill()

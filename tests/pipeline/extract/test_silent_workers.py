@@ -94,7 +94,7 @@ def test_a_device_on_which_nothing_can_be_built_any_more_leaves_the_others_at_wo
         crew.expire()
         assert crew.members == [healthy], "who has nothing to do may be silent for ever"
         assert stuck.process.exitcode == -signal.SIGKILL
-        assert "going on with 1 workers for flow instead of 2: a worker was silent for 100 s" in caplog.text
+        assert "going on with 1 worker for flow instead of 2: a worker was silent for 100 s" in caplog.text
         crew.members = [stuck := sleeper(True, False)]
         with pytest.raises(ExtractionError, match="silent for 100 s while building the flow estimator"):
             crew.expire()
