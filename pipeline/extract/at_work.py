@@ -54,7 +54,9 @@ class AtWork:
             if full_disk(error):
                 raise
             why = error.strerror or str(error)
-            raise PlainError(f"{self.out} cannot be made ({why}); give an --out where this user may write") from error
+            raise PlainError(
+                f"{self.out / LOCKS} cannot be made ({why}); give an --out where this user may write"
+            ) from error
         return self
 
     def __exit__(
