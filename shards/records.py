@@ -28,7 +28,7 @@ def recorded(root: Path) -> set[tuple[int, int]]:
 
 def any_recorded(root: Path) -> bool:
     """Whether there is a record; looks no further than the first."""
-    return next((root / schema.RECORDS).glob("pass-*/*.parquet"), None) is not None
+    return any(_is_number(path.stem, 6) for path in (root / schema.RECORDS).glob("pass-*/*.parquet"))
 
 
 def committed(root: Path) -> set[tuple[int, int]]:
@@ -41,9 +41,16 @@ def _places(home: Path, ending: str) -> set[tuple[int, int]]:
     found = set()
     for folder in filter(Path.is_dir, home.glob("pass-*")):
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(ending)]
-        found |= {(int(name.removesuffix(ending)), int(folder.name[5:])) for name in names}
+            files = [entry.name for entry in entries if entry.name.endswith(ending) and entry.is_file()]
+            names = [name.removesuffix(ending) for name in files]
+        if _is_number(folder.name[5:], 2):
+            found |= {(int(name), int(folder.name[5:])) for name in names if _is_number(name, 6)}
     return found
+
+
+def _is_number(name: str, digits: int) -> bool:
+    """As the paths of `schema` have it; else it is none of ours: "000000 (1)", which copying twice makes, or the "._000000" of a Mac."""
+    return name.isascii() and name.isdecimal() and f"{int(name):0{digits}d}" == name
 
 
 def _has_record(root: Path, chunk: int) -> bool:
