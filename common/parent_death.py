@@ -46,6 +46,7 @@ def signal_with_parent(number: signal.Signals, parent_pid: int) -> Callable[[], 
     def arrange() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent_pid:  # it ended before the signal was asked for
+            signal.signal(number, signal.SIG_DFL)  # until the program is there, handlers are the starter's own
             os.kill(os.getpid(), number)
 
     return arrange
