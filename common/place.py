@@ -10,11 +10,13 @@ from shards.storage import is_url
 
 
 class Place(click.ParamType):
-    """Addresses stay text, for a path has one slash where they have two; everything else becomes a Path."""
+    """Addresses stay text, for a path has one slash where they have two; everything else but nothing becomes a Path."""
 
     name = "path"
 
     def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        if value == "":  # of a variable that is not set; as a path it would be the working directory
+            self.fail("it is empty; name a folder or an address (. for the working directory)", param, ctx)
         return str(value).rstrip("/") if is_url(value) else Path(value)
 
 

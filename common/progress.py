@@ -14,10 +14,13 @@ from types import TracebackType
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from common.printable import printable
 
 PLAIN_EVERY_S = 5.0
+BAR_FROM_COLUMNS = 120
+"""Of a terminal; a narrower one has better uses for twenty of them."""
 
 
 def duration(seconds: float) -> str:
@@ -57,7 +60,11 @@ class ProgressDisplay:
 
     def __enter__(self) -> ProgressDisplay:
         if self.console.is_terminal and not self.console.quiet:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[line]}"))
+            bar = (BarColumn(bar_width=20),) if self.console.width >= BAR_FROM_COLUMNS else ()
+            line = TextColumn(
+                "{task.fields[line]}", table_column=Column(overflow="fold")
+            )  # what is behind the end is what matters
+            columns = (TextColumn("{task.description}"), *bar, line)
             self._bar = Progress(*columns, console=self.console, transient=True)
             self._task = self._bar.add_task(escape(self.what), total=None, line="")
             self._bar.start()

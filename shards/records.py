@@ -28,7 +28,7 @@ def recorded(root: Path) -> set[tuple[int, int]]:
 
 def any_recorded(root: Path) -> bool:
     """Whether there is a record; looks no further than the first."""
-    return next((root / schema.RECORDS).glob("pass-*/*.parquet"), None) is not None
+    return any(_is_number(path.stem, 6) for path in (root / schema.RECORDS).glob("pass-*/*.parquet"))
 
 
 def committed(root: Path) -> set[tuple[int, int]]:
@@ -41,9 +41,16 @@ def _places(home: Path, ending: str) -> set[tuple[int, int]]:
     found = set()
     for folder in filter(Path.is_dir, home.glob("pass-*")):
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(ending)]
-        found |= {(int(name.removesuffix(ending)), int(folder.name[5:])) for name in names}
+            files = [entry.name for entry in entries if entry.name.endswith(ending) and entry.is_file()]
+            names = [name.removesuffix(ending) for name in files]
+        if _is_number(folder.name[5:], 2):
+            found |= {(int(name), int(folder.name[5:])) for name in names if _is_number(name, 6)}
     return found
+
+
+def _is_number(name: str, digits: int) -> bool:
+    """As the paths of `schema` have it; else it is none of ours: "000000 (1)", which copying twice makes, or the "._000000" of a Mac."""
+    return name.isascii() and name.isdecimal() and f"{int(name):0{digits}d}" == name
 
 
 def _has_record(root: Path, chunk: int) -> bool:
@@ -81,12 +88,12 @@ def write_videos(root: Path, chunk: int, rows: Iterable[Mapping[str, Any]]) -> N
             merge_video(merged, earlier)
     for row in rows:
         merge_video(merged, row)
-    write_atomic(_videos_path(root, chunk), json.dumps(list(merged.values()), sort_keys=True) + "\n")
+    write_atomic(videos_path(root, chunk), json.dumps(list(merged.values()), sort_keys=True) + "\n")
 
 
 def read_videos(root: Path, chunk: int) -> list[dict[str, Any]]:
     """What `write_videos` said; nothing of chunks from before there was such a file, whose records say it."""
-    path = _videos_path(root, chunk)
+    path = videos_path(root, chunk)
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_bytes()) if path.is_file() else []
         if not all(isinstance(row, dict) and {"video", "status"} <= row.keys() for row in rows):
@@ -105,5 +112,5 @@ def merge_video(found: dict[str, dict[str, Any]], row: Mapping[str, Any]) -> Non
         found[row["video"]] = dict(row)
 
 
-def _videos_path(root: Path, chunk: int) -> Path:
+def videos_path(root: Path, chunk: int) -> Path:
     return root / schema.RECORDS / "videos" / f"{chunk:06d}.json"

@@ -170,7 +170,7 @@ class Manifest:
         """Parse and check. Raises ShardSetError: not JSON, another format or version, or a digest that does not match."""
         try:
             body = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ShardSetError(
                 f"{where} is not readable JSON ({error}); restore it or rerun the extraction command"
             ) from error

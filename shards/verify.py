@@ -7,6 +7,7 @@ hashing cannot.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from fnmatch import fnmatch
 from pathlib import Path
@@ -62,26 +63,28 @@ def _verify(
             check_table(root, name, manifest)
         except ShardSetError as error:
             problems.append(Problem(name, str(error)))
-    damaged = set()
+    damaged, gone = set(), False
     for done, info in enumerate(manifest.shards, 1):
         size = files.size(info.path)
         if size is None:
-            problems.append(Problem(info.path, "missing"))
+            problems.append(Problem(info.path, "missing; rerun the extraction command to make it again"))
+            gone = True
         elif (what := _differs(files, info, size)) is not None:
             problems.append(Problem(info.path, what))
             damaged.add(info.path)
         if progress:
             progress(done, len(manifest.shards))
     names = set(files.names())
-    problems += _stray_shards(names, manifest) + _records(names)
-    intact = not any(p.where in (schema.INDEX,) or p.what == "missing" for p in problems)
+    problems += _stray_shards(names, manifest) + _records(files, names)
+    tables = {p.where for p in problems}
     sizes_ok = all(files.size(info.path) == info.bytes for info in manifest.shards)
-    if intact and sizes_ok:
+    if schema.INDEX not in tables and not gone and sizes_ok:
         try:
             data = ShardSet(root, allow_partial=True)
         except ShardSetError as error:
             return [*problems, Problem(schema.INDEX, str(error))]
-        problems += _verify_videos(root, data)
+        if schema.VIDEOS not in tables:
+            problems += _verify_videos(root, data)
         if deep or damaged:
             rows = {shard: rows for shard, rows in data.rows_by_shard().items() if deep or shard in damaged}
             checking = Checking(data, files, rows, tars=deep)
@@ -98,13 +101,22 @@ def _differs(files: SetFiles, info: ShardInfo, size: int) -> str | None:
         raise
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
-    return f"SHA-256 or size ({size} of {info.bytes} bytes) differs from the manifest"
+    record = schema.record_path(*schema.shard_place(info.path))
+    what = f"SHA-256 or size ({size} of {info.bytes} bytes) differs from the manifest"
+    return f"{what}; delete {record} and rerun the extraction command to make it again"
 
 
-def _records(names: Collection[str]) -> list[Problem]:
+def _records(files: SetFiles, names: Collection[str]) -> list[Problem]:
     """Of a set that can be continued: a copy without records is whole as well, and cannot."""
     landed = any(fnmatch(name, f"{schema.RECORDS}/pass-*/*.parquet") for name in names)
-    if not landed or schema.PLAN in names:
+    if not landed:
+        return []
+    if schema.PLAN in names:
+        try:
+            json.loads(files.path(schema.PLAN).read_bytes())
+        except (ValueError, RecursionError) as error:
+            what = f"damaged ({error}): the set can be read, but extraction cannot continue it; restore the file"
+            return [Problem(schema.PLAN, what)]
         return []
     what = "missing: the set can be read, but extraction cannot continue it; restore the file"
     return [Problem(schema.PLAN, what)]
@@ -147,7 +159,12 @@ def _verify_videos(root: Path | str, data: ShardSet) -> list[Problem]:
 def _stray_shards(names: Collection[str], manifest: Manifest) -> list[Problem]:
     known = {info.path for info in manifest.shards}
     found = {name for name in names if fnmatch(name, "pass-*/*.tar") and name.count("/") == 1}
-    return [
-        Problem(path, "not in the manifest: an interrupted run left it; rerun the extraction command")
-        for path in sorted(found - known)
-    ]
+    return [Problem(path, f"not in the manifest: {_why_stray(path)}") for path in sorted(found - known)]
+
+
+def _why_stray(path: str) -> str:
+    try:
+        schema.shard_place(path)
+    except ValueError:
+        return "no shard has such a name; move it out of the set"
+    return "an interrupted run left it; rerun the extraction command"

@@ -20,6 +20,7 @@ from common.holder import Holder
 from common.lease import Lease, Leases, Life
 from pipeline.extract.parts import Part
 from pipeline.extract.plan import ChunkPlan, PlanError, PlanText, Stored, difference, plan_text, stored_plan
+from shards.files import full_disk
 from shards.schema import Manifest
 
 LOCKS = ".locks"
@@ -37,7 +38,8 @@ class PartEnd:
 
 
 class AtWork:
-    """Used as a context manager around the work; raises OSError where the set's directory cannot be written."""
+    """Used as a context manager around the work; raises PlainError where the set's directory cannot be made or written, OSError where the
+    disk is full."""
 
     def __init__(self, out: Path, part: Part) -> None:
         self.out, self.part = out, part
@@ -46,7 +48,15 @@ class AtWork:
         self._plan = ""
 
     def __enter__(self) -> AtWork:
-        self._leases.__enter__()
+        try:
+            self._leases.__enter__()
+        except OSError as error:
+            if full_disk(error):
+                raise
+            why = error.strerror or str(error)
+            raise PlainError(
+                f"{self.out / LOCKS} cannot be made ({why}); give an --out where this user may write"
+            ) from error
         return self
 
     def __exit__(

@@ -8,6 +8,7 @@ finds the directory as it was.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -188,6 +189,8 @@ def extract_command(
     request: ExtractionRequest, runner: Runner, places: Places, max_reject_share: float, as_json: bool
 ) -> None:
     """Compute flow over a video set and write a shard set. Rerun the same command to continue; more --passes extend."""
+    if math.isnan(max_reject_share):  # which click's range lets through
+        raise ValueError("max_reject_share is nan; give 0..1")
     plans: list[ChunkPlan] = []
 
     def planned(plan: ChunkPlan, tally: Tally) -> None:

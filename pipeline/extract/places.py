@@ -6,6 +6,7 @@ the addresses, and the runner that is given out uploads and fetches. Messages th
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -57,7 +58,7 @@ class Places:
         list_file: Path | str | None = None,
         beside: tuple[str, ...] = (),
     ) -> None:
-        if not scratch_gib > 0:
+        if not 0 < scratch_gib < math.inf:
             raise ValueError(f"scratch_gib is {scratch_gib}; give a positive number of GiB")
         scratch = Path(scratch or tempfile.gettempdir())
         self._set = RemoteSet(str(out), scratch, patience) if is_url(out) else None

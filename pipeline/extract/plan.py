@@ -19,6 +19,8 @@ from typing import Any, Literal, NamedTuple
 
 from pipeline.extract.real_paths import relative_paths
 from pipeline.extract.sources import changed_sources
+from pipeline.extract.strangers import PlanError as PlanError  # part of the names that this module keeps
+from pipeline.extract.strangers import refuse_strangers
 from pipeline.video.datasets import Video
 from pipeline.video.video_ids import utf8_name
 from shards import schema
@@ -27,10 +29,6 @@ from shards.files import sha256_of, write_atomic
 from shards.index import read_table
 from shards.records import any_recorded, committed
 from shards.schema import Settings
-
-
-class PlanError(ValueError):
-    """The set at hand cannot be continued with what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +106,16 @@ def make_plan(
 ) -> ChunkPlan:
     """The plan for the set at `root`, new or continued; nothing is written.
 
-    Raises PlanError for a directory that is no set, a set whose plan is lost, settings that differ from the set's, and
+    Raises PlanError for what `refuse_strangers` refuses, a set whose plan is lost, settings that differ from the set's, and
     videos that have vanished or changed while their chunk still has work to do.
     """
-    _refuse_strangers(root)
+    refuse_strangers(root)
     listed = relative_paths(listing, source_root)
     stored = read_content(root) if any_recorded(root) else None
     if stored is None:
         videos = _assign(listed, settings.chunk_videos, 0)
         return ChunkPlan(settings, passes, videos, frozenset(v.video.id for v in videos))
-    differences = settings.differences(stored.settings)
-    if differences:
+    if differences := settings.differences(stored.settings):
         raise PlanError(
             f"the set at {root} was made with other settings; use another --out, or the same settings:\n  "
             + "\n  ".join(differences)
@@ -134,14 +131,6 @@ def make_plan(
         plan = replace(plan, remark="rejected videos are tried again once every chunk of the set has landed")
     _refuse_lost_videos(root, plan, source_root)
     return plan
-
-
-def _refuse_strangers(root: Path) -> None:
-    """What is in a directory that is no set belongs to somebody else."""
-    if not root.is_dir() or (root / schema.MANIFEST).exists() or (root / schema.RECORDS).is_dir():
-        return
-    if found := sorted(path.name for path in root.iterdir() if path.name not in (".lock", ".locks", ".log")):
-        raise PlanError(f"{root} is not empty and no shard set (it holds {found[0]!r}); give an --out of its own")
 
 
 def _match(
@@ -284,8 +273,7 @@ class Stored:
 
 
 def stored_plan(root: Path) -> Stored:
-    path = root / schema.PLAN
-    return Stored(sha256_of(path) if path.is_file() else "", any_recorded(root))
+    return Stored(sha256_of(path) if (path := root / schema.PLAN).is_file() else "", any_recorded(root))
 
 
 def difference(root: Path, plan: ChunkPlan) -> str:

@@ -7,6 +7,7 @@ folder of the set, and `extract` puts what came beside it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -88,6 +89,13 @@ def plan(
         raise ValueError(
             "plan measures this machine and no cluster: leave --runner out and say --gpus N for N of its GPUs, or give --sample 0"
         )
+    for name, value in (
+        ("seconds", seconds),
+        ("gpu_pairs_per_s", gpu_pairs_per_s),
+        ("train_samples_per_s", train_samples_per_s),
+    ):
+        if value is not None and not math.isfinite(value):  # which click's ranges let through
+            raise ValueError(f"{name} is {value}; give a number")
     asked = _Asked(sample, seconds, gpus, gpu_pairs_per_s, cores, train_samples_per_s)
     with places.opened(runner, writing=False):
         made = request.plan()

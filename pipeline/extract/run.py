@@ -44,6 +44,7 @@ from shards import schema
 from shards.files import full_disk
 from shards.records import committed, drop_passes, recorded
 from shards.schema import MOST_PASSES, Manifest, Settings, Statement
+from shards.settings import LARGEST_CHUNK
 from shards.writer import finalize
 
 PARTIAL_MANIFEST_EVERY_S = 60.0
@@ -80,6 +81,8 @@ class ExtractionRequest:
         for name, value in (("passes", self.passes), ("batch", self.batch)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.batch is not None and self.batch > LARGEST_CHUNK:  # memory is set aside for so many
+            raise ValueError(f"batch is {self.batch}; it must be at most {LARGEST_CHUNK}, the videos of a chunk")
         if self.passes > MOST_PASSES:
             raise ValueError(f"passes is {self.passes}; it must be at most {MOST_PASSES}")
         if not 0 < self.deadline_s < math.inf:

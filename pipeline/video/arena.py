@@ -15,18 +15,28 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from common.standard_streams import open_standard_streams
+
 
 class Arena:
     """Shared bytes. descriptor: of an arena that another process has made; None makes one, empty."""
 
     def __init__(self, descriptor: int | None = None) -> None:
+        if descriptor is None:
+            open_standard_streams()  # or this would be one of them, and what a child takes for it its own null device
         self.descriptor = _anonymous_file() if descriptor is None else descriptor
         self._map: mmap.mmap | None = None
 
     def grow(self, size: int) -> None:
         """At least `size` bytes; what has been written stays. Memory is taken when it is first written to."""
         if os.fstat(self.descriptor).st_size < size:
-            os.ftruncate(self.descriptor, size)
+            try:
+                os.ftruncate(self.descriptor, size)
+            except OSError as error:
+                way_out = "raise the limit of file sizes (ulimit -f), or use fewer --workers or a smaller --batch"
+                raise OSError(
+                    error.errno, f"{error.strerror}: {size >> 20} MiB that processes share; {way_out}"
+                ) from error
 
     def read(self, offset: int, shape: tuple[int, ...], kind: DTypeLike = np.uint8) -> NDArray[np.generic]:
         """A view of the array at `offset`, read-only; it changes when the place is written to again."""

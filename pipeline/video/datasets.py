@@ -93,7 +93,7 @@ def survey(dataset: str, root: Path, *, list_file: Path | None = None) -> Listin
         if dataset not in ("kinetics", "list"):
             raise ValueError(f"the {dataset} layout takes no list file (got {list_file}); use kinetics or list")
         if not Path(list_file).is_file():
-            raise ValueError(f"the list file {list_file} does not exist")
+            raise ValueError(f"the list file {list_file} does not exist or is no file; name a text file")
     listing = LAYOUTS[dataset](root, list_file)
     if not listing.videos:
         unread = f"; could not be read: {', '.join(listing.unreadable[:3])}" if listing.unreadable else ""

@@ -36,7 +36,9 @@ def read_list(list_file: Path) -> list[str]:
     try:
         text = Path(list_file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"the list file {list_file} is not UTF-8 text (byte {error.start})") from error
+        raise ValueError(
+            f"the list file {list_file} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
     # Not str.splitlines, which takes characters for line ends that names of files may hold.
     numbered = [(number, line.strip()) for number, line in enumerate(LINE_END.split(text), 1)]
     numbered = [(number, line) for number, line in numbered if line and not line.startswith("#")]

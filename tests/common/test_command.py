@@ -95,3 +95,16 @@ def test_a_terminal_gets_the_same_words_and_names_are_no_markup() -> None:
         shown.say("done: [link]cat")
     assert "3/10 frames" in stream.getvalue() and "[bold]dog" in stream.getvalue()
     assert "done: [link]cat" in stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_end_of_the_line_is_seen_in_a_narrow_terminal(width: int) -> None:
+    """Who waits for whom stands there; at 80 columns it had been cut off before its number."""
+    stream = io.StringIO()
+    with ProgressDisplay("extract", "videos", console=Console(file=stream, force_terminal=True, width=width)) as shown:
+        shown.begin(9000)
+        shown.advance(
+            812, status="3/36 chunks, flow waits for frames 12 %, 96 windows before flow, rejected 3 (corrupt 3)"
+        )
+    text = stream.getvalue()
+    assert "…" not in text and "frames 12 %" in " ".join(text.split()) and text.rstrip().count("(corrupt 3)") >= 1

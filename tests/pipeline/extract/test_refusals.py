@@ -16,8 +16,9 @@ from tests.pipeline.extract.small_extraction import digests, make_videos, reques
 
 FLAGS: dict[str, list[list[str]]] = {
     "--dataset": [["kinetix"]],
-    "--root": [["gone"]],
-    "--list": [["gone.txt"]],
+    "--root": [["gone"], [""]],
+    "--list": [["gone.txt"], [""]],
+    "--out": [[""], [__file__], [__file__ + "/set"], ["/proc/nowhere/set"]],
     "--flow": [["raft-smal"], ["raft"]],  # raft: fails here for want of weights, not of a name
     "--weights": [["w.pth"]],
     "--passes": [["32769"], ["0"], ["many"]],
@@ -31,10 +32,10 @@ FLAGS: dict[str, list[list[str]]] = {
     "--device": [["cuda"], ["tpu"]],
     "--precision": [["bf16"], ["fp8"]],
     "--workers": [["0"], ["-3"]],
-    "--batch": [["0"]],
-    "--scratch-gib": [["0"], ["-1"], ["much"]],
+    "--batch": [["0"], ["1000000000"]],
+    "--scratch-gib": [["0"], ["-1"], ["much"], ["inf"], ["nan"]],
     "--deadline": [["0"], ["-1"], ["nan"], ["inf"]],
-    "--max-reject-share": [["2"]],
+    "--max-reject-share": [["2"], ["nan"]],
     "--retry-rejected": [["because"]],
     "--part": [["0/2"], ["3"], ["1/2", "--drop-passes"]],
     "--runner": [["slurm"]],
@@ -50,7 +51,6 @@ FLAGS: dict[str, list[list[str]]] = {
     "--noise-floor": [["-1"], ["nan"], ["inf"]],
 }
 NOT_REFUSABLE = {
-    "--out",
     "--scratch",
     "--keep-neighbours",
     "--keep-confidence",
@@ -112,6 +112,9 @@ def test_plan_refuses_what_extract_refuses_and_writes_nothing(videos: Path, tmp_
     planned = invoke(videos, out, "--sample", "0", command="plan")  # a measured forecast is kept: test_plan_command.py
     assert planned.exit_code == 0 and "2 videos in 1 chunk, 1 pass: 1 of 1 shard to make" in planned.output
     assert not out.exists()
+    for flag in ("--seconds", "--gpu-pairs-per-s", "--train-samples-per-s"):
+        refused = invoke(videos, out, flag, "nan", command="plan")
+        assert refused.exit_code == 1 and "is nan; give a number" in refused.output, refused.output
 
 
 def test_a_mistake_that_only_the_videos_show_does_not_bind_the_corrected_command(tmp_path: Path) -> None:
