@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -77,7 +78,8 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            with LocalRunner(*self._arguments) as runner:
+            remote = self._arguments[-1]
+            with remote[0].fetching() if remote is not None else nullcontext(), LocalRunner(*self._arguments) as runner:
                 try:
                     runner.prepare(1)
                 except Exception as error:

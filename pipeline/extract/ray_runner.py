@@ -28,6 +28,7 @@ from pipeline.extract.ray_actor import Engine, Ready, Step
 from pipeline.extract.runner import ChunkDone, ChunkFailed, ChunkJob, Event, ExtractionError, StageLoad
 from pipeline.flow.estimator import EstimatorChoice, PairsTogether
 from pipeline.video.remote_videos import RemoteVideos
+from shards.counting import counted
 
 log = logging.getLogger(__name__)
 
@@ -148,8 +149,8 @@ class RayRunner:
                 ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         except (ConnectionError, RuntimeError, TimeoutError) as error:
             self._ray = None
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ExtractionError(f"no Ray cluster at {self.address or 'this machine'}: {first}") from error
+            where = self.address or "this machine"
+            raise ExtractionError(f"no Ray cluster at {where}: {_first_line(error)}") from error
         self._ours = True
 
     def _new_seat(self) -> _Seat:
@@ -200,10 +201,9 @@ class RayRunner:
         if any(seat.ready for seat in self._seats):
             self._alive_since = time.monotonic()
         elif time.monotonic() - self._alive_since > START_S:
-            needs = f"{self.workers} CPUs" + (" and a GPU" if self.on_gpus else "")
-            raise ExtractionError(
-                f"no actor of the Ray cluster has been ready for {START_S:g} s (each needs {needs}): use fewer --workers, or add nodes"
-            )
+            needs = counted(self.workers or 1, "CPU") + (" and a GPU" if self.on_gpus else "")
+            waited = f"no actor of the Ray cluster has been ready for {START_S:g} s (each needs {needs})"
+            raise ExtractionError(f"{waited}: use fewer --workers, or add nodes")
         asked = {seat.asked: seat for seat in self._seats if seat.asked is not None}
         done, _ = self._ray.wait(list(asked), num_returns=1, timeout=LOOK_S)
         if done:
@@ -245,7 +245,7 @@ class RayRunner:
         self._ray.kill(seat.actor)
         if not self._seats:
             raise ExtractionError(why)
-        log.warning("going on with %d actors: %s", len(self._seats), why)
+        log.warning("going on with %s: %s", counted(len(self._seats), "actor"), why)
 
     def _happened(self, seat: _Seat, event: Event, on_event: Callable[[Event], None]) -> None:
         if isinstance(event, StageLoad):
@@ -269,18 +269,18 @@ class RayRunner:
         if not seat.ready:
             self._stillborn += 1
             if self._stillborn >= STILLBORN:
-                raise ExtractionError(
-                    f"{self._stillborn} Ray actors died while building the flow estimator: {why}; use fewer --workers"
-                )
-        log.warning("a Ray actor on %s is gone (%s): its %d chunks go to others", seat.host, why, len(seat.jobs))
+                dead = f"{self._stillborn} Ray actors died while building the flow estimator: {why}"
+                raise ExtractionError(f"{dead}; use fewer --workers")
+        if self._remote is not None:
+            self._remote[0].remove_left()
+        log.warning("a Ray actor on %s is gone (%s); chunks that go to others: %d", seat.host, why, len(seat.jobs))
         if seat.jobs:
             chunk = seat.jobs[0].chunk
             deaths[chunk] += 1
             if deaths[chunk] >= DEATHS:
                 seat.jobs.popleft()
-                on_event(
-                    ChunkFailed(chunk, f"chunk {chunk}: it has ended {DEATHS} Ray actors, the last by {why}", trace)
-                )
+                ended = f"chunk {chunk}: it has ended {DEATHS} Ray actors, the last by {why}"
+                on_event(ChunkFailed(chunk, ended, trace))
         waiting.extendleft(reversed(seat.jobs))
         self._seats[self._seats.index(seat)] = self._new_seat()
 

@@ -3,7 +3,7 @@
     <scratch>/flowfeat-videos-<digest of the address>-<process>/
       listed/     every object under the address as an empty file of its size and time, beginning with its tag (ETag, MD5, ...); what is
                   read beside the videos, as it is
-      fetched/    files and frame folders while they are decoded
+      fetched/    files and frame folders while they are decoded; those of another process on the same scratch in fetched-<node>-<...>/
 
 Layouts list `listed/` as they list any folder, and what a set notes of its videos (size, time, both ends) is that of the objects: an
 object that is replaced has another tag. An object is fetched in ranges of STEP_BYTES, each tried as often as the patience says.
@@ -11,22 +11,28 @@ object that is replaced has another tag. An object is fetched in ranges of STEP_
 
 from __future__ import annotations
 
+import glob
 import os
+import platform
 import shutil
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from zlib import crc32
 
+from common.command import PlainError
+from common.lock import directory_lock
 from common.scratch import scratch_folder, scratch_home_of
 from pipeline.video.datasets import Video
 from pipeline.video.rejects import Reject
 from pipeline.video.video_ids import VIDEO_EXTENSIONS
 from shards.bucket import WRITING, Bucket, RemoteFile
 from shards.storage import Patience, RemoteFolder, StorageError, inside
+
+_OTHERS = "fetched-"
 
 
 class RemoteVideos:
@@ -44,17 +50,33 @@ class RemoteVideos:
         self.home = scratch_home_of(scratch, "flowfeat-videos", self.url)
         self.root, self._fetched = self.home / "listed", self.home / "fetched"
         self._lock = threading.Lock()
-        self._who, self._count = "", 0
-        self._good = ""
+        self._count, self._good = 0, ""
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_bucket")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """In another process, which fetches beside this one into the same scratch, under names of its own."""
+        """In another process, which fetches beside this one into the same scratch, into a folder of its own."""
         self.__dict__.update(state)
         self._lock, self._bucket = threading.Lock(), Bucket(self.url, self._patience)
-        self._who = f"{uuid.uuid4().hex[:12]}-"
+        self._fetched = self.home / f"{_OTHERS}{platform.node()}-{uuid.uuid4().hex[:12]}"
+
+    @contextmanager
+    def fetching(self) -> Iterator[None]:
+        """In another process: say that it is at work; afterwards remove what it has fetched."""
+        with directory_lock(self._fetched, "this process"):
+            try:
+                yield
+            finally:
+                shutil.rmtree(self._fetched, ignore_errors=True)
+
+    def remove_left(self) -> None:
+        """Remove what was fetched by other processes on this machine that are gone. Of another machine nobody can tell for certain."""
+        for folder in self.home.glob(f"{_OTHERS}{glob.escape(platform.node())}-*"):
+            with suppress(PlainError, OSError):  # it is at work, or has just ended
+                if any(path.name != ".lock" for path in folder.iterdir()):  # else it may be about to begin
+                    with directory_lock(folder, "its process"):
+                        shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -110,7 +132,7 @@ class RemoteVideos:
             return video.path
         with self._lock:
             self._count += 1
-            target = self._fetched / f"{self._who}{self._count:08d}{video.path.suffix}"
+            target = self._fetched / f"{self._count:08d}{video.path.suffix}"
         try:
             for file in files:
                 place = target / file.relative_to(video.path) if video.kind == "frames" else target

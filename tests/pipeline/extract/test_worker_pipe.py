@@ -16,7 +16,9 @@ import pytest
 
 from pipeline.extract import crew as crew_module
 from pipeline.extract.blame import FlowFailure
-from pipeline.extract.crew import Crew, Death, Member, Order
+from pipeline.extract.crew import Crew, Crews, Death, Member, Order
+from pipeline.extract.decoding import DecodingPool
+from pipeline.extract.local import LocalRunner
 from pipeline.extract.worker import FlowTask, StoredWindow, TaskDone
 from pipeline.extract.worker_pipe import WorkerPipe
 from pipeline.flow.estimator import choose
@@ -50,6 +52,13 @@ def answers_half(connection: Connection) -> None:
     time.sleep(600)
 
 
+def answers(connection: Connection) -> None:
+    time.sleep(0.2)
+    connection.recv()
+    connection.send(ANSWER)
+    time.sleep(600)
+
+
 def takes_nothing(connection: Connection) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -61,13 +70,14 @@ class OneWorker:
     crew: Crew
     member: Member
     deaths: list[Death] = field(default_factory=list)
+    answers: list[TaskDone] = field(default_factory=list)
 
     def give(self, size: int) -> None:
         """A task that takes so many bytes."""
         frames = WindowFrames(2, 0.1, (0, 1, 3, 4), (0.0, 0.0, 0.2, 0.2))
         window = StoredWindow(Video("v" * size, Path("x.mp4"), "file"), 0, frames, 0)
         task = FlowTask(Settings("folder", {}, **SMALL), (window,))
-        self.crew.submit(Order(task, lambda done: None, lambda order, death: self.deaths.append(death)))
+        self.crew.submit(Order(task, self.answers.append, lambda order, death: self.deaths.append(death)))
 
 
 @pytest.fixture
@@ -111,6 +121,18 @@ def test_a_worker_that_stops_in_the_middle_of_a_talk_is_ended_when_its_time_is_u
     one.crew.expire()
     assert one.member.process.exitcode == -signal.SIGKILL and one.crew.members != [one.member]
     assert [death.hung_s > 0.4 for death in one.deaths] == [True]
+
+
+def test_a_runner_sends_the_rest_of_a_task_when_there_is_room(
+    hired: Callable[[Callable[[Connection], None]], OneWorker],
+) -> None:
+    one, runner = hired(answers), LocalRunner(1, choose("dis"))
+    runner._crews = Crews(DecodingPool(Arena(), 1), one.crew, None)
+    one.give(4 << 20)
+    assert one.member.pipe.waits_for_room
+    while not one.answers:
+        runner._listen(5.0)
+    assert one.answers == [ANSWER] and not one.deaths
 
 
 def test_messages_arrive_whole_however_they_are_cut_and_the_last_is_heard_before_the_end() -> None:
