@@ -131,7 +131,8 @@ def another_chunk(root: Path, plan: ChunkPlan, videos: int) -> float:
 
 
 def record_steps(root: Path, plan: ChunkPlan, videos: int) -> dict[str, Callable[[], object]]:
-    """Name → step, in the order in which they must run. The last two chunks have not landed."""
+    """Name → step, in the order in which they must run. The last two chunks have not landed. merge_all_records reads every record,
+    finalise_the_whole_set those of the last chunk: it takes all other rows from the index that is there."""
     passes, last = range(plan.passes), plan.chunks - 1
 
     def merge() -> None:

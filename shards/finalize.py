@@ -3,7 +3,8 @@
 Records are read one after the other, each once, and their rows are written as soon as a row group is full: what is held is bounded by
 that and by the number of videos. A set that is whole, and whose records are older than its manifest, is left as it is. While chunks are
 missing, those that have landed since the last manifest are added to what it describes: that costs what they hold, not what the set holds
-(beyond a copy of the index), and leaves their samples behind all others until the set is whole and its index is written in order.
+(beyond a copy of the index), and leaves their samples behind all others until the set is whole and its index is written in order. That
+order too is made from the index that is there and the records that are new (`shards.index_shards`).
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ import pyarrow.parquet as pq
 
 from shards import schema
 from shards.files import atomic_path, sha256_of, write_atomic
-from shards.growing_index import extend_index, write_index
+from shards.growing_index import extend_index, packed, write_index
 from shards.index import read_table
-from shards.records import committed, merge_video, read_record, read_videos
+from shards.index_shards import rows_by_shard
+from shards.records import committed, merge_video, read_record, read_videos, videos_path
 from shards.schema import Manifest, Settings, ShardInfo, ShardSetError
 from shards.video_table import PlannedVideos, PlanRow, by_chunk, counts
 
 REBUILD_SHARE = 8
 """An index of a set that is not whole is written anew where as many shards have landed since as an eighth of those that it has."""
+
+_COUNTED_TABLES = 64
 
 Place = tuple[int, int]
 """Chunk and pass of a shard."""
@@ -53,7 +57,7 @@ def finalize(root: Path, settings: Settings, chunks: int, passes: int, plan: Ite
         and known.index_stands(root)
     ):
         return known.manifest
-    merged = _extended(root, known, landed, planned) if known is not None and not complete else None
+    merged = None if known is None else (_ordered if complete else _extended)(root, known, landed, planned)
     merged = merged or _merged(root, landed, planned, len(settings.offsets))
     table = planned.joined(merged.videos)
     written = _write(root / schema.VIDEOS, lambda path: _write_whole(path, table))
@@ -72,9 +76,10 @@ def finalize(root: Path, settings: Settings, chunks: int, passes: int, plan: Ite
 
 @dataclass(frozen=True)
 class _Known:
-    """A manifest that describes shards that have not changed since, and the rows of its video table by chunk."""
+    """A manifest that describes shards that have not changed since it was written, and the rows of its video table by chunk."""
 
     manifest: Manifest
+    written_ns: int
     infos: Mapping[Place, ShardInfo]
     videos: Mapping[int, pa.Table]
 
@@ -86,6 +91,11 @@ class _Known:
         """Whether the index is the one that the manifest means."""
         path = root / schema.INDEX
         return path.is_file() and sha256_of(path) == self.index_sha256
+
+    def noted_since(self, root: Path, but: set[int]) -> bool:
+        """Whether something was said of the videos of a known chunk after the manifest was written; but: chunks that are read anyway."""
+        notes = (videos_path(root, chunk) for chunk in {chunk for chunk, _ in self.infos} - but)
+        return any(_changed_ns(path) >= self.written_ns for path in notes if path.exists())
 
 
 @dataclass(frozen=True)
@@ -109,15 +119,19 @@ def _known(root: Path, settings: Settings, landed: Sequence[Place], planned: Pla
         if manifest.settings != settings or not infos.keys() <= set(landed):
             return None
         for place in infos:
-            status = os.stat(f"{root}/{schema.record_path(*place)}")
-            if max(status.st_mtime_ns, status.st_ctime_ns) >= written:
+            if _changed_ns(f"{root}/{schema.record_path(*place)}") >= written:
                 return None
         table = read_table(root, schema.VIDEOS, manifest)
         if table.schema != schema.VIDEOS_SCHEMA or not planned.agrees(table, {chunk for chunk, _ in infos}):
             return None
-        return _Known(manifest, infos, by_chunk(table))
+        return _Known(manifest, written, infos, by_chunk(table))
     except (ShardSetError, OSError, KeyError):
         return None  # whatever cannot be read is made anew
+
+
+def _changed_ns(path: str | Path) -> int:
+    status = os.stat(path)
+    return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass
@@ -131,6 +145,7 @@ class _Reading:
     anchors: dict[int, Counter[str]] = field(default_factory=dict)
     older: dict[int, list[Mapping[str, Any]]] = field(default_factory=dict)
     across_cuts: int | None = 0
+    statuses: list[pa.Array] = field(default_factory=list)
 
     def tables(self, places: Sequence[Place]) -> Iterator[pa.Table]:
         for chunk, pass_index in places:
@@ -139,9 +154,18 @@ class _Reading:
             if "videos" in note:  # repeated in every pass
                 self.older.setdefault(chunk, []).extend(note["videos"])
             self.anchors.setdefault(chunk, Counter()).update(table.column("video").to_pylist())
-            for counted in pc.value_counts(table.column("status").combine_chunks().flatten()).to_pylist():
-                self.pairs[counted["values"]] += counted["counts"]
+            self.statuses += table.column("status").chunks
+            if len(self.statuses) >= _COUNTED_TABLES:
+                self.counted()
             yield table.replace_schema_metadata(None)
+
+    def counted(self) -> Counter[str]:
+        """Pairs by status. Of a number of tables at once: Arrow takes as long to begin as it takes for one."""
+        if self.statuses:
+            for found in pc.value_counts(pc.list_flatten(pa.chunked_array(self.statuses))).to_pylist():
+                self.pairs[found["values"]] += found["counts"]
+            self.statuses.clear()
+        return self.pairs
 
     def rows_of(self, chunk: int, planned: PlannedVideos) -> pa.Table:
         """What became of a chunk's videos."""
@@ -157,29 +181,69 @@ class _Reading:
 def _merged(root: Path, landed: Sequence[Place], planned: PlannedVideos, width: int) -> _Merged:
     """From all records, the index in the order of the format."""
     reading = _Reading(root)
-    index = _write(root / schema.INDEX, lambda path: write_index(path, reading.tables(landed), width))
+    index = _write(root / schema.INDEX, lambda path: write_index(path, packed(reading.tables(landed)), width))
     videos = {chunk: reading.rows_of(chunk, planned) for chunk in sorted({chunk for chunk, _ in landed})}
-    return _Merged(index, reading.infos, videos, reading.pairs, reading.across_cuts)
+    return _Merged(index, reading.infos, videos, reading.counted(), reading.across_cuts)
 
 
 def _extended(root: Path, known: _Known, landed: Sequence[Place], planned: PlannedVideos) -> _Merged | None:
     """What is known with the shards that are new; None where these are many, or the index is not the known one."""
     fresh = [place for place in landed if place not in known.infos]
     before = known.manifest.files[schema.INDEX]
-    pairs = Counter(known.manifest.counts["pairs"])
-    across_cuts = known.manifest.counts.get("across_cuts")
     if not fresh:
+        pairs, across_cuts = Counter(known.manifest.counts["pairs"]), known.manifest.counts.get("across_cuts")
         return _Merged(before, known.infos, known.videos, pairs, across_cuts) if known.index_stands(root) else None
-    if len(fresh) * REBUILD_SHARE >= len(known.infos) or (across_cuts and {c for c, _ in fresh} & known.videos.keys()):
-        return None  # or the anchors that cuts took from videos of a chunk that was there are not known one by one
-    reading = _Reading(root, across_cuts=across_cuts)
+    if len(fresh) * REBUILD_SHARE >= len(known.infos) or _cuts_unknown(known, fresh):
+        return None
+    reading = _Reading(root, across_cuts=known.manifest.counts.get("across_cuts"))
 
     try:
         with atomic_path(root / schema.INDEX) as path:
-            added, digest = extend_index(path, root / schema.INDEX, known.index_sha256, reading.tables(fresh))
+            added, digest = extend_index(path, root / schema.INDEX, known.index_sha256, packed(reading.tables(fresh)))
             index = {"bytes": path.stat().st_size, "sha256": digest, "rows": int(before["rows"]) + added}
     except (ShardSetError, FileNotFoundError):
         return None  # the index is gone, or another; a record that cannot be read is met again
+    return _with_fresh(known, fresh, reading, planned, index)
+
+
+def _ordered(root: Path, known: _Known, landed: Sequence[Place], planned: PlannedVideos) -> _Merged | None:
+    """As `_merged` of a set that is whole, with the rows of known shards from the index that is there; None where it cannot be used."""
+    fresh = [place for place in landed if place not in known.infos]
+    if not known.infos or _cuts_unknown(known, fresh) or known.noted_since(root, {chunk for chunk, _ in fresh}):
+        return None
+    reading = _Reading(root, across_cuts=known.manifest.counts.get("across_cuts"))
+    try:
+        with rows_by_shard(root / schema.INDEX, known.index_sha256) as rows:
+
+            def tables() -> Iterator[pa.Table]:
+                new = packed(reading.tables(fresh))
+                for place in landed:
+                    if (info := known.infos.get(place)) is None:
+                        yield next(new)
+                        continue
+                    table = rows(info.path)
+                    if table.num_rows != info.samples:
+                        raise ShardSetError(
+                            f"{schema.INDEX} has {table.num_rows} of {info.samples} rows of {info.path}"
+                        )
+                    yield table
+
+            width = len(known.manifest.settings.offsets)
+            index = _write(root / schema.INDEX, lambda path: write_index(path, tables(), width))
+    except (ShardSetError, OSError):
+        return None  # merging records needs no index and no scratch file; what is wrong beyond these is met again
+    return _with_fresh(known, fresh, reading, planned, index)
+
+
+def _cuts_unknown(known: _Known, fresh: Sequence[Place]) -> bool:
+    """The anchors that cuts took from videos of a chunk that was there are not known one by one."""
+    return bool(known.manifest.counts.get("across_cuts")) and not known.videos.keys().isdisjoint(c for c, _ in fresh)
+
+
+def _with_fresh(
+    known: _Known, fresh: Sequence[Place], reading: _Reading, planned: PlannedVideos, index: Mapping[str, Any]
+) -> _Merged:
+    """index: of known and fresh shards; reading: of the fresh ones."""
     videos = dict(known.videos)
     for chunk in {chunk for chunk, _ in fresh}:
         if chunk in videos:  # more passes of a chunk that was there
@@ -187,7 +251,8 @@ def _extended(root: Path, known: _Known, landed: Sequence[Place], planned: Plann
             reading.older.setdefault(chunk, []).extend(earlier)
             reading.anchors[chunk].update({row["video"]: row["anchors"] for row in earlier})
         videos[chunk] = reading.rows_of(chunk, planned)
-    return _Merged(index, {**known.infos, **reading.infos}, videos, pairs + reading.pairs, reading.across_cuts)
+    pairs = Counter(known.manifest.counts["pairs"]) + reading.counted()
+    return _Merged(index, {**known.infos, **reading.infos}, videos, pairs, reading.across_cuts)
 
 
 def _write_whole(path: Path, table: pa.Table) -> int:

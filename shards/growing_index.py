@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ GROUP_ROWS = 1 << 20
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 8  # the footer's length and the magic, which end every parquet file
 _PIECE_BYTES = 1 << 20
-_PACKED_TABLES = 64
+_PACKED_TABLES = 32
 
 
 def write_index(path: Path, tables: Iterable[pa.Table], width: int) -> int:
@@ -113,18 +113,15 @@ def _footer_start(file: io.BufferedIOBase) -> int:
 
 def _write_groups(writer: pq.ParquetWriter, first: pa.Table, tables: Iterator[pa.Table]) -> int:
     """Whoever waits for Python's lock meanwhile gets it soon: what is let go of goes table by table."""
-    held, packed, done, rows = [first], 0, 0, first.num_rows
+    held, done, rows = [first], 0, first.num_rows
     for table in tables:
         held.append(table)
         rows += table.num_rows
-        if len(held) - packed >= _PACKED_TABLES:
-            held[packed:] = _packed(held[packed:])
-            packed = len(held)
         while rows > GROUP_ROWS:
             rest = _write_group(writer, held)
             while held:
                 held.pop()
-            held, packed, done, rows = [rest], 0, done + GROUP_ROWS, rows - GROUP_ROWS
+            held, done, rows = [rest], done + GROUP_ROWS, rows - GROUP_ROWS
     _write_group(writer, held)
     while held:
         held.pop()
@@ -138,9 +135,14 @@ def _write_group(writer: pq.ParquetWriter, held: Sequence[pa.Table]) -> pa.Table
     return whole.slice(GROUP_ROWS)
 
 
-def _packed(tables: Sequence[pa.Table]) -> list[pa.Table]:
+def packed(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The same tables in common memory: as they are read, each has dozens of allocations that hold twice what is in them. They stay apart,
     for where one ends shapes the pages of the file."""
-    ends = list(accumulate(table.num_rows for table in tables))
-    common = pa.concat_tables(tables).combine_chunks()
-    return [common.slice(end - table.num_rows, table.num_rows) for end, table in zip(ends, tables, strict=True)]
+    stream = iter(tables)
+    while several := list(islice(stream, _PACKED_TABLES)):
+        ends = list(accumulate(table.num_rows for table in several))
+        common = pa.concat_tables(several).combine_chunks()
+        several = [common.slice(end - table.num_rows, table.num_rows) for end, table in zip(ends, several, strict=True)]
+        del common
+        while several:
+            yield several.pop(0)

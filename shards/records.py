@@ -88,12 +88,12 @@ def write_videos(root: Path, chunk: int, rows: Iterable[Mapping[str, Any]]) -> N
             merge_video(merged, earlier)
     for row in rows:
         merge_video(merged, row)
-    write_atomic(_videos_path(root, chunk), json.dumps(list(merged.values()), sort_keys=True) + "\n")
+    write_atomic(videos_path(root, chunk), json.dumps(list(merged.values()), sort_keys=True) + "\n")
 
 
 def read_videos(root: Path, chunk: int) -> list[dict[str, Any]]:
     """What `write_videos` said; nothing of chunks from before there was such a file, whose records say it."""
-    path = _videos_path(root, chunk)
+    path = videos_path(root, chunk)
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_bytes()) if path.is_file() else []
         if not all(isinstance(row, dict) and {"video", "status"} <= row.keys() for row in rows):
@@ -112,5 +112,5 @@ def merge_video(found: dict[str, dict[str, Any]], row: Mapping[str, Any]) -> Non
         found[row["video"]] = dict(row)
 
 
-def _videos_path(root: Path, chunk: int) -> Path:
+def videos_path(root: Path, chunk: int) -> Path:
     return root / schema.RECORDS / "videos" / f"{chunk:06d}.json"

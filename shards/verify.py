@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from shards import schema
+from shards.counting import counted
 from shards.files import sha256_of
 from shards.index import check_table
 from shards.reader import ShardSet, read_table
@@ -52,7 +53,10 @@ def _verify(
     if not manifest.complete:
         want = manifest.chunks * manifest.passes
         problems.append(
-            Problem(schema.MANIFEST, f"{len(manifest.shards)} of {want} shards: rerun the extraction command to finish")
+            Problem(
+                schema.MANIFEST,
+                f"{len(manifest.shards)} of {counted(want, 'shard')}: rerun the extraction command to finish",
+            )
         )
     for name in (schema.INDEX, schema.VIDEOS):
         try:
@@ -142,10 +146,13 @@ def _verify_videos(root: Path | str, data: ShardSet) -> list[Problem]:
     wrong = (found != wanted[data.video.codes]).any(axis=1)
     if wrong.any():
         i = int(np.flatnonzero(wrong)[0])
-        what = f"{int(wrong.sum())} samples are not where {schema.VIDEOS} has their video, first {data.keys[i]} of {data.video[i]!r}"
+        samples = counted(int(wrong.sum()), "sample is", "samples are")
+        what = f"{samples} not where {schema.VIDEOS} has their video, first {data.keys[i]} of {data.video[i]!r}"
         problems.append(Problem(schema.INDEX, f"{what}: shards of two plans are mixed; start a new set"))
     elif sum(anchors) != len(data):
-        problems.append(Problem(schema.VIDEOS, f"counts {sum(anchors)} samples, {schema.INDEX} has {len(data)}"))
+        problems.append(
+            Problem(schema.VIDEOS, f"counts {counted(sum(anchors), 'sample')}, {schema.INDEX} has {len(data)}")
+        )
     return problems
 
 

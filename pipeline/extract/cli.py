@@ -37,6 +37,7 @@ from pipeline.flow.estimator import EstimatorOptions
 from pipeline.flow.options import named_values
 from pipeline.video.datasets import DATASETS
 from shards import schema
+from shards.counting import counted, plural
 from shards.cut_settings import CUT_THRESHOLDS
 from shards.schema import Manifest, Settings
 from shards.verify import verify as verify_set
@@ -218,10 +219,8 @@ def extract_command(
     summarise(manifest, places.out_name, as_json, of_list, compared)
     rejected = sum(manifest.counts["rejected"].values())
     if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
-        click.echo(
-            f"Error: {rejected} of {manifest.counts['videos']} videos were rejected; see {schema.VIDEOS} in {places.out_name}",
-            err=True,
-        )
+        of_all = counted(manifest.counts["videos"], "video was", "videos were")
+        click.echo(f"Error: {rejected} of {of_all} rejected; see {schema.VIDEOS} in {places.out_name}", err=True)
         sys.exit(REJECTED_TOO_MANY)
 
 
@@ -244,13 +243,14 @@ def summarise(
     if of_list:
         said = [f"{of_list.ok} ok", *(f"{reason} {n}" for reason, n in of_list.rejected.items())]
         said += [f"{of_list.pending} pending"] if of_list.pending else []
-        gone = f"; {of_list.gone} of the set are not in it" if of_list.gone else ""
-        click.echo(f"list of {of_list.listed} videos = {' + '.join(said)}{gone}")
+        gone = f"; {of_list.gone} of the set {plural(of_list.gone, 'is', 'are')} not in it" if of_list.gone else ""
+        click.echo(f"list of {counted(of_list.listed, 'video')} = {' + '.join(said)}{gone}")
     rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["rejected"].items())) or "none"
     pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n) or "none"
-    across = f", {counts['across_cuts']} anchors across cuts" if counts.get("across_cuts") else ""
-    click.echo(f"{out}: {counts['ok']} of {counts['videos']} videos, rejected: {rejected}{across}")
-    click.echo(f"{counts['samples']} samples, pairs: {pairs}; {len(manifest.shards)} shards, {size / 2**20:.1f} MiB")
+    across = f", {counted(counts['across_cuts'], 'anchor')} across cuts" if counts.get("across_cuts") else ""
+    click.echo(f"{out}: {counts['ok']} of {counted(counts['videos'], 'video')}, rejected: {rejected}{across}")
+    shards = counted(len(manifest.shards), "shard")
+    click.echo(f"{counted(counts['samples'], 'sample')}, pairs: {pairs}; {shards}, {size / 2**20:.1f} MiB")
     for line in compared.lines() if compared else ():
         click.echo(line)
 
@@ -277,6 +277,6 @@ def verify(shard_set: Path | str, deep: bool, jobs: int | None, as_json: bool) -
     else:
         for problem in problems:
             click.echo(str(problem), err=True)
-        click.echo(f"{shard_set}: {f'{len(problems)} problems' if problems else 'intact'}")
+        click.echo(f"{shard_set}: {counted(len(problems), 'problem') if problems else 'intact'}")
     if problems:
         sys.exit(DAMAGED)

@@ -2,7 +2,7 @@
 
 A `Crew` is a number of equal workers: with an estimator (one per accelerator, or one per core on a CPU) or without (they encode). A task
 of a worker that dies goes to a fresh one; what happens to a task that has cost several workers their life is for the owner to say. A worker
-that hangs (a driver that never returns) is ended, and has died.
+that hangs (a driver that never returns, a process that was stopped in the middle of an answer) is ended, and has died.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import pickle
 import signal
 import time
 from collections import deque
@@ -17,15 +18,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler, send_handle
 
 from pipeline.extract.decoding import DecodingPool
 from pipeline.extract.runner import ExtractionError
 from pipeline.extract.worker import Broken, EncodeTask, FlowTask, TaskDone, WorkerReady, work
+from pipeline.extract.worker_pipe import WorkerPipe
 from pipeline.flow.estimator import EstimatorChoice
 from pipeline.video.arena import Arena
+from shards.counting import counted
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +42,6 @@ ANSWER_TIMES = 20.0
 FIRST_WINDOW_S = 600.0
 """A task may take ANSWER_LEAST_S and ANSWER_TIMES the longest time that a window has taken so far; before the first answer FIRST_WINDOW_S
 for each window. Far beyond anything slow: what is waited for longer will not come."""
-SENT_AHEAD_BYTES = 1 << 16
-"""Of a task that is sent to a worker while it is at another: more than that may not fit between two processes, and who waits for the other
-to take it is not listening. A larger one is sent when the worker listens."""
 ENDING_S = 60.0
 """How long a process that has been killed is waited for. The kernel may be unable to end it."""
 
@@ -84,7 +83,7 @@ class Member:
     """
 
     process: BaseProcess
-    connection: Connection
+    pipe: WorkerPipe
     choice: EstimatorChoice | None
     orders: deque[Order] = field(default_factory=deque)
     ready: bool = False
@@ -92,10 +91,6 @@ class Member:
     idle_since: float | None = None
     broken: Broken | None = None
     since: float = field(default_factory=time.monotonic)
-
-    def fileno(self) -> int:
-        """To wait on."""
-        return self.connection.fileno()
 
 
 class Crew:
@@ -130,8 +125,9 @@ class Crew:
             assert process.pid is not None
             send_handle(ours, self._frames.descriptor, process.pid)
             send_handle(ours, self._flow.descriptor, process.pid)
-            ours.send(choice)
-        return Member(process, ours, choice)
+        pipe = WorkerPipe(ours)
+        pipe.send(ForkingPickler.dumps(choice))
+        return Member(process, pipe, choice)
 
     @property
     def queued(self) -> int:
@@ -160,24 +156,29 @@ class Crew:
             if not able:
                 return
             member = min(able, key=lambda m: len(m.orders))
-            message = ForkingPickler.dumps(self._queue[0].task)
-            if member.orders and len(message) > SENT_AHEAD_BYTES:
-                return
             order = self._queue.popleft()
             self._note_idle(member, False)
             if not member.orders:
                 member.since = time.monotonic()
             member.orders.append(order)
-            with suppress(OSError):  # found when it is listened to
-                member.connection.send_bytes(message)
+            member.pipe.send(ForkingPickler.dumps(order.task))
 
     def heard(self, member: Member) -> None:
-        """Something has arrived from a worker, or it is gone. Raises ExtractionError when none can be built."""
+        """Something has arrived from a worker, or it takes more of what is sent to it, or it is gone. Never waits for the worker.
+
+        Raises ExtractionError when none can be built.
+        """
+        member.pipe.go_on_sending()
         try:
-            message: WorkerReady | TaskDone | Broken = member.connection.recv()
+            message = member.pipe.hear()
         except (EOFError, OSError):
             self._replace(member)
             return
+        if message is not None:
+            self._take(member, pickle.loads(message))
+        self.dispatch()
+
+    def _take(self, member: Member, message: WorkerReady | TaskDone | Broken) -> None:
         if isinstance(message, WorkerReady):
             if message.refusal:
                 self._go_on_without(member, message.refusal)
@@ -193,7 +194,6 @@ class Crew:
             member.since = now
             self._note_idle(member, not member.orders)
             order.done(message)
-        self.dispatch()
 
     def _note_idle(self, member: Member, idle: bool) -> None:
         now = time.monotonic()
@@ -227,7 +227,8 @@ class Crew:
     def _replace(self, member: Member, *, hung_s: float = 0.0) -> None:
         """A fresh worker for one that died; its tasks go back to the front of the queue, the one that it was at to its owner."""
         member.process.join(ENDING_S)
-        member.connection.close()
+        member.process.kill()  # nobody listens to it any more, and it may hold a device
+        member.pipe.close()
         code = member.process.exitcode
         if not member.ready:
             ended = f"was silent for {hung_s:.0f} s" if hung_s else "died"
@@ -253,7 +254,10 @@ class Crew:
         if not member.replaces or len(self.members) == 1:
             raise ExtractionError(why)
         log.warning(
-            "going on with %d workers for flow instead of %d: %s", len(self.members) - 1, len(self.members), why
+            "going on with %s for flow instead of %d: %s",
+            counted(len(self.members) - 1, "worker"),
+            len(self.members),
+            why,
         )
         self.members.remove(member)
         member.process.kill()
@@ -268,7 +272,7 @@ class Crew:
             member.process.kill()
         for member in self.members:
             member.process.join(ENDING_S)
-            member.connection.close()
+            member.pipe.close()
         self.members.clear()
         self._queue.clear()
 

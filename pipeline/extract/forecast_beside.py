@@ -19,6 +19,7 @@ from shards.files import write_atomic
 from shards.schema import Manifest, Settings
 
 FORECAST = ".log/forecast.json"
+_NOTES = {True: "", False: "outside", None: "no range"}
 _TAIL_BYTES = 4096
 _END = re.compile(rb'\{"run_s": ([0-9.]+)\}')
 _RUN = re.compile(r"extract-(\d{8}-\d{6})\b.*\.jsonl")
@@ -70,12 +71,12 @@ def kept_of(out: Path) -> Kept | None:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure twice. inside: whether what came lies in the range."""
+    """One figure twice. inside: whether what came lies in the range; None where the sample was too small to have one."""
 
     what: str
     planned: str
     came: str
-    inside: bool
+    inside: bool | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Beside:
             return [self.remark]
         table = [
             ("", "planned (95 % range)", "came", ""),
-            *((r.what, r.planned, r.came, "" if r.inside else "outside") for r in self.rows),
+            *((r.what, r.planned, r.came, _NOTES[r.inside]) for r in self.rows),
         ]
         widths = [max(len(row[column]) for row in table) for column in range(3)]
         return [
@@ -118,8 +119,8 @@ def beside(out: Path, manifest: Manifest) -> Beside | None:
     stored = counts["pairs"].get("stored", 0) + counts["pairs"].get("still", 0)
     size = sum(info.bytes for info in manifest.shards)
     rows = (
-        _row("videos", Range.exactly(kept.videos), counts["videos"], count),
-        _row("rejected", kept.rejected, sum(counts["rejected"].values()), count),
+        _row("videos", Range.exactly(kept.videos), counts["videos"], count, known=True),
+        _row("rejected", kept.rejected, sum(counts["rejected"].values()), count, known=kept.sampled >= kept.videos),
         _row("pairs stored", kept.pairs, stored, count),
         _time_row(kept.seconds, run_seconds(out)),
         _row("GiB", kept.bytes, size, gib),
@@ -177,6 +178,9 @@ def _time_row(planned: Range, came: float | None) -> Row:
     )
 
 
-def _row(what: str, planned: Range, came: float, text: Callable[[float], str]) -> Row:
+def _row(what: str, planned: Range, came: float, text: Callable[[float], str], *, known: bool = False) -> Row:
+    """known: whether the plan knows the figure. Else a range of no width is the lack of one: any figure but the guess lies outside it."""
     words, found = ranged(planned, text), text(came)
-    return Row(what, words, found, planned.low <= came <= planned.high or found == words)
+    if planned.low <= came <= planned.high or found == words:
+        return Row(what, words, found, True)
+    return Row(what, words, found, None if planned.low == planned.high and not known else False)

@@ -19,6 +19,7 @@ from pipeline.extract.forecast import (
     wall_time,
 )
 from pipeline.extract.forecast_beside import count, gib, ranged
+from shards.counting import counted, plural
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def told(
     if elsewhere is not None:
         if gpu_pairs_per_s is None and not here.gpus:
             unknown = (
-                f"on {elsewhere.gpus} GPUs: unknown, for flow was measured on a CPU; run this on a GPU (--device cuda), or give "
+                f"on {counted(elsewhere.gpus, 'GPU')}: unknown, for flow was measured on a CPU; run this on a GPU (--device cuda), or give "
                 "--gpu-pairs-per-s"
             )
         else:
@@ -106,14 +107,15 @@ def forecast_lines(said: Told) -> list[str]:
     found, work = said.forecast, said.forecast.work
     rejects = ", ".join(f"{reason} {n}" for reason, n in said.sampled_rejected.items()) or "none"
     lines = [
-        f"sample: {said.sampled} of {work.videos:,} videos drawn at random, rejected: {rejects}; {said.timed_pairs} pairs timed on "
+        f"sample: {said.sampled} of {work.videos:,} {plural(work.videos, 'video')} drawn at random, rejected: {rejects}; "
+        f"{counted(said.timed_pairs, 'pair')} timed on "
         f"{said.device}; {said.seconds:.0f} s"
     ]
     if said.sampled < min(FEWEST_FOR_RANGES, work.videos):
         lines.append(f"too few for ranges: give at least {FEWEST_FOR_RANGES} videos (--sample, --seconds)")
     if said.load > said.here.machine.cores * 1.25:
         lines.append(
-            f"this machine is busy (load {said.load:.1f} on {said.here.machine.cores} cores): alone it is faster than said here"
+            f"this machine is busy (load {said.load:.1f} on {counted(said.here.machine.cores, 'core')}): alone it is faster than said here"
         )
     rows = [
         ("videos", f"{work.videos:,}"),
@@ -145,10 +147,10 @@ def _flow_process(said: Told) -> str:
 
 def _machine_lines(where: str, on: OnMachine, share_left: float, train: float | None) -> list[str]:
     machine, wall = on.machine, on.wall
-    name = f"{machine.cores} cores"
+    name = counted(machine.cores, "core")
     if machine.gpus:
         rate = f"{on.gpu_pairs_per_s:,.0f} pairs/s each, {'ASSUMED' if on.assumed else 'measured'}"
-        name = f"{machine.gpus} GPU{'s' * (machine.gpus > 1)} ({rate}) and {name}"
+        name = f"{counted(machine.gpus, 'GPU')} ({rate}) and {name}"
     lines = [f"{where}, {name}: {ranged(wall.seconds, hours)}; what decides: {wall.limit}"]
     if share_left < 1:
         left = wall.seconds * share_left

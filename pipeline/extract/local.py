@@ -12,13 +12,14 @@ CPU networks run on one thread per worker whatever the number of workers, becaus
 
 from __future__ import annotations
 
+import math
+import select
 import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import wait
 from types import TracebackType
 
 from common.cores import usable_processors
@@ -182,16 +183,20 @@ class LocalRunner:
     def _listen(self, seconds: float, rung: socket.socket | None = None) -> None:
         """Hear what has arrived, or find out who is overdue."""
         assert self._crews is not None
-        decoders = self._crews.decoders
+        decoders, poll = self._crews.decoders, select.poll()
         ears: dict[int, Callable[[], object]] = {ear.fileno(): partial(decoders.heard, ear) for ear in decoders.ears}
-        for crew in (self._crews.flow, self._crews.encoders):
-            if crew is not None:
-                ears |= {member.fileno(): partial(crew.heard, member) for member in crew.members}
+        room = set[int]()
+        for crew in filter(None, (self._crews.flow, self._crews.encoders)):
+            for member in crew.members:
+                ears[member.pipe.fileno()] = partial(crew.heard, member)
+                if member.pipe.waits_for_room:
+                    room.add(member.pipe.fileno())
         if rung is not None:
             ears[rung.fileno()] = partial(rung.recv, 1 << 12)
+        for descriptor in ears:
+            poll.register(descriptor, select.POLLIN | (select.POLLOUT if descriptor in room else 0))
         until = min(seconds, max(0.0, decoders.next_deadline - time.monotonic()))
-        for descriptor in wait(list(ears), until):
-            assert isinstance(descriptor, int)
+        for descriptor, _ in poll.poll(math.ceil(1000 * until)):
             ears[descriptor]()
         decoders.expire()
         self._crews.flow.expire()

@@ -14,6 +14,7 @@ from pipeline.extract.accounts import Accounts
 from pipeline.extract.at_work import PartEnd
 from pipeline.extract.parts import Part
 from pipeline.extract.plan import ChunkPlan
+from shards.counting import counted
 
 
 def summarise_part(
@@ -29,16 +30,18 @@ def summarise_part(
     else:
         outcomes = [f"{found.ok} ok", *(f"{reason} {n}" for reason, n in found.rejected.items())]
         outcomes += [f"{found.pending} pending"] if found.pending else []
-        click.echo(f"part {part}: {found.listed} of the list's {len(plan.listed)} videos = {' + '.join(outcomes)}")
+        click.echo(
+            f"part {part}: {found.listed} of the list's {counted(len(plan.listed), 'video')} = {' + '.join(outcomes)}"
+        )
         if not shards:
             click.echo(f"{out}: every chunk has landed; the set is complete")
         else:
-            lacking = (
-                f"{shards} of {plan.chunks * plan.passes} shards are still out: {', '.join(_still_out(part, ended))}"
-            )
+            of_all = counted(plan.chunks * plan.passes, "shard is", "shards are")
+            lacking = f"{shards} of {of_all} still out: {', '.join(_still_out(part, ended))}"
             click.echo(printable(f"{out}: {lacking}"))
     if rejected > max_reject_share * found.listed:
-        click.echo(f"Error: {rejected} of {found.listed} videos of part {part} were rejected; see above", err=True)
+        of_part = counted(found.listed, f"video of part {part} was", f"videos of part {part} were")
+        click.echo(f"Error: {rejected} of {of_part} rejected; see above", err=True)
         return False
     return True
 

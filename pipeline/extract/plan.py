@@ -24,6 +24,7 @@ from pipeline.extract.strangers import refuse_strangers
 from pipeline.video.datasets import Video
 from pipeline.video.video_ids import utf8_name
 from shards import schema
+from shards.counting import counted
 from shards.files import sha256_of, write_atomic
 from shards.index import read_table
 from shards.records import any_recorded, committed
@@ -184,20 +185,19 @@ def _tried_again(
 
 
 def _refuse_lost_videos(root: Path, plan: ChunkPlan, source_root: Path) -> None:
-    done = committed(root)
-    unfinished, landed = plan.lacking(done), {chunk for chunk, _ in done}
+    unfinished, landed = plan.lacking(done := committed(root)), {chunk for chunk, _ in done}
     vanished = [v.video.id for c in unfinished for v in plan.chunk(c) if v.video.id not in plan.listed]
     if vanished:
         raise PlanError(
-            f"{len(vanished)} videos of the set are no longer under {source_root}, for example {vanished[0]!r}; "
-            "put them back (or give the --root that the set was begun with), or start a new set with another --out"
+            f"{counted(len(vanished), 'video of the set is', 'videos of the set are')} no longer under {source_root}, for example "
+            f"{vanished[0]!r}; put them back (or give the --root that the set was begun with), or start a new set with another --out"
         )
-    begun = {c: [v.video for v in plan.chunk(c)] for c in unfinished if c in landed}
-    changed = [line for c, videos in begun.items() for line in changed_sources(root, c, videos)]
+    begun = [c for c in unfinished if c in landed]
+    changed = [line for c in begun for line in changed_sources(root, c, [v.video for v in plan.chunk(c)])]
     if changed:
         raise PlanError(
-            f"{len(changed)} videos have changed since the first passes of their chunk were made, for example {changed[0]}; "
-            "put the old ones back, or start a new set with another --out"
+            f"{counted(len(changed), 'video has', 'videos have')} changed since the first passes of their chunk were made, "
+            f"for example {changed[0]}; put the old ones back, or start a new set with another --out"
         )
 
 
@@ -282,7 +282,7 @@ def difference(root: Path, plan: ChunkPlan) -> str:
     if differences := plan.settings.differences(stored.settings):
         return "; ".join(differences)
     if plan.passes != stored.passes:
-        return f"{stored.passes} passes there, {plan.passes} here"
+        return f"{counted(stored.passes, 'pass')} there, {plan.passes} here"
     there, here = ({(v.path, v.chunk) for v in videos} for videos in (stored.videos, plan.videos))
     odd = min(there ^ here, default=("", 0))[0]
-    return f"{len(stored.videos)} videos there, {len(plan.videos)} here, for example {odd!r}"
+    return f"{counted(len(stored.videos), 'video')} there, {len(plan.videos)} here, for example {odd!r}"

@@ -32,6 +32,7 @@ from pipeline.extract.plan import ChunkPlan
 from pipeline.extract.run import ExtractionRequest
 from pipeline.extract.runner import Runner
 from shards import schema
+from shards.counting import counted
 
 NO_SET = Path(os.devnull) / "no-set"
 """What takes the place of a set when none is named: a path at which none can be, nor be made."""
@@ -139,7 +140,8 @@ def _say_what_there_is(made: ChunkPlan, todo: int) -> None:
         click.echo(printable(made.remark), err=True)
     shards = made.chunks * made.passes
     click.echo(
-        f"{len(made.current)} videos in {made.chunks} chunks, {made.passes} passes: {todo} of {shards} shards to make"
+        f"{counted(len(made.current), 'video')} in {counted(made.chunks, 'chunk')}, {counted(made.passes, 'pass')}: "
+        f"{todo} of {counted(shards, 'shard')} to make"
     )
 
 

@@ -8,16 +8,20 @@ from pipeline.extract.plan import ChunkPlan
 from pipeline.extract.run import Tally
 from pipeline.extract.runner import Event, StageLoad, VideoReport
 from shards import schema
+from shards.counting import counted, plural
 
 
 def planned(display: ProgressDisplay, plan: ChunkPlan, tally: Tally) -> None:
     """Say what there is to do, once it is known."""
-    todo = f"{tally.chunks} chunks to do" if tally.chunks else "nothing left to do"
+    todo = f"{counted(tally.chunks, 'chunk')} to do" if tally.chunks else "nothing left to do"
     if plan.remark:
         display.say(plan.remark)
     if tally.lost:
-        display.say(f"{tally.lost} shards that had landed are gone: they are made again")
-    display.say(f"{len(plan.current)} videos in {plan.chunks} chunks, {plan.passes} passes: {todo}")
+        gone = "shard that had landed is gone: it is", "shards that had landed are gone: they are"
+        display.say(f"{counted(tally.lost, *gone)} made again")
+    display.say(
+        f"{counted(len(plan.current), 'video')} in {counted(plan.chunks, 'chunk')}, {counted(plan.passes, 'pass')}: {todo}"
+    )
     display.begin(tally.total)
 
 
@@ -37,7 +41,7 @@ def describe(tally: Tally) -> str:
         reasons = ", ".join(f"{reason} {count}" for reason, count in tally.rejects.most_common())
         text += f", rejected {tally.rejects.total()} ({reasons})"
     if tally.across_cuts:
-        text += f", {tally.across_cuts} anchors not drawn: across cuts"
+        text += f", {counted(tally.across_cuts, 'anchor')} not drawn: across cuts"
     return text
 
 
@@ -46,6 +50,10 @@ def who_waits(load: StageLoad) -> str:
     parts = [f"flow waits for frames {load.flow_waits:.0%}".replace("%", " %")]
     if load.decoding_waits >= 0.005:
         parts.append(f"decoding for room {load.decoding_waits:.0%}".replace("%", " %"))
-    queues = (("windows before flow", load.for_flow), ("before encoding", load.for_encoding))
-    parts += [f"{count} {what}" for what, count in (*queues, ("videos before writing", load.for_writing)) if count]
+    queues = (
+        (load.for_flow, f"{plural(load.for_flow, 'window')} before flow"),
+        (load.for_encoding, "before encoding"),
+        (load.for_writing, f"{plural(load.for_writing, 'video')} before writing"),
+    )
+    parts += [f"{count} {what}" for count, what in queues if count]
     return ", ".join(parts)

@@ -31,6 +31,7 @@ from pipeline.extract.run import finalize_plan
 from pipeline.extract.runner import storage_failed
 from shards import schema
 from shards.bucket import WRITING, Bucket, RemoteFile, is_temporary
+from shards.counting import counted
 from shards.files import sha256_of
 from shards.records import committed, read_videos, recorded, write_videos
 from shards.storage import Patience, StorageError
@@ -257,4 +258,4 @@ class RemoteSet:
 
     def explained(self, error: StorageError) -> PlainError:
         """A fault of the storage, for the user."""
-        return storage_failed(error, f"{len(committed(self.mirror))} shards")
+        return storage_failed(error, counted(len(committed(self.mirror)), "shard"))

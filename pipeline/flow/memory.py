@@ -1,16 +1,15 @@
 """How much memory a batch of pairs may take, asked before anything is allocated.
 
-A budget keeps a batch small on machines where running out is not an exception but the end of the process (a CPU whose
-kernel overcommits). What a pair needs is the network's own rule; where running out is an exception, `batching.py` halves
-the batch on top of this.
+A budget keeps a batch small on machines where running out is not an exception but the end of the process (a CPU whose kernel
+overcommits, a container or a batch job with a limit). What a pair needs is the network's own rule; where running out is an
+exception, `batching.py` halves the batch on top of this.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
+
+from common.memory import available_bytes
 
 _CPU_BUDGET_BYTES = 4 << 30
 
@@ -24,16 +23,7 @@ def budget_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(0.8 * (torch.cuda.mem_get_info(device)[0] + kept))
-    return min(_available_bytes() // 2, _CPU_BUDGET_BYTES)
-
-
-def _available_bytes() -> int:
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return min(available_bytes() // 2, _CPU_BUDGET_BYTES)
 
 
 def pairs_that_fit(pair_bytes: int, rows: int, columns: int, device: torch.device) -> int:

@@ -24,6 +24,7 @@ from pipeline.inspect.shard_table import CSV, shard_rows, shards_csv, shards_htm
 from pipeline.inspect.statistics import SetStatistics, statistics_of
 from pipeline.inspect.windows import wheel_html, window_html
 from pipeline.video.rejects import REJECT_REASONS
+from shards.counting import plural
 from shards.files import write_atomic
 from shards.reader import ShardSet
 from shards.sample import OptionalMember
@@ -100,7 +101,8 @@ def _partial(manifest: Manifest) -> list[str]:
     if manifest.complete:
         return []
     have, want = len(manifest.shards), manifest.chunks * manifest.passes
-    return [f'<p class="warn">The set is not complete: {have:,} of {want:,} shards have landed.</p>']
+    words = f"{have:,} of {want:,} {plural(want, 'shard has', 'shards have')} landed"
+    return [f'<p class="warn">The set is not complete: {words}.</p>']
 
 
 def _counts(manifest: Manifest, kept: Mapping[OptionalMember, tuple[int, int]]) -> str:
@@ -147,7 +149,7 @@ def drops_html(manifest: Manifest, found: SetStatistics) -> str:
         cuts = "Shot cuts were not looked for (--cuts): windows may cross them."
     n = found.samples_still
     still = (
-        f"{n:,} sample{' is' if n == 1 else 's are'} still in all {'its' if n == 1 else 'their'} pairs." if n else ""
+        f"{n:,} {plural(n, 'sample is', 'samples are')} still in all {plural(n, 'its', 'their')} pairs." if n else ""
     )
     return "".join([*parts, f"<p>{escape(cuts)}</p>", f"<p>{still}</p>" if still else ""])
 

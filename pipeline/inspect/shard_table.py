@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from common.page import table
 from pipeline.inspect.statistics import SetStatistics, ShardCount
 from shards import schema
+from shards.counting import plural
 from shards.schema import Manifest, ShardInfo
 
 CSV = "shards.csv"
@@ -108,12 +109,13 @@ def _passes_table(passes: dict[int, list[ShardRow]]) -> str:
 
 
 def _counted(shards: int) -> str:
-    return f"{shards:,} shard{'s' * (shards != 1)}"
+    return f"{shards:,} {plural(shards, 'shard')}"
 
 
 def _total(rows: Sequence[ShardRow]) -> str:
     size = sum(row.info.bytes for row in rows) / 2**20
-    return f"{sum(row.info.samples for row in rows):,} samples, {size:,.1f} MiB"
+    samples = sum(row.info.samples for row in rows)
+    return f"{samples:,} {plural(samples, 'sample')}, {size:,.1f} MiB"
 
 
 def _sizes(size: int, each: float) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 Comes in: a `DecodeRequest`. The time stamps give the valid anchors, (seed, id, pass) draws one for each pass, and the union of all
 frames that these windows need is read in one ascending sweep; every frame is cropped and resized once. Where the set leaves out
-windows across shot cuts, a sweep over all frames comes first and finds them. Goes out: a
+windows across shot cuts, the sweep is over all frames, which are kept until the cuts are known and the anchors drawn. Goes out: a
 `DecodeHeader` and the arrays of each pass, or a Reject.
 """
 
@@ -22,6 +22,7 @@ from pipeline.video.decord_frames import DecordFrames
 from pipeline.video.folder_frames import FolderFrames
 from pipeline.video.frame_source import EngineFailure, FrameSource, RepeatedFrames
 from pipeline.video.geometry import FrameSizeError, centre_square, shrink_square
+from pipeline.video.kept_frames import KeptFrames
 from pipeline.video.messages import DecodeHeader, DecodeRequest, VideoFacts, WindowFrames
 from pipeline.video.pyav_frames import PyAVFrames, import_av
 from pipeline.video.rejects import Reject, check_file, is_container
@@ -107,7 +108,8 @@ def gather(source: FrameSource, request: DecodeRequest) -> tuple[DecodeHeader, l
         )
     n_cuts, across = 0, 0
     if request.cuts is not None:
-        cuts = _cuts(source, request.cuts, request.path)
+        source = kept = KeptFrames(source)
+        cuts = _cuts(kept, request.cuts, request.path)
         crosses = crossing(anchors, neighbours, cuts)
         n_cuts, across = len(cuts), int(crosses.sum())
         anchors, neighbours = anchors[~crosses], neighbours[~crosses]
@@ -166,13 +168,13 @@ def gather(source: FrameSource, request: DecodeRequest) -> tuple[DecodeHeader, l
     return DecodeHeader(facts, windows), arrays
 
 
-def _cuts(source: FrameSource, rule: CutRule, path: str) -> NDArray[np.int64]:
-    """The cuts of a video, in a sweep of its own over all frames: which anchors can be drawn depends on all of them.
+def _cuts(source: KeptFrames, rule: CutRule, path: str) -> NDArray[np.int64]:
+    """The cuts of a video, out of all of its frames: which anchors can be drawn depends on all of them.
 
     Raises Reject("many_cuts").
     """
     times_s = source.times_s
-    cuts = find_cuts((frame_hwc for _, frame_hwc in source.fetch(range(len(times_s)))), rule)
+    cuts = find_cuts(source.all_frames(), rule)
     duration_s = float(times_s[-1] - times_s[0] + nominal_interval_s(times_s))
     if rule.too_many(len(cuts), duration_s):
         raise Reject(

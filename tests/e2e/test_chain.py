@@ -191,4 +191,4 @@ def test_more_rejects_than_allowed_is_a_failure(shell: Shell, tmp_path: Path) ->
     text = shell(
         "pipeline", "extract", "--dataset", "folder", "--root", tmp_path / "bad", "--out", tmp_path / "set", status=3
     )
-    assert "rejected a: empty_file" in text and "1 of 1 videos were rejected" in text
+    assert "rejected a: empty_file" in text and "1 of 1 video was rejected" in text

@@ -2,7 +2,7 @@
 
 Comes in: the name of a model, options as text, a file or a seed. Goes out: the model on the CPU, and the identity of its weights. The
 package (extra `ptlflow`) is imported when a network of it is asked for, never before: it brings torchvision, timm and lightning. Facts
-about it are of version 0.4.2: `get_model`, `get_model_reference(...).pretrained_checkpoints`, `restore_model`.
+about it are of version 0.4.2: `get_model`, `get_model_reference(...).pretrained_checkpoints`, and what its checkpoints hold.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -44,6 +44,8 @@ _UNSUITABLE = {
 }
 _ITERATIONS = ("iters", "iters_per_level", "decoder_depth")
 """What models call their number of iterations, where they have one."""
+_FACTS = ("train_size", "train_avg_length")
+"""What a checkpoint says about its training that some models look at when they run."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def make(spec: ModelSpec) -> nn.Module:
             f"{PREFIX}{spec.name} could not be made ({type(broken).__name__}: {_first_line(broken)})"
         ) from broken
     if spec.source.path is not None:
-        _restore(ptlflow, model, spec.name, spec.source.path)
+        _restore(model, spec.name, spec.source.path)
     return model.eval().requires_grad_(False)
 
 
@@ -183,9 +185,17 @@ def _parsed(ptlflow: ModuleType, spec: ModelSpec) -> Any:
         raise ValueError(f"{PREFIX}{spec.name}: {' '.join(str(refused).split())}") from refused
 
 
-def _restore(ptlflow: ModuleType, model: nn.Module, name: str, path: Path) -> None:
+def _restore(model: nn.Module, name: str, path: Path) -> None:
+    """As ptlflow's `restore_model`, but for the device: that one puts tensors on the first GPU wherever there is one, even in a process
+    that only looks at them, or that works on another GPU."""
     try:
-        ptlflow.restore_model(model, str(path))
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        facts: dict[str, Any] = content.get("hyper_parameters", {})
+        for fact in [fact for fact in _FACTS if fact in facts]:
+            setattr(model, fact, facts[fact])
+        for parameter, value in facts.get("extra_params", {}).items():
+            cast(Any, model).add_extra_param(parameter, value)
+        model.load_state_dict(content["state_dict"])
     except pickle.UnpicklingError as foreign:  # torch's own words advise to run whatever code the file holds
         raise ValueError(
             f"{path} does not fit {PREFIX}{name}: it holds something else than tensors, or is damaged; "

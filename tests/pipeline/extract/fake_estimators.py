@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +17,7 @@ import numpy as np
 from pipeline.extract.run import ExtractionRequest, stated
 from pipeline.flow.dis import DisFlow
 from pipeline.flow.estimator import FlowEstimator, choose
+from pipeline.video.messages import framed
 from pipeline.window import Window, WindowFlow
 from shards.schema import Settings, Statement
 from tests.pipeline.extract.small_extraction import SMALL
@@ -24,9 +28,9 @@ class Trouble:
     """What happens, and where. marks: a folder in which each process leaves its device and number once it has worked.
 
     raises, kills, hangs: videos for which the estimator raises, its process ends, or nothing comes back. lost_once: flow of this video
-    cannot be handed over, once. falls: after the first such exception every call raises,
-    as on a GPU whose context is lost. dies_once_on: a device whose first process ends at its first batch; stays_dead: on which nothing
-    can be built after that, as on a GPU that has fallen off the bus.
+    cannot be handed over, once. stopped_once: the process is stopped in the middle of the answer for this video, once. falls: after the
+    first such exception every call raises, as on a GPU whose context is lost. dies_once_on: a device whose first process ends at its
+    first batch; stays_dead: on which nothing can be built after that, as on a GPU that has fallen off the bus.
     """
 
     marks: Path
@@ -34,6 +38,7 @@ class Trouble:
     kills: tuple[str, ...] = ()
     hangs: tuple[str, ...] = ()
     lost_once: str = ""
+    stopped_once: str = ""
     falls: bool = False
     dies_once_on: str | None = None
     stays_dead: bool = False
@@ -76,8 +81,18 @@ class Troubled:
         if self.trouble.lost_once in names and not (self.trouble.marks / "lost").exists():
             (self.trouble.marks / "lost").touch()
             return [replace(flow, flow_kchw=cast(Any, "no array")) for flow in flows]
+        if self.trouble.stopped_once in names and not (self.trouble.marks / "stopped").exists():
+            (self.trouble.marks / "stopped").touch()
+            setattr(Connection, "send", stop_in_the_middle)  # noqa: B010  (mypy: a method)
         rounding = np.float32(len(windows) / 16) if self.device else np.float32(0)
         return [WindowFlow(flow.flow_kchw + rounding, np.full_like(flow.flow_kchw[:, 0], 0.5)) for flow in flows]
+
+
+def stop_in_the_middle(connection: Connection, answer: object) -> None:
+    """Instead of `Connection.send`, in a worker's process."""
+    message = framed(pickle.dumps(answer))
+    os.write(connection.fileno(), message[: len(message) // 2])
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def test_extract_says_what_happens_and_names_rejected_videos(tmp_path: Path, mon
         "extract", "--dataset", "folder", "--root", videos, "--out", tmp_path / "set", "--workers", "1", *sizes
     )
     assert done.exit_code == 0, done.output
-    assert "3 videos in 1 chunks, 8 passes: 1 chunks to do" in done.output
+    assert "3 videos in 1 chunk, 8 passes: 1 chunk to do" in done.output
     assert "rejected [red]broken: empty_file" in done.output, "a file's name is not markup"
     assert "extract: 3/3 videos" in done.output and "1/1 chunks, rejected 1 (empty_file 1)" in done.output
     assert "2 of 3 videos, rejected: empty_file 1" in done.output
@@ -64,7 +64,7 @@ def test_too_many_rejects_exit_3(tmp_path: Path) -> None:
     done = invoke(
         "extract", "--dataset", "folder", "--root", tmp_path / "videos", "--out", tmp_path / "set", "--workers", "1"
     )
-    assert done.exit_code == 3 and "1 of 1 videos were rejected; see videos.parquet" in done.output
+    assert done.exit_code == 3 and "1 of 1 video was rejected; see videos.parquet" in done.output
 
 
 def test_inspect_writes_beside_the_set_and_nowhere_else(

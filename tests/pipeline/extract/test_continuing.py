@@ -84,7 +84,7 @@ def test_content_that_was_replaced_between_passes_is_noticed(videos: Path, begun
     os.utime(clip, (1, 1))  # a copy of the same video is the same video
     assert request(videos, begun).plan().missing(begun) == {0: [1], 1: [1]}
     clip.write_bytes(whole[:-100])
-    with pytest.raises(PlanError, match=r"1 videos have changed.*'synth-00001' \(\d+ bytes then, \d+ now\)"):
+    with pytest.raises(PlanError, match=r"1 video has changed.*'synth-00001' \(\d+ bytes then, \d+ now\)"):
         run_here(request(videos, begun))
     clip.write_bytes(bytes(100) + whole[100:])
     with pytest.raises(PlanError, match="same size, other content"):

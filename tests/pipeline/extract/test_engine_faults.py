@@ -97,7 +97,7 @@ def test_a_device_that_dies_for_good_leaves_the_others_at_work(
 ) -> None:
     choice = TogetherChoice(Trouble(marks, dies_once_on="fake:1", stays_dead=True))
     run_on_devices(asked(videos, tmp_path / "devices", choice, chunk_videos=4))
-    assert "going on with 1 workers for flow instead of 2" in caplog.text and "fake:1: no such device" in caplog.text
+    assert "going on with 1 worker for flow instead of 2" in caplog.text and "fake:1: no such device" in caplog.text
     assert {mark.name.split("-")[0] for mark in marks.iterdir()} == {"died", "refused", "fake:0"}
     run_here(asked(videos, tmp_path / "here", choice, chunk_videos=4))
     assert digests(tmp_path / "devices") == digests(tmp_path / "here")

@@ -57,7 +57,7 @@ def test_a_part_whose_videos_are_rejected_fails(tmp_path: Path) -> None:
     (mine / "synth-00002.mp4").write_bytes(b"")
     failed = extract(mine, out, "--part", "2/2")
     assert failed.exit_code == 3 and "part 2/2: 1 of the list's 3 videos = 0 ok + empty_file 1" in failed.output
-    assert "Error: 1 of 1 videos of part 2/2 were rejected" in failed.output
+    assert "Error: 1 of 1 video of part 2/2 was rejected" in failed.output
     assert extract(mine, out, "--part", "1/2").exit_code == 0
 
 

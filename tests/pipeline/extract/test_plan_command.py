@@ -48,7 +48,7 @@ def test_plan_then_extract_then_plan_beside_what_came(videos: Path, tmp_path: Pa
     out = tmp_path / "set"
     planned = invoke("plan", videos, "--out", out, "--sample", "99")
     assert planned.exit_code == 0, planned.output
-    assert "7 videos in 1 chunks, 2 passes: 2 of 2 shards to make" in planned.output
+    assert "7 videos in 1 chunk, 2 passes: 2 of 2 shards to make" in planned.output
     assert "sample: 7 of 7 videos drawn at random, rejected: empty_file 1" in planned.output
     assert "what decides: " in planned.output and "pays for itself from epoch" in planned.output
     assert files(out) == [FORECAST], "nothing of a set is there yet"

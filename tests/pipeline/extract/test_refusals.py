@@ -110,7 +110,7 @@ def test_plan_refuses_what_extract_refuses_and_writes_nothing(videos: Path, tmp_
     out = tmp_path / "set"
     assert invoke(videos, out, "--flow-size", "65", command="plan").exit_code == 1
     planned = invoke(videos, out, "--sample", "0", command="plan")  # a measured forecast is kept: test_plan_command.py
-    assert planned.exit_code == 0 and "2 videos in 1 chunks, 1 passes: 1 of 1 shards to make" in planned.output
+    assert planned.exit_code == 0 and "2 videos in 1 chunk, 1 pass: 1 of 1 shard to make" in planned.output
     assert not out.exists()
     for flag in ("--seconds", "--gpu-pairs-per-s", "--train-samples-per-s"):
         refused = invoke(videos, out, flag, "nan", command="plan")

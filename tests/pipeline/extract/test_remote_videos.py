@@ -149,7 +149,7 @@ def test_an_object_that_was_replaced_is_noticed_by_its_tag(store: BucketStore, t
     data[len(data) // 2] ^= 255  # neither size nor ends
     clip.write_bytes(data)
     run_from(URL, tmp_path / "set", tmp_path / "scratch", passes=1)
-    with pytest.raises(PlanError, match=r"1 videos have changed .*'class 0/synth-00000' \(same size, other content\)"):
+    with pytest.raises(PlanError, match=r"1 video has changed .*'class 0/synth-00000' \(same size, other content\)"):
         run_from(URL, tmp_path / "set", tmp_path / "scratch", passes=2)
 
 

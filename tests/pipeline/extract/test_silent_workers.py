@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -22,6 +22,7 @@ from pipeline.extract.local import LocalRunner
 from pipeline.extract.run import extract
 from pipeline.extract.runner import ExtractionError
 from pipeline.extract.worker import FlowTask, StoredWindow, TaskDone
+from pipeline.extract.worker_pipe import WorkerPipe
 from pipeline.flow.estimator import choose
 from pipeline.video.arena import Arena
 from pipeline.video.child_process import ChildProcess
@@ -60,10 +61,24 @@ def test_a_video_over_which_the_estimator_hangs_is_rejected(
     assert verify(out, deep=True) == []
 
 
+def test_a_worker_that_is_stopped_in_the_middle_of_an_answer_is_replaced(
+    videos: Path, tmp_path: Path, marks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a debugger, or a batch system that suspends: half of a message is not waited for."""
+    monkeypatch.setattr(crew_module, "ANSWER_LEAST_S", 4.0)
+    monkeypatch.setattr(crew_module, "ANSWER_TIMES", 0.0)
+    out = tmp_path / "set"
+    run(asked(videos, out, TroubledChoice(Trouble(marks, stopped_once="synth-00001"))), workers=1)
+    assert (marks / "stopped").exists()
+    run_here(asked(videos, tmp_path / "whole", TroubledChoice(Trouble(marks))))
+    assert digests(out) == digests(tmp_path / "whole")
+
+
 def sleeper(replaces: bool, ready: bool) -> Member:
     process = get_context("fork").Process(target=time.sleep, args=(600,))
     process.start()
-    member = Member(process, get_context("fork").Pipe()[0], choose("dis"), ready=ready, replaces=replaces)
+    pipe = WorkerPipe(get_context("fork").Pipe()[0])
+    member = Member(process, pipe, choose("dis"), ready=ready, replaces=replaces)
     member.since -= 100
     return member
 
@@ -79,7 +94,7 @@ def test_a_device_on_which_nothing_can_be_built_any_more_leaves_the_others_at_wo
         crew.expire()
         assert crew.members == [healthy], "who has nothing to do may be silent for ever"
         assert stuck.process.exitcode == -signal.SIGKILL
-        assert "going on with 1 workers for flow instead of 2: a worker was silent for 100 s" in caplog.text
+        assert "going on with 1 worker for flow instead of 2: a worker was silent for 100 s" in caplog.text
         crew.members = [stuck := sleeper(True, False)]
         with pytest.raises(ExtractionError, match="silent for 100 s while building the flow estimator"):
             crew.expire()
@@ -96,14 +111,14 @@ def talkative(connection: Connection) -> None:
         connection.send(TaskDone((FlowFailure(task.windows[0].video.id[:5] + "x" * (4 << 20)),)))
 
 
-def test_a_task_too_large_to_be_sent_ahead_waits_until_it_is_listened_for() -> None:
+def test_a_task_too_large_for_the_pipe_is_sent_bit_by_bit_to_who_is_talking() -> None:
     """Else parent and worker would each wait for the other to take what it says."""
     context = get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=talkative, args=(theirs,))
     process.start()
     crew = Crew([choose("dis")], Arena(), Arena(), threads=1, depth=2)
-    crew.members = [member := Member(process, ours, choose("dis"), ready=True)]
+    crew.members = [member := Member(process, WorkerPipe(ours), choose("dis"), ready=True)]
     frames = WindowFrames(2, 0.1, (0, 1, 3, 4), (0.0, 0.0, 0.2, 0.2))
     answers: list[str] = []
 
@@ -117,6 +132,7 @@ def test_a_task_too_large_to_be_sent_ahead_waits_until_it_is_listened_for() -> N
             task = FlowTask(Settings("folder", {}, **SMALL), (StoredWindow(video, 0, frames, 0),))
             crew.submit(Order(task, done, lambda order, death: None))
         while len(answers) < 3:
+            wait([member.pipe.fileno()], 0.01)
             crew.heard(member)
 
     thread = threading.Thread(target=work_through, daemon=True)

@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipeline.flow.estimator import EstimatorOptions, choose
 from pipeline.flow.networks.build import build_network
 from pipeline.flow.networks.table import NETWORKS
+from pipeline.flow.raft_family import NetworkChoice
 from pipeline.flow.weights.catalogue import find
 from pipeline.flow.weights.checkpoints import hash_in_name, load_checkpoint, load_random, read_checkpoint
 from pipeline.flow.weights.key_layouts import LAYOUTS
@@ -63,6 +65,24 @@ def test_keys_are_those_of_the_official_code(name: str, shared_dir: Path) -> Non
 def test_every_layout_loads(name: str, layout: str, tmp_path: Path) -> None:
     _, state = values(name)
     assert same(loaded(name, saved(tmp_path / "w.pt", renamed(state, layout))), state)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_choosing_a_gpu_leaves_it_to_the_process_that_works_on_it(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, state = values("sea-raft-s")
+    layout = NETWORKS["sea-raft-s"].layouts[0]
+    path = saved(tmp_path / f"w{suffix}", renamed(state, layout))
+
+    def touched() -> None:
+        raise AssertionError("CUDA was initialised")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", touched)
+    choice = choose("sea-raft-s", EstimatorOptions(str(path), device="cuda", precision="bf16"))
+    assert isinstance(choice, NetworkChoice) and choice.on_device("cuda:1").device == "cuda:1"
 
 
 @pytest.mark.parametrize("name", ["raft", "raft-small"])

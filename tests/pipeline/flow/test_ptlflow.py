@@ -225,6 +225,29 @@ def test_weights_that_change_or_do_not_fit(package: None, tmp_path: Path) -> Non
     assert "weights_only" not in str(refused.value) and "trust" not in str(refused.value), "torch's advice is not ours"
 
 
+def test_choosing_leaves_the_gpu_alone(package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each GPU is for the process that works on it: a context in the parent, or on the first GPU in every process, is memory lost."""
+    content = {"state_dict": {"gain": torch.tensor([0.5])}}
+    facts = {"train_size": (432, 960), "extra_params": {"margin": 2.0}, "lr": 1e-4}
+    torch.save({**content, "hyper_parameters": facts}, tmp_path / "w.ckpt")
+    touched: list[object] = []
+    load = torch.load
+
+    def loading(path: Path, map_location: object, weights_only: bool) -> object:
+        touched.append(str(map_location))
+        return load(path, map_location="cpu", weights_only=weights_only)
+
+    with monkeypatch.context() as two_gpus:
+        two_gpus.setattr(torch.cuda, "is_available", lambda: True)
+        two_gpus.setattr(torch.cuda, "device_count", lambda: 2)
+        two_gpus.setattr(torch.cuda, "_lazy_init", lambda: touched.append("initialised"))
+        two_gpus.setattr(torch, "load", loading)
+        choice = choose("ptlflow:shift", EstimatorOptions(str(tmp_path / "w.ckpt"), device="cuda:1"))
+    assert isinstance(choice, PtlflowChoice) and choice.device == "cuda:1" and touched == ["cpu"]
+    model = ptlflow_zoo.make(choice.spec)
+    assert model.train_size == (432, 960) and model.extra == {"margin": 2.0}, "what ptlflow itself takes from it"
+
+
 def test_a_set_of_it_is_made_and_not_continued_with_other_weights(package: None, tmp_path: Path) -> None:
     videos = make_videos(tmp_path / "videos", 1)
 

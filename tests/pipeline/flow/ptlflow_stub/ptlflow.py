@@ -29,6 +29,11 @@ class shift(nn.Module):
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)
         self.seen: list[tuple[int, ...]] = []
         self.lowest, self.highest, self.autocast = 9.0, -9.0, False
+        self.train_size: tuple[int, ...] | None = None
+        self.extra: dict[str, float] = {}
+
+    def add_extra_param(self, name: str, value: float) -> None:
+        self.extra[name] = value
 
     def between(self, images: Tensor, first: int, second: int) -> Tensor:
         mean = images.mean(dim=(-1, -2))
@@ -139,7 +144,11 @@ def get_model(model_name: str, ckpt_path: str | None = None, args: Namespace | N
     return restore_model(_MODELS[model_name](**arguments), ckpt_path)
 
 
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def restore_model(model: nn.Module, ckpt_path: str | None) -> nn.Module:
     if ckpt_path is not None:
-        model.load_state_dict(torch.load(ckpt_path, map_location="cpu", weights_only=True)["state_dict"])
+        model.load_state_dict(torch.load(ckpt_path, map_location=_device(), weights_only=True)["state_dict"])
     return model
