@@ -20,4 +20,15 @@ class Place(click.ParamType):
         return str(value).rstrip("/") if is_url(value) else Path(value)
 
 
-PLACE = Place()
+class LocalPath(click.ParamType):
+    """A file or folder of this machine, whether or not it is there."""
+
+    name = "path"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if value == "":
+            self.fail("it is empty; name a file or folder", param, ctx)
+        return Path(value)
+
+
+PLACE, LOCAL_PATH = Place(), LocalPath()

@@ -36,9 +36,13 @@ def atomic_path(path: Path, *, keep_suffix: bool = False) -> Iterator[Path]:
 
     keep_suffix: for libraries that choose the format by the end of the name, as video writers do.
     Folders are made. On an error the temporary file is removed and whatever was at `path` stays as it was; an OSError
-    without a file name gets the target's.
+    without a file name gets the target's. FileExistsError where something else than a file is at `path`.
     """
     path = Path(path)
+    if (
+        path.exists() and not path.is_file()
+    ):  # the rename would put a file in the place of a device: root's /dev/null is gone then
+        raise FileExistsError(errno.EEXIST, "Not a regular file; give another name", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{_glob_quoted(path.name)}.*.tmp*"):
         if _age_s(leftover) > LEFTOVER_AGE_S:

@@ -65,7 +65,12 @@ class Checking:
     def _in_processes(self, jobs: int) -> Iterator[list[Problem]]:
         try:
             with ProcessPoolExecutor(jobs, get_context("fork"), _inherit, (self, os.getpid())) as pool:
-                yield from pool.map(_shard, self.rows)
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                try:  # the processes are forked here; until `_inherit` an interrupt would end them with a traceback
+                    found = pool.map(_shard, self.rows)
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                yield from found
         except BrokenProcessPool as error:
             raise ShardSetError(
                 "a process that checked samples was killed; often memory was short: use fewer --jobs"

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from common.command import PlainError
-from common.place import PLACE
+from common.place import LOCAL_PATH, PLACE
 from common.scratch import scratch_folder, scratch_home_of
 from pipeline.extract.at_work import PartEnd
 from pipeline.extract.parts import WHOLE, Part
@@ -33,9 +33,7 @@ from shards.storage import Patience, RemoteFolder, StorageError, is_url
 PLACE_OPTIONS = (
     click.option("--list", "list_file", type=PLACE, help="Text file of videos to take, or its address."),
     click.option("--root", required=True, type=PLACE, help="Where the videos are: a folder, or an address (s3://...)."),
-    click.option(
-        "--scratch", type=click.Path(path_type=Path), help="Local folder for what goes to or comes from addresses."
-    ),
+    click.option("--scratch", type=LOCAL_PATH, help="Local folder for what goes to or comes from addresses."),
     click.option("--scratch-gib", default=20.0, help="Most that may lie there."),
 )
 OUT_OPTION = click.option("--out", required=True, type=PLACE, help="Directory or address of the shard set.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from common.place import PLACE
+from common.place import LOCAL_PATH, PLACE
 from pipeline.extract.cli import plain_errors, summarise
 from pipeline.inspect.contact_sheet import choose_samples, contact_sheet, place_beside, sheet_path, write_png
 from pipeline.inspect.set_page import write_set_page
@@ -20,12 +20,12 @@ from shards.storage import is_url
 @click.argument("shard_set", type=PLACE)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=LOCAL_PATH,
     help="PNG to write; default: beside the set, as <its name>-contact-sheet.png. Never inside it.",
 )
 @click.option(
     "--page",
-    type=click.Path(path_type=Path),
+    type=LOCAL_PATH,
     help="Folder for a page instead: counts, drops, histograms, windows, shards. Never inside the set.",
 )
 @click.option(

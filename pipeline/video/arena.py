@@ -24,7 +24,7 @@ class Arena:
     def __init__(self, descriptor: int | None = None) -> None:
         if descriptor is None:
             open_standard_streams()  # or this would be one of them, and what a child takes for it its own null device
-        self.descriptor = _anonymous_file() if descriptor is None else descriptor
+        self.descriptor = anonymous_file() if descriptor is None else descriptor
         self._map: mmap.mmap | None = None
 
     def grow(self, size: int) -> None:
@@ -64,8 +64,9 @@ def write_at(descriptor: int, offset: int, arrays: Iterable[NDArray[np.generic]]
     return offset
 
 
-def _anonymous_file() -> int:
-    """In memory on Linux, and not bound by the size of /dev/shm; elsewhere a file that is unlinked at once."""
+def anonymous_file() -> int:
+    """Descriptor of one to read and write: in memory on Linux, and not bound by the size of /dev/shm; elsewhere a file that is unlinked at
+    once."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("flowfeat", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:

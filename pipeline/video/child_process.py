@@ -11,12 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from select import select
 
+from pipeline.video.arena import anonymous_file
 from pipeline.video.messages import MessageBuffer, framed
 
 STARTUP_DEADLINE_S = 120.0
@@ -46,7 +46,8 @@ class ChildProcess:
         self._bytes_at_first = 0
         self._messages = MessageBuffer()
         self._heard: list[bytes] = []
-        self._stderr = tempfile.TemporaryFile(buffering=0)
+        # In memory: on a disk that fills up, what FFmpeg says of pictures that it made up would be lost without a word.
+        self._stderr = open(anonymous_file(), "w+b", buffering=0)
         self.socket, theirs = socket.socketpair()
         self.socket.setblocking(False)
         package_root = str(Path(__file__).resolve().parents[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from pathlib import Path
@@ -84,3 +85,11 @@ def test_a_temporary_file_that_another_writer_has_just_renamed_is_passed_by(
     monkeypatch.setattr(Path, "glob", lambda *_: iter([gone]))
     write_atomic(tmp_path / "target", "whole")
     assert (tmp_path / "target").read_text() == "whole"
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    """`inspect --out /dev/null` of the superuser had put a picture in its place."""
+    os.mkfifo(tmp_path / "device")
+    with pytest.raises(FileExistsError, match="Not a regular file; give another name"):
+        write_atomic(tmp_path / "device", b"content")
+    assert stat.S_ISFIFO((tmp_path / "device").stat().st_mode) and os.listdir(tmp_path) == ["device"]

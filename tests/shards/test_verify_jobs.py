@@ -108,3 +108,21 @@ def _lives(pid: int) -> bool:
 def test_no_process_at_all_is_refused(shard_set: Path) -> None:
     with pytest.raises(ValueError, match="jobs is 0"):
         verify(shard_set, deep=True, jobs=0)
+
+
+def test_an_interrupt_does_not_reach_a_process_before_it_is_set_up(
+    shard_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had ended with a traceback; the parent, which ends the pool, hears the interrupt."""
+    set_up = verify_samples._inherit
+
+    def note(*arguments: object) -> None:
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        (tmp_path / str(os.getpid())).write_text(str(signal.SIGINT in held))
+        set_up(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(verify_samples, "_inherit", note)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert verify(shard_set, deep=True, jobs=2) == []
+    assert {path.read_text() for path in tmp_path.iterdir() if path.name.isdecimal()} == {"True"}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before

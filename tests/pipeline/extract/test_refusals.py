@@ -33,6 +33,7 @@ FLAGS: dict[str, list[list[str]]] = {
     "--precision": [["bf16"], ["fp8"]],
     "--workers": [["0"], ["-3"]],
     "--batch": [["0"], ["1000000000"]],
+    "--scratch": [[""]],
     "--scratch-gib": [["0"], ["-1"], ["much"], ["inf"], ["nan"]],
     "--deadline": [["0"], ["-1"], ["nan"], ["inf"]],
     "--max-reject-share": [["2"], ["nan"]],
@@ -51,7 +52,6 @@ FLAGS: dict[str, list[list[str]]] = {
     "--noise-floor": [["-1"], ["nan"], ["inf"]],
 }
 NOT_REFUSABLE = {
-    "--scratch",
     "--keep-neighbours",
     "--keep-confidence",
     "--keep-reverse",

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -146,3 +147,10 @@ def test_the_child_does_without_what_only_shards_need() -> None:
     """Arrow would double what starting one takes, and a hundred MiB of address space each."""
     loaded = "import pipeline.video.child, sys; sys.exit('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loaded], cwd=ROOT).returncode == 0
+
+
+def test_what_the_decoder_says_needs_no_disk(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage is known from FFmpeg's words alone: on a disk that is full they would be lost, and made-up pictures be taken."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with Decoder() as decoder:
+        assert len(ask(decoder, file(clip))) == 1
