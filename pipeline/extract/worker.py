@@ -23,7 +23,7 @@ from multiprocessing.reduction import recv_handle
 import numpy as np
 from numpy.typing import NDArray
 
-from common.memory import is_out_of_memory
+from common.memory import is_out_of_memory, keep_freed_memory
 from common.parent_death import die_with
 from pipeline.extract.blame import CarefulEstimator, FlowFailure
 from pipeline.extract.encode import encode_sample
@@ -112,6 +112,7 @@ def flow_bytes(settings: Settings) -> int:
 def work(connection: Connection, parent_pid: int, threads: int) -> None:
     """The whole life of a worker."""
     die_with(parent_pid)
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     os.environ["OMP_NUM_THREADS"] = str(threads)
     frames, flow = Arena(recv_handle(connection)), Arena(recv_handle(connection))

@@ -22,7 +22,7 @@ from PIL import Image
 
 from pipeline.video.enlarging import enlarge_rows
 from pipeline.video.halving import SMALLEST_PX, halved
-from pipeline.video.scratch import Scratch
+from pipeline.video.reused_arrays import ReusedArrays
 
 MIN_SIDE_PX = 16
 """Frames with a shorter side than this are refused: enlarged 28 times they hold no texture that flow could follow."""
@@ -31,7 +31,7 @@ MAX_ASPECT = 16.0
 """Frames longer than this many times their shorter side are refused: at 448 px the longer side would fill memory for nothing."""
 
 
-_scratch = Scratch()
+_reused = ReusedArrays()
 
 
 class FrameSizeError(ValueError):
@@ -90,10 +90,10 @@ def _enlarged_square(
     if wide == width:
         narrow_hwc = frame_hwc[:, left : left + size]
     else:
-        turned_whc = cv2.transpose(frame_hwc, _scratch.take("turned", (width, height, 3)))
-        columns_whc = _scratch.take("columns", (size, height, 3))
+        turned_whc = cv2.transpose(frame_hwc, _reused.take("turned", (width, height, 3)))
+        columns_whc = _reused.take("columns", (size, height, 3))
         enlarge_rows(turned_whc.reshape(width, height * 3), wide, left, columns_whc.reshape(size, height * 3))
-        narrow_hwc = cv2.transpose(columns_whc, _scratch.take("turned", (height, size, 3)))
+        narrow_hwc = cv2.transpose(columns_whc, _reused.take("turned", (height, size, 3)))
     if high == height:
         return narrow_hwc[top : top + size].copy()
     square_hwc = np.empty((size, size, 3), np.uint8)

@@ -1,7 +1,7 @@
 """Memory for pixels on their way, kept from frame to frame.
 
-Fresh arrays of a frame's size come from the kernel page by page and go back there; that took a third of the time of resizing. What lies in
-scratch is overwritten by whoever asks for the same name next, so nothing that is handed out may be part of it.
+Fresh arrays of a frame's size come from the kernel page by page and go back there, which takes as long as filling them. What is taken under
+a name is overwritten by whoever takes the same name next, so nothing that is handed out may be part of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Scratch(threading.local):
+class ReusedArrays(threading.local):
     """One set of arrays per thread, each as large as the largest that was asked for under its name."""
 
     def __init__(self) -> None:
