@@ -29,9 +29,10 @@ from pipeline.extract.part_summary import summarise_part
 from pipeline.extract.parts import Part
 from pipeline.extract.places import OUT_OPTION, PLACE_OPTIONS, Places, places_of
 from pipeline.extract.plan import ChunkPlan, Continuing
-from pipeline.extract.run import ExtractionRequest, Tally, extract_part, stated
+from pipeline.extract.run import ExtractionRequest, extract_part, stated
 from pipeline.extract.runner import Runner
 from pipeline.extract.sharing_options import SHARING_OPTIONS, choice_for, runner_for
+from pipeline.extract.tally import Tally
 from pipeline.extract.termination import terminated_like_interrupted
 from pipeline.flow.estimator import EstimatorOptions
 from pipeline.flow.options import named_values

@@ -62,9 +62,10 @@ class ChunkJob:
 
 @dataclass(frozen=True)
 class VideoReport:
-    """How one video ended. pairs: count by status over all its samples of this run.
+    """How one video ended. pairs: count by status over all its samples of these passes.
 
-    across_cuts: anchors that were not to be drawn because their windows cross a shot cut.
+    across_cuts: anchors that were not to be drawn because their windows cross a shot cut. passes: those that it ended for; of more than
+    are made at once, each block tells.
     """
 
     video: str
@@ -74,6 +75,7 @@ class VideoReport:
     seconds: float
     pairs: Mapping[str, int]
     across_cuts: int = 0
+    passes: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
