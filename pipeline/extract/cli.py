@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from common.command import one_line_errors
+from common.command import INTERRUPTED, one_line_errors, tell
 from common.cores import usable_processors
 from common.place import PLACE
 from common.progress import ProgressDisplay
@@ -45,7 +45,6 @@ from shards.verify import verify as verify_set
 
 REJECTED_TOO_MANY = 3
 DAMAGED = 4
-INTERRUPTED = 130
 
 plain_errors = one_line_errors(out_of_memory="use a smaller --batch or fewer --workers")
 
@@ -221,7 +220,7 @@ def extract_command(
     rejected = sum(manifest.counts["rejected"].values())
     if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
         of_all = counted(manifest.counts["videos"], "video was", "videos were")
-        click.echo(f"Error: {rejected} of {of_all} rejected; see {schema.VIDEOS} in {places.out_name}", err=True)
+        tell(f"Error: {rejected} of {of_all} rejected; see {schema.VIDEOS} in {places.out_name}", err=True)
         sys.exit(REJECTED_TOO_MANY)
 
 
@@ -239,21 +238,21 @@ def summarise(
         more = {"of_list": asdict(of_list)} if of_list else {}
         more |= {"forecast": asdict(compared)} if compared else {}
         body = {**counts, "bytes": size, "shards": len(manifest.shards), "complete": manifest.complete, **more}
-        click.echo(json.dumps(body))
+        tell(json.dumps(body))
         return
     if of_list:
         said = [f"{of_list.ok} ok", *(f"{reason} {n}" for reason, n in of_list.rejected.items())]
         said += [f"{of_list.pending} pending"] if of_list.pending else []
         gone = f"; {of_list.gone} of the set {plural(of_list.gone, 'is', 'are')} not in it" if of_list.gone else ""
-        click.echo(f"list of {counted(of_list.listed, 'video')} = {' + '.join(said)}{gone}")
+        tell(f"list of {counted(of_list.listed, 'video')} = {' + '.join(said)}{gone}")
     rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["rejected"].items())) or "none"
     pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n) or "none"
     across = f", {counted(counts['across_cuts'], 'anchor')} across cuts" if counts.get("across_cuts") else ""
-    click.echo(f"{out}: {counts['ok']} of {counted(counts['videos'], 'video')}, rejected: {rejected}{across}")
+    tell(f"{out}: {counts['ok']} of {counted(counts['videos'], 'video')}, rejected: {rejected}{across}")
     shards = counted(len(manifest.shards), "shard")
-    click.echo(f"{counted(counts['samples'], 'sample')}, pairs: {pairs}; {shards}, {size / 2**20:.1f} MiB")
+    tell(f"{counted(counts['samples'], 'sample')}, pairs: {pairs}; {shards}, {size / 2**20:.1f} MiB")
     for line in compared.lines() if compared else ():
-        click.echo(line)
+        tell(line)
 
 
 @click.command()
@@ -274,10 +273,10 @@ def verify(shard_set: Path | str, deep: bool, jobs: int | None, as_json: bool) -
 
         problems = verify_set(shard_set, deep=deep, jobs=jobs or usable_processors(), progress=checked)
     if as_json:
-        click.echo(json.dumps([p.__dict__ for p in problems]))
+        tell(json.dumps([p.__dict__ for p in problems]))
     else:
         for problem in problems:
-            click.echo(str(problem), err=True)
-        click.echo(f"{shard_set}: {counted(len(problems), 'problem') if problems else 'intact'}")
+            tell(str(problem), err=True)
+        tell(f"{shard_set}: {counted(len(problems), 'problem') if problems else 'intact'}")
     if problems:
         sys.exit(DAMAGED)

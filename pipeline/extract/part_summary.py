@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 
-import click
-
+from common.command import tell
 from common.printable import printable
 from pipeline.extract.accounts import Accounts
 from pipeline.extract.at_work import PartEnd
@@ -26,22 +25,20 @@ def summarise_part(
     if as_json:
         of_list = {"of_list": asdict(found)}
         complete = ended.manifest is not None and ended.manifest.complete
-        click.echo(json.dumps({"part": str(part), **of_list, "shards_out": shards, "complete": complete}))
+        tell(json.dumps({"part": str(part), **of_list, "shards_out": shards, "complete": complete}))
     else:
         outcomes = [f"{found.ok} ok", *(f"{reason} {n}" for reason, n in found.rejected.items())]
         outcomes += [f"{found.pending} pending"] if found.pending else []
-        click.echo(
-            f"part {part}: {found.listed} of the list's {counted(len(plan.listed), 'video')} = {' + '.join(outcomes)}"
-        )
+        tell(f"part {part}: {found.listed} of the list's {counted(len(plan.listed), 'video')} = {' + '.join(outcomes)}")
         if not shards:
-            click.echo(f"{out}: every chunk has landed; the set is complete")
+            tell(f"{out}: every chunk has landed; the set is complete")
         else:
             of_all = counted(plan.chunks * plan.passes, "shard is", "shards are")
             lacking = f"{shards} of {of_all} still out: {', '.join(_still_out(part, ended))}"
-            click.echo(printable(f"{out}: {lacking}"))
+            tell(printable(f"{out}: {lacking}"))
     if rejected > max_reject_share * found.listed:
         of_part = counted(found.listed, f"video of part {part} was", f"videos of part {part} were")
-        click.echo(f"Error: {rejected} of {of_part} rejected; see above", err=True)
+        tell(f"Error: {rejected} of {of_part} rejected; see above", err=True)
         return False
     return True
 
