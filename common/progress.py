@@ -111,14 +111,14 @@ class ProgressDisplay:
         """`units` more are done. status: what else is worth saying, such as the counts of rejects."""
         self.update(self.done + units, status=status)
 
-    def update(self, done: float, *, status: str | None = None) -> None:
-        """`done` units are done in all."""
+    def update(self, done: float, *, status: str | None = None, at_once: bool = False) -> None:
+        """`done` units are done in all. at_once: a plain line now, however long ago the last one was."""
         self.done = done
         if status is not None:
             self.status = status
         self._show()
         now = time.perf_counter()
-        if self._bar is None and now - self._told >= self._plain_every_s:
+        if self._bar is None and (at_once or now - self._told >= self._plain_every_s):
             self._told = now
             self.say(f"{self.what}: {self.line()}" if self.what else self.line())
 

@@ -28,6 +28,7 @@ from pipeline.extract.runner import (
     ChunkJob,
     Event,
     ExtractionError,
+    IndexBegun,
     Runner,
     StageLoad,
     VideoReport,
@@ -182,6 +183,11 @@ def _extract(
     ]
 
     make, left = partial(finalize_plan, out, plan), partial(plan.missing, out)
+
+    def make_last() -> Manifest:
+        on_event(IndexBegun(plan.passes * len(plan.current)), tally)
+        return make()
+
     try:
         # Both end here: no chunk may land, and no worker hold memory, while the set is finalized.
         with running, _Publisher(partial(at_work.alone, make), plan.chunks - len(everywhere)) as publisher:
@@ -192,7 +198,7 @@ def _extract(
         with suppress(OSError, PlainError):
             at_work.leave(left, make, in_haste=True)
         raise
-    return at_work.leave(left, make, in_haste=False)
+    return at_work.leave(left, make_last, in_haste=False)
 
 
 def finalize_plan(out: Path, plan: ChunkPlan) -> Manifest:

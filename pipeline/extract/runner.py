@@ -110,7 +110,25 @@ class StageLoad:
     for_writing: int
 
 
-Event = VideoReport | ChunkDone | ChunkFailed | StageLoad
+def loads_together(loads: Sequence[StageLoad]) -> StageLoad:
+    """Of several engines: mean shares, sums of what waits."""
+    return StageLoad(
+        flow_waits=sum(load.flow_waits for load in loads) / len(loads),
+        decoding_waits=sum(load.decoding_waits for load in loads) / len(loads),
+        for_flow=sum(load.for_flow for load in loads),
+        for_encoding=sum(load.for_encoding for load in loads),
+        for_writing=sum(load.for_writing for load in loads),
+    )
+
+
+@dataclass(frozen=True)
+class IndexBegun:
+    """Chunks land no more; the tables and the manifest are written. samples: that the set holds at most."""
+
+    samples: int
+
+
+Event = VideoReport | ChunkDone | ChunkFailed | StageLoad | IndexBegun
 
 
 class Runner(Protocol):

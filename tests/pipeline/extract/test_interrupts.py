@@ -10,11 +10,18 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from common.command import INTERRUPTED
+from pipeline.cli import main
 from pipeline.extract.crew import Crew
 from pipeline.extract.termination import interrupts_wait
 from pipeline.flow.estimator import choose
 from pipeline.video.arena import Arena
+from shards import schema
+from shards.verify import verify
+from tests.pipeline.extract.in_process import run_here
+from tests.pipeline.extract.small_extraction import make_videos, request
 
 
 @pytest.fixture
@@ -68,3 +75,31 @@ def test_a_signal_that_another_thread_takes_waits_as_well() -> None:
         signal.raise_signal(signal.SIGINT)
         done = True
     assert done
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_page_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of shards had been there without the page."""
+    run_here(request(make_videos(tmp_path / "videos", 1), tmp_path / "set"))
+    monkeypatch.setattr("pipeline.inspect.set_page.set_page", interrupt)
+    ended = CliRunner().invoke(main, ["inspect", str(tmp_path / "set"), "--page", str(tmp_path / "page")])
+    assert (ended.exit_code, ended.stderr) == (INTERRUPTED, "interrupted\n")
+    assert not (tmp_path / "page").exists()
+
+
+def test_an_interrupt_while_the_index_is_written_ends_the_run_and_a_rerun_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos, out = make_videos(tmp_path / "videos", 1), tmp_path / "set"
+    sizes = ["--image-size", "64", "--flow-size", "32", "--chunk-videos", "2", "--passes", "2", "--workers", "1"]
+    command = ["extract", "--dataset", "folder", "--root", str(videos), "--out", str(out), *sizes]
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.extract.run.finalize", interrupt)
+        ended = CliRunner().invoke(main, command)
+    assert ended.exit_code == INTERRUPTED and "writing the index of up to 2 samples" in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("interrupted: chunks that have landed are safe")
+    assert not (out / schema.MANIFEST).exists()
+    assert CliRunner().invoke(main, command).exit_code == 0 and verify(out, deep=True) == []

@@ -57,5 +57,5 @@ def test_what_is_done_is_counted_by_block_and_a_rejected_video_is_named_once(tmp
     said = stream.getvalue().splitlines()
     assert [line.split(":")[0] for line in said if "rejected broken" in line] == ["rejected broken"]
     shown = [line.split(" ")[0] for line in said if "/3 videos" in line]
-    assert shown == ["0.5/3", "1/3", "1.5/3", "2/3", "2.5/3", "3/3", "3/3"], "six reports and the chunk"
-    assert "rejected 1 (empty_file 1)" in said[-1]
+    assert shown == ["0.5/3", "1/3", "1.5/3", "2/3", "2.5/3", *["3/3"] * 3], "six reports, the chunk, the index"
+    assert "rejected 1 (empty_file 1)" in said[-2] and "writing the index of up to 192 samples" in said[-1]
