@@ -30,6 +30,10 @@ class PlainError(Exception):
     """Something that went wrong outside the program; its message says what and names the way out."""
 
 
+class UnheardError(PlainError):
+    """Standard output does not take what there is to say."""
+
+
 def nearest(name: str, known: Iterable[str], *, what: str = "") -> str:
     """The end of a message about an unknown name: "did you mean a or b?", else "known: a, b, c"."""
     names = list(known)
@@ -71,7 +75,7 @@ def explain_os_error(error: OSError) -> str:
 def tell(text: str, *, err: bool = False) -> None:
     """A line of what a command has found. Whoever has stopped listening (`| head`) misses it, and the command goes on.
 
-    Raises PlainError where standard output does not take it (a full disk); what standard error does not take is dropped.
+    Raises UnheardError where standard output does not take it (a full disk); what standard error does not take is dropped.
     """
     try:
         click.echo(text, err=err)
@@ -81,10 +85,7 @@ def tell(text: str, *, err: bool = False) -> None:
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
         if not err and not isinstance(error, BrokenPipeError):
-            why = error.strerror or str(error)
-            raise PlainError(
-                f"standard output does not take what there is to say ({why}); everything else is done"
-            ) from error
+            raise UnheardError(f"standard output takes no more: {error.strerror or error}") from error
 
 
 class Suggesting(click.Group):

@@ -8,7 +8,8 @@ import click
 
 from common.command import tell
 from common.place import LOCAL_PATH, PLACE
-from pipeline.extract.cli import plain_errors, summarise
+from pipeline.extract.cli import plain_errors
+from pipeline.extract.summary import summarise
 from pipeline.inspect.contact_sheet import choose_samples, contact_sheet, place_beside, sheet_path, write_png
 from pipeline.inspect.set_page import write_set_page
 from pipeline.inspect.windows import random_samples

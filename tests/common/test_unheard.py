@@ -55,9 +55,7 @@ def test_who_has_stopped_listening_misses_it_and_the_command_ends_as_it_would() 
 def test_a_full_standard_output_is_named_and_a_full_standard_error_is_not() -> None:
     full = end_of(TELLING, ">/dev/full")
     assert full.returncode == 1
-    assert full.stderr.splitlines()[-1].endswith(
-        "PlainError: standard output does not take what there is to say (No space left on device); everything else is done"
-    )
+    assert full.stderr.endswith("UnheardError: standard output takes no more: No space left on device\n")
     dropped = end_of(TELLING.replace("'first'", "'first', err=True"), "2>/dev/full")
     assert (dropped.returncode, dropped.stdout) == (3, "second\n")
 

@@ -70,3 +70,9 @@ def test_a_run_that_nobody_listens_to_ends_as_its_outcome_says(tmp_path: Path) -
     shell = ["sh", "-c", '{ "$0" "$@" 2>/dev/full; echo $? >&2; } | true', *command]
     assert subprocess.run(shell, cwd=ROOT, capture_output=True, text=True).stderr == "3\n"
     assert (tmp_path / "set" / "manifest.json").is_file()
+    full = subprocess.run(["sh", "-c", 'exec "$0" "$@" >/dev/full', *command], cwd=ROOT, capture_output=True, text=True)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1] == (
+        "Error: standard output takes no more: No space left on device; the run has come to its end, and what it made is in "
+        f"{tmp_path / 'set'}"
+    )
