@@ -23,8 +23,9 @@ from pipeline.extract.batches import windows_per_call
 from pipeline.extract.devices import devices_of, first_device
 from pipeline.extract.encode import encode_image
 from pipeline.extract.local import LocalRunner
-from pipeline.extract.run import ExtractionRequest, Tally, extract, stated
+from pipeline.extract.run import ExtractionRequest, extract, stated
 from pipeline.extract.runner import ChunkJob, Event, StageLoad
+from pipeline.extract.tally import Tally
 from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
 from pipeline.video.datasets import list_videos
 from pipeline.video.decoder import Decoder

@@ -1,11 +1,14 @@
 """Manners of every command line of the project: errors in one line, the nearest name for a mistyped one.
 
 What a user can act on is an exception whose message is the whole story: ValueError for bad input, OSError for files and
-disks, `PlainError` for what else a stage expects to happen. Anything else is a defect of ours and keeps its traceback.
+disks, `PlainError` for what else a stage expects to happen. Anything else is a defect of ours and keeps its traceback. An interrupt from
+the keyboard is one line and exit status 130.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import wraps
@@ -17,11 +20,18 @@ from common.memory import is_out_of_memory
 from common.printable import printable
 from shards.files import full_disk
 
+INTERRUPTED = 130
+"""Exit status, as shells have it for a command that SIGINT has ended."""
+
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
 
 class PlainError(Exception):
     """Something that went wrong outside the program; its message says what and names the way out."""
+
+
+class UnheardError(PlainError):
+    """Standard output does not take what there is to say."""
 
 
 def nearest(name: str, known: Iterable[str], *, what: str = "") -> str:
@@ -62,8 +72,31 @@ def explain_os_error(error: OSError) -> str:
     return f"{error}: free some space and run the same command again" if full_disk(error) else str(error)
 
 
+def tell(text: str, *, err: bool = False) -> None:
+    """A line of what a command has found. Whoever has stopped listening (`| head`) misses it, and the command goes on.
+
+    Raises UnheardError where standard output does not take it (a full disk); what standard error does not take is dropped.
+    """
+    try:
+        click.echo(text, err=err)
+    except OSError as error:
+        stream = sys.stderr if err else sys.stdout
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # else what is left in the stream fails again when Python ends
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        if not err and not isinstance(error, BrokenPipeError):
+            raise UnheardError(f"standard output takes no more: {error.strerror or error}") from error
+
+
 class Suggesting(click.Group):
-    """A command group that names the nearest command for an unknown one."""
+    """A command group that names the nearest command for an unknown one, and ends all of them in one manner on an interrupt."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # which click takes for a question that was not answered: "Aborted!", exit status 1
+            tell("interrupted", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

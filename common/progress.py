@@ -6,10 +6,12 @@ the start (rich's own estimate forgets everything older than half a minute, so a
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
+from typing import IO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -38,6 +40,28 @@ def rate_text(per_s: float, unit: str) -> str:
     return f"{per_s:.3g} {unit}/s" if per_s >= 0.5 else f"{1 / per_s:.3g} s each" if per_s > 0 else f"0 {unit}/s"
 
 
+class _StandardError:
+    """What it does not take (a full disk, a terminal that is gone) is dropped: nothing fails because nobody can be told how far it is."""
+
+    def __init__(self) -> None:
+        # Below the bar of another display. None in a process that was started without one.
+        self._stream: IO[str] | None = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        if self._stream is not None:
+            with suppress(OSError):
+                self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            with suppress(OSError):
+                self._stream.flush()
+
+
 class ProgressDisplay:
     """Counts units of work; a context manager. unit: plural noun ("videos"). plain_every_s: least time between plain lines.
 
@@ -48,7 +72,7 @@ class ProgressDisplay:
         self, what: str, unit: str, *, console: Console | None = None, plain_every_s: float = PLAIN_EVERY_S
     ) -> None:
         self.what, self.unit = what, unit
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(file=cast(IO[str], _StandardError()))
         self.total: float | None = None
         self.done = 0.0
         self.status = ""
@@ -87,14 +111,14 @@ class ProgressDisplay:
         """`units` more are done. status: what else is worth saying, such as the counts of rejects."""
         self.update(self.done + units, status=status)
 
-    def update(self, done: float, *, status: str | None = None) -> None:
-        """`done` units are done in all."""
+    def update(self, done: float, *, status: str | None = None, at_once: bool = False) -> None:
+        """`done` units are done in all. at_once: a plain line now, however long ago the last one was."""
         self.done = done
         if status is not None:
             self.status = status
         self._show()
         now = time.perf_counter()
-        if self._bar is None and now - self._told >= self._plain_every_s:
+        if self._bar is None and (at_once or now - self._told >= self._plain_every_s):
             self._told = now
             self.say(f"{self.what}: {self.line()}" if self.what else self.line())
 

@@ -11,40 +11,39 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
-from common.command import one_line_errors
+from common.command import INTERRUPTED, UnheardError, one_line_errors, tell
 from common.cores import usable_processors
 from common.place import PLACE
 from common.progress import ProgressDisplay
 from pipeline.extract import progress
-from pipeline.extract.accounts import Accounts, accounts_at_end
-from pipeline.extract.forecast_beside import Beside, beside
-from pipeline.extract.part_summary import summarise_part
+from pipeline.extract.accounts import accounts_at_end
+from pipeline.extract.forecast_beside import beside
 from pipeline.extract.parts import Part
 from pipeline.extract.places import OUT_OPTION, PLACE_OPTIONS, Places, places_of
 from pipeline.extract.plan import ChunkPlan, Continuing
-from pipeline.extract.run import ExtractionRequest, Tally, extract_part, stated
+from pipeline.extract.run import ExtractionRequest, extract_part, stated
 from pipeline.extract.runner import Runner
 from pipeline.extract.sharing_options import SHARING_OPTIONS, choice_for, runner_for
+from pipeline.extract.summary import summarise_run
+from pipeline.extract.tally import Tally
 from pipeline.extract.termination import terminated_like_interrupted
 from pipeline.flow.estimator import EstimatorOptions
 from pipeline.flow.options import named_values
 from pipeline.video.datasets import DATASETS
 from shards import schema
-from shards.counting import counted, plural
+from shards.counting import counted
 from shards.cut_settings import CUT_THRESHOLDS
-from shards.schema import Manifest, Settings
+from shards.schema import Settings
 from shards.verify import verify as verify_set
 
 REJECTED_TOO_MANY = 3
 DAMAGED = 4
-INTERRUPTED = 130
 
 plain_errors = one_line_errors(out_of_memory="use a smaller --batch or fewer --workers")
 
@@ -212,47 +211,13 @@ def extract_command(
         except KeyboardInterrupt:
             display.say("interrupted: chunks that have landed are safe; run the same command again to continue")
             sys.exit(INTERRUPTED)
-    manifest = ended.manifest
-    if manifest is None or not request.part.whole:
-        fine = summarise_part(places.out_name, plans[-1], request.part, ended, of_list, max_reject_share, as_json)
-        sys.exit(0 if fine else REJECTED_TOO_MANY)
-    summarise(manifest, places.out_name, as_json, of_list, compared)
-    rejected = sum(manifest.counts["rejected"].values())
-    if rejected > max_reject_share * manifest.counts["videos"] or manifest.counts["samples"] == 0:
-        of_all = counted(manifest.counts["videos"], "video was", "videos were")
-        click.echo(f"Error: {rejected} of {of_all} rejected; see {schema.VIDEOS} in {places.out_name}", err=True)
-        sys.exit(REJECTED_TOO_MANY)
-
-
-def summarise(
-    manifest: Manifest,
-    out: Path | str,
-    as_json: bool,
-    of_list: Accounts | None = None,
-    compared: Beside | None = None,
-) -> None:
-    """Print what a set holds, what became of a run's list, and how that compares with the forecast."""
-    counts = dict(manifest.counts)
-    size = sum(s.bytes for s in manifest.shards)
-    if as_json:
-        more = {"of_list": asdict(of_list)} if of_list else {}
-        more |= {"forecast": asdict(compared)} if compared else {}
-        body = {**counts, "bytes": size, "shards": len(manifest.shards), "complete": manifest.complete, **more}
-        click.echo(json.dumps(body))
-        return
-    if of_list:
-        said = [f"{of_list.ok} ok", *(f"{reason} {n}" for reason, n in of_list.rejected.items())]
-        said += [f"{of_list.pending} pending"] if of_list.pending else []
-        gone = f"; {of_list.gone} of the set {plural(of_list.gone, 'is', 'are')} not in it" if of_list.gone else ""
-        click.echo(f"list of {counted(of_list.listed, 'video')} = {' + '.join(said)}{gone}")
-    rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["rejected"].items())) or "none"
-    pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n) or "none"
-    across = f", {counted(counts['across_cuts'], 'anchor')} across cuts" if counts.get("across_cuts") else ""
-    click.echo(f"{out}: {counts['ok']} of {counted(counts['videos'], 'video')}, rejected: {rejected}{across}")
-    shards = counted(len(manifest.shards), "shard")
-    click.echo(f"{counted(counts['samples'], 'sample')}, pairs: {pairs}; {shards}, {size / 2**20:.1f} MiB")
-    for line in compared.lines() if compared else ():
-        click.echo(line)
+    try:
+        fine = summarise_run(
+            places.out_name, plans[-1], request.part, ended, of_list, compared, max_reject_share, as_json
+        )
+    except UnheardError as error:
+        raise UnheardError(f"{error}; the run has come to its end, and what it made is in {places.out_name}") from error
+    sys.exit(0 if fine else REJECTED_TOO_MANY)
 
 
 @click.command()
@@ -273,10 +238,10 @@ def verify(shard_set: Path | str, deep: bool, jobs: int | None, as_json: bool) -
 
         problems = verify_set(shard_set, deep=deep, jobs=jobs or usable_processors(), progress=checked)
     if as_json:
-        click.echo(json.dumps([p.__dict__ for p in problems]))
+        tell(json.dumps([p.__dict__ for p in problems]))
     else:
         for problem in problems:
-            click.echo(str(problem), err=True)
-        click.echo(f"{shard_set}: {counted(len(problems), 'problem') if problems else 'intact'}")
+            tell(str(problem), err=True)
+        tell(f"{shard_set}: {counted(len(problems), 'problem') if problems else 'intact'}")
     if problems:
         sys.exit(DAMAGED)

@@ -23,6 +23,7 @@ from multiprocessing.reduction import ForkingPickler, send_handle
 
 from pipeline.extract.decoding import DecodingPool
 from pipeline.extract.runner import ExtractionError
+from pipeline.extract.termination import interrupts_wait
 from pipeline.extract.worker import Broken, EncodeTask, FlowTask, TaskDone, WorkerReady, work
 from pipeline.extract.worker_pipe import WorkerPipe
 from pipeline.flow.estimator import EstimatorChoice
@@ -114,7 +115,8 @@ class Crew:
     def start(self, most: int) -> None:
         """Start up to so many workers."""
         while len(self.members) < min(most, len(self._choices)):
-            self.members.append(self._start(self._choices[len(self.members)]))
+            with interrupts_wait():
+                self.members.append(self._start(self._choices[len(self.members)]))
 
     def _start(self, choice: EstimatorChoice | None) -> Member:
         ours, theirs = self._context.Pipe()
@@ -238,9 +240,10 @@ class Crew:
                 "--workers",
             )
             return
-        fresh = self._start(member.choice)
-        fresh.replaces = True
-        self.members[self.members.index(member)] = fresh
+        with interrupts_wait():
+            fresh = self._start(member.choice)
+            fresh.replaces = True
+            self.members[self.members.index(member)] = fresh
         orders = list(member.orders)
         self._queue.extendleft(reversed(orders[1:]))
         if orders:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from common.command import tell
 from common.cores import usable_processors
 from common.place import PLACE
 from common.printable import printable
@@ -110,10 +111,10 @@ def plan(
         else:
             answer = _Answer(json.dumps(body["settings"], indent=2, sort_keys=True).splitlines(), {})
     if as_json:
-        click.echo(json.dumps({**body, **answer.body}))
+        tell(json.dumps({**body, **answer.body}))
         return
     for line in answer.lines:
-        click.echo(line)
+        tell(line)
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,9 @@ class _Answer(NamedTuple):
 
 def _say_what_there_is(made: ChunkPlan, todo: int) -> None:
     if made.remark:
-        click.echo(printable(made.remark), err=True)
+        tell(printable(made.remark), err=True)
     shards = made.chunks * made.passes
-    click.echo(
+    tell(
         f"{counted(len(made.current), 'video')} in {counted(made.chunks, 'chunk')}, {counted(made.passes, 'pass')}: "
         f"{todo} of {counted(shards, 'shard')} to make"
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from common.printable import printable_line
 from common.progress import ProgressDisplay
 from pipeline.extract.plan import ChunkPlan
-from pipeline.extract.run import Tally
-from pipeline.extract.runner import Event, StageLoad, VideoReport
-from shards import schema
+from pipeline.extract.runner import Event, IndexBegun, StageLoad, VideoReport
+from pipeline.extract.tally import Tally
 from shards.counting import counted, plural
 
 
@@ -26,10 +25,15 @@ def planned(display: ProgressDisplay, plan: ChunkPlan, tally: Tally) -> None:
 
 
 def happened(display: ProgressDisplay, event: Event, tally: Tally) -> None:
-    """Name a rejected video; bring the totals, and who waits for whom, up to date."""
-    if isinstance(event, VideoReport) and event.status == schema.REJECTED:
+    """Name a rejected video, once; bring the totals, and who waits for whom, up to date."""
+    if isinstance(event, VideoReport) and tally.newly_rejected:
         display.say(printable_line(f"rejected {event.video}: {event.reason}: {event.detail}"))
-    display.update(len(tally.videos), status=describe(tally))
+    if isinstance(event, IndexBegun):  # some seconds for a large set, in which nothing else is said
+        display.update(
+            tally.videos_done, status=f"writing the index of up to {counted(event.samples, 'sample')}", at_once=True
+        )
+        return
+    display.update(tally.videos_done, status=describe(tally))
 
 
 def describe(tally: Tally) -> str:

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from pipeline.extract.ray_actor import Engine, Ready, Step
-from pipeline.extract.runner import ChunkDone, ChunkFailed, ChunkJob, Event, ExtractionError, StageLoad
+from pipeline.extract.runner import ChunkDone, ChunkFailed, ChunkJob, Event, ExtractionError, StageLoad, loads_together
 from pipeline.flow.estimator import EstimatorChoice, PairsTogether
 from pipeline.video.remote_videos import RemoteVideos
 from shards.counting import counted
@@ -38,6 +38,8 @@ STILLBORN = 3
 """Actors that may die one after the other before one of them has begun."""
 START_S = 600.0
 """How long no actor at all may be ready."""
+ANSWER_S = 900.0
+"""How long an actor that is ready may be silent, which answers within seconds (SEEN_S at most). Past that its process has been stopped."""
 LOOK_S = 2.0
 SEEN_S = 30.0
 STOP_S = 30.0
@@ -57,11 +59,12 @@ def on_cluster(choice: EstimatorChoice) -> EstimatorChoice:
 
 @dataclass(eq=False)
 class _Seat:
-    """An actor. asked: the call that has not been answered. busy: whether it has been given chunks and not said that it is through with
-    them. jobs: those that have not ended, in order."""
+    """An actor. asked: the call that has not been answered, made at `since` by time.monotonic. busy: whether it has been given chunks and
+    not said that it is through with them. jobs: those that have not ended, in order."""
 
     actor: Any
     asked: Any
+    since: float = 0.0
     host: str = "?"
     ready: bool = False
     sees: bool = False
@@ -182,6 +185,7 @@ class RayRunner:
 
     def _ask(self, seat: _Seat, waiting: deque[ChunkJob], first: ChunkJob, mark: Path) -> None:
         """The next question to an actor that is there. mark: a file in the set's directory that no other directory has."""
+        seat.since = time.monotonic()
         if not seat.sees:
             video = next((v.video.path for v in first.videos if v.video.path.exists()), None)
             seat.asked = seat.actor.unseen.remote([mark] if video is None else [mark, video], SEEN_S)
@@ -235,6 +239,11 @@ class RayRunner:
             else:
                 seat.sees = True
 
+        for seat in [seat for seat in self._seats if seat.ready and seat.asked is not None]:
+            silent_s = time.monotonic() - seat.since
+            if silent_s > ANSWER_S:
+                self._lost(seat, f"no answer for {silent_s:.0f} s", deaths, waiting, on_event)
+
     def _begun(self, seat: _Seat, answer: Ready) -> None:
         seat.host, seat.ready, self._stillborn = answer.host, not answer.refusal, 0
         if answer.refusal:
@@ -250,7 +259,7 @@ class RayRunner:
     def _happened(self, seat: _Seat, event: Event, on_event: Callable[[Event], None]) -> None:
         if isinstance(event, StageLoad):
             seat.load = event
-            event = _together([seat.load for seat in self._seats if seat.load is not None])
+            event = loads_together([seat.load for seat in self._seats if seat.load is not None])
         if isinstance(event, ChunkDone | ChunkFailed):
             seat.jobs = deque(job for job in seat.jobs if job.chunk != event.chunk)
         on_event(event)
@@ -287,14 +296,3 @@ class RayRunner:
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def _together(loads: Sequence[StageLoad]) -> StageLoad:
-    """One line for all actors: mean shares, sums of what waits."""
-    return StageLoad(
-        flow_waits=sum(load.flow_waits for load in loads) / len(loads),
-        decoding_waits=sum(load.decoding_waits for load in loads) / len(loads),
-        for_flow=sum(load.for_flow for load in loads),
-        for_encoding=sum(load.for_encoding for load in loads),
-        for_writing=sum(load.for_writing for load in loads),
-    )

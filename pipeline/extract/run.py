@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -29,6 +28,7 @@ from pipeline.extract.runner import (
     ChunkJob,
     Event,
     ExtractionError,
+    IndexBegun,
     Runner,
     StageLoad,
     VideoReport,
@@ -36,11 +36,11 @@ from pipeline.extract.runner import (
 )
 from pipeline.extract.sources import note_sources
 from pipeline.extract.stages import FLOW_FAILED, NO_FLOW
+from pipeline.extract.tally import Tally
 from pipeline.flow.estimator import EstimatorChoice, PairsTogether
 from pipeline.video.cut_rule import rule_of
 from pipeline.video.datasets import survey
 from pipeline.video.rejects import REJECT_REASONS
-from shards import schema
 from shards.files import full_disk
 from shards.records import committed, drop_passes, recorded
 from shards.schema import MOST_PASSES, Manifest, Settings, Statement
@@ -114,28 +114,6 @@ def stated(estimator: EstimatorChoice) -> Statement:
     return {"name": estimator.name, **estimator.statement()}
 
 
-@dataclass
-class Tally:
-    """Running totals of one run, for the progress line. lost: shards that had landed and are gone."""
-
-    total: int
-    chunks: int
-    videos: set[str] = field(default_factory=set)
-    rejects: Counter[str] = field(default_factory=Counter)
-    chunks_done: int = 0
-    lost: int = 0
-    load: StageLoad | None = None
-    across_cuts: int = 0
-
-    def add(self, report: VideoReport) -> None:
-        if report.video in self.videos:  # a chunk that was tried again
-            return
-        self.videos.add(report.video)
-        self.across_cuts += report.across_cuts
-        if report.status == schema.REJECTED:
-            self.rejects[report.reason] += 1
-
-
 OnEvent = Callable[[Event, Tally], None]
 OnPlan = Callable[[ChunkPlan, Tally], None]
 
@@ -186,7 +164,9 @@ def _extract(
     everywhere = plan.missing(out)
     missing = part.share(everywhere)
     lost = sum(part.has(chunk) for chunk, _ in recorded(out) - committed(out))
-    tally = Tally(sum(len(plan.chunk(c)) for c in missing), len(missing), lost=lost)
+    videos_of = {chunk: len(plan.chunk(chunk)) for chunk in missing}
+    windows = sum(videos_of[chunk] * len(passes) for chunk, passes in missing.items())
+    tally = Tally(sum(videos_of.values()), len(missing), windows, lost=lost)
     on_plan(plan, tally)
     jobs = [
         ChunkJob(
@@ -203,6 +183,11 @@ def _extract(
     ]
 
     make, left = partial(finalize_plan, out, plan), partial(plan.missing, out)
+
+    def make_last() -> Manifest:
+        on_event(IndexBegun(plan.passes * len(plan.current)), tally)
+        return make()
+
     try:
         # Both end here: no chunk may land, and no worker hold memory, while the set is finalized.
         with running, _Publisher(partial(at_work.alone, make), plan.chunks - len(everywhere)) as publisher:
@@ -213,7 +198,7 @@ def _extract(
         with suppress(OSError, PlainError):
             at_work.leave(left, make, in_haste=True)
         raise
-    return at_work.leave(left, make, in_haste=False)
+    return at_work.leave(left, make_last, in_haste=False)
 
 
 def finalize_plan(out: Path, plan: ChunkPlan) -> Manifest:

@@ -62,9 +62,10 @@ class ChunkJob:
 
 @dataclass(frozen=True)
 class VideoReport:
-    """How one video ended. pairs: count by status over all its samples of this run.
+    """How one video ended. pairs: count by status over all its samples of these passes.
 
-    across_cuts: anchors that were not to be drawn because their windows cross a shot cut.
+    across_cuts: anchors that were not to be drawn because their windows cross a shot cut. passes: those that it ended for; of more than
+    are made at once, each block tells.
     """
 
     video: str
@@ -74,6 +75,7 @@ class VideoReport:
     seconds: float
     pairs: Mapping[str, int]
     across_cuts: int = 0
+    passes: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,25 @@ class StageLoad:
     for_writing: int
 
 
-Event = VideoReport | ChunkDone | ChunkFailed | StageLoad
+def loads_together(loads: Sequence[StageLoad]) -> StageLoad:
+    """Of several engines: mean shares, sums of what waits."""
+    return StageLoad(
+        flow_waits=sum(load.flow_waits for load in loads) / len(loads),
+        decoding_waits=sum(load.decoding_waits for load in loads) / len(loads),
+        for_flow=sum(load.for_flow for load in loads),
+        for_encoding=sum(load.for_encoding for load in loads),
+        for_writing=sum(load.for_writing for load in loads),
+    )
+
+
+@dataclass(frozen=True)
+class IndexBegun:
+    """Chunks land no more; the tables and the manifest are written. samples: that the set holds at most."""
+
+    samples: int
+
+
+Event = VideoReport | ChunkDone | ChunkFailed | StageLoad | IndexBegun
 
 
 class Runner(Protocol):

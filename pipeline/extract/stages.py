@@ -186,7 +186,7 @@ def write(job: ChunkJob, videos: Iterable[Encoded | Refused], report: Callable[[
             if isinstance(video, Encoded):
                 rows.append(_store(job, video, writer, report))
             else:
-                rows.append(_refuse(video.planned, video.began, video.reason, video.detail, {}, report))
+                rows.append(_refuse(job, video.planned, video.began, video.reason, video.detail, {}, report))
         writer.commit(rows)
     except BaseException:
         writer.abort()
@@ -205,7 +205,7 @@ def _store(job: ChunkJob, video: Encoded, writer: ChunkWriter, report: Callable[
             stored += 1
     if not stored:
         detail = f"no usable flow in any of {len(video.samples)} windows: {pairs}"
-        return _refuse(planned, video.began, NO_FLOW, detail, pairs, report)
+        return _refuse(job, planned, video.began, NO_FLOW, detail, pairs, report)
     seconds = time.perf_counter() - video.began
     valid = facts.n_anchors + facts.n_anchors_across
     detail = (
@@ -213,7 +213,7 @@ def _store(job: ChunkJob, video: Encoded, writer: ChunkWriter, report: Callable[
         if facts.n_cuts
         else ""
     )
-    report(VideoReport(planned.video.id, schema.OK, "", detail, seconds, pairs, facts.n_anchors_across))
+    report(VideoReport(planned.video.id, schema.OK, "", detail, seconds, pairs, facts.n_anchors_across, job.passes))
     row: dict[str, Any] = {"video": planned.video.id, "status": schema.OK, "reason": "", "detail": detail}
     if job.settings.cut_detector:
         row["across_cuts"] = facts.n_anchors_across  # for the manifest's counts; no column of videos.parquet
@@ -228,6 +228,7 @@ def _store(job: ChunkJob, video: Encoded, writer: ChunkWriter, report: Callable[
 
 
 def _refuse(
+    job: ChunkJob,
     planned: PlannedVideo,
     began: float,
     reason: str,
@@ -236,6 +237,7 @@ def _refuse(
     report: Callable[[VideoReport], None],
 ) -> dict[str, Any]:
     """Tell of a video that yields nothing; its row. The set keeps the detail without the place where the videos were mounted."""
-    report(VideoReport(planned.video.id, schema.REJECTED, reason, detail, time.perf_counter() - began, pairs))
+    seconds = time.perf_counter() - began
+    report(VideoReport(planned.video.id, schema.REJECTED, reason, detail, seconds, pairs, passes=job.passes))
     portable = printable_line(detail.replace(str(planned.video.path), planned.path))
     return {"video": planned.video.id, "status": schema.REJECTED, "reason": reason, "detail": portable}

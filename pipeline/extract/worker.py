@@ -11,7 +11,6 @@ on one batch, a thread moves the flow of the one before. Everything here comes f
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from common.memory import is_out_of_memory
 from common.parent_death import die_with
 from pipeline.extract.blame import CarefulEstimator, FlowFailure
 from pipeline.extract.encode import encode_sample
+from pipeline.extract.termination import ignore_interrupts
 from pipeline.flow.estimator import EstimatorChoice
 from pipeline.video.arena import Arena, write_at
 from pipeline.video.datasets import Video
@@ -112,9 +112,9 @@ def flow_bytes(settings: Settings) -> int:
 
 def work(connection: Connection, parent_pid: int, threads: int) -> None:
     """The whole life of a worker."""
+    ignore_interrupts()
     die_with(parent_pid)
     keep_freed_memory(OF_A_VIDEO)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     os.environ["OMP_NUM_THREADS"] = str(threads)
     frames, flow = Arena(recv_handle(connection)), Arena(recv_handle(connection))
     try:

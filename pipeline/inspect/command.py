@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from common.command import tell
 from common.place import LOCAL_PATH, PLACE
-from pipeline.extract.cli import plain_errors, summarise
+from pipeline.extract.cli import plain_errors
+from pipeline.extract.summary import summarise
 from pipeline.inspect.contact_sheet import choose_samples, contact_sheet, place_beside, sheet_path, write_png
 from pipeline.inspect.set_page import write_set_page
 from pipeline.inspect.windows import random_samples
@@ -47,9 +49,9 @@ def inspect(
         place_beside(shard_set, page, "--page")
         data = ShardSet(shard_set, allow_partial=True)
         summarise(data.manifest, data.place, as_json=False)
-        click.echo(_kept(data))
+        tell(_kept(data))
         chosen = choose_samples(data, samples, keys) if keys else random_samples(data, samples, seed)
-        click.echo(f"page: {write_set_page(data, chosen, page)}")
+        tell(f"page: {write_set_page(data, chosen, page)}")
         return
     path = sheet_path(Path(Path(shard_set).name) if is_url(shard_set) else Path(shard_set), out)
     data = ShardSet(shard_set, allow_partial=True)
@@ -57,9 +59,9 @@ def inspect(
         why = f"see {schema.VIDEOS} for why" if data.manifest.complete else "run the extraction again to finish it"
         raise ValueError(f"{shard_set} holds no samples{'' if data.manifest.complete else ' yet'}: {why}")
     summarise(data.manifest, shard_set, as_json=False)
-    click.echo(_kept(data))
+    tell(_kept(data))
     write_png(path, contact_sheet(data, choose_samples(data, samples, keys)))
-    click.echo(f"contact sheet: {path}")
+    tell(f"contact sheet: {path}")
 
 
 def _kept(data: ShardSet) -> str:

@@ -25,7 +25,7 @@ from pipeline.inspect.statistics import SetStatistics, statistics_of
 from pipeline.inspect.windows import wheel_html, window_html
 from pipeline.video.rejects import REJECT_REASONS
 from shards.counting import plural
-from shards.files import write_atomic
+from shards.files import atomic_file
 from shards.reader import ShardSet
 from shards.sample import OptionalMember
 from shards.schema import Manifest, SampleError
@@ -58,8 +58,10 @@ def write_set_page(data: ShardSet, samples: Sequence[int], out: Path) -> Path:
     """Write the page of a set into the folder `out`; returns its path. samples: those whose windows it shows."""
     found = statistics_of(data.place, data.manifest)
     rows = shard_rows(data.manifest, found)
-    write_atomic(out / CSV, shards_csv(rows))
-    write_atomic(out / PAGE, set_page(data, found, samples, shards_html(rows)))
+    page, shards = set_page(data, found, samples, shards_html(rows)), shards_csv(rows)
+    with atomic_file(out / PAGE) as page_file, atomic_file(out / CSV) as shards_file:  # neither without the other
+        page_file.write(page.encode())
+        shards_file.write(shards.encode())
     return out / PAGE
 
 

@@ -246,7 +246,7 @@ def test_waiting_for_a_process_that_gets_nothing_ends(server: Server, tmp_path: 
 
 def test_progress_is_shown_in_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = StringIO()
-    monkeypatch.setattr(progress_module, "Console", lambda stderr: Console(file=shown))
+    monkeypatch.setattr(progress_module, "Console", lambda file: Console(file=shown))
     monkeypatch.setattr(
         progress_module.ProgressDisplay.__init__, "__kwdefaults__", {"console": None, "plain_every_s": 0.0}
     )

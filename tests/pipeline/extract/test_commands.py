@@ -13,8 +13,8 @@ from PIL import Image
 from common import progress as common_progress
 from pipeline.cli import main
 from pipeline.extract.progress import describe
-from pipeline.extract.run import Tally
 from pipeline.extract.runner import VideoReport
+from pipeline.extract.tally import Tally
 from shards.finalize import finalize
 from shards.schema import Settings
 from tests.pipeline.extract.in_process import run_here

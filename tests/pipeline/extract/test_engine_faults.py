@@ -14,8 +14,9 @@ import pytest
 from pipeline.extract import run as run_module
 from pipeline.extract.decoding import DecodeTask, DecodingPool
 from pipeline.extract.local import LocalRunner
-from pipeline.extract.run import ExtractionRequest, Tally, extract
+from pipeline.extract.run import ExtractionRequest, extract
 from pipeline.extract.runner import Event, ExtractionError
+from pipeline.extract.tally import Tally
 from pipeline.video import child_process
 from pipeline.video.arena import Arena
 from pipeline.video.datasets import Listing, Video

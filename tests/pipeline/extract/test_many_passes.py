@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from pipeline.extract import room, stages
+from common.progress import ProgressDisplay
+from pipeline.extract import progress, room, stages
 from pipeline.extract.batches import MOST_PASSES
+from pipeline.extract.run import extract
 from shards.reader import ShardSet
 from shards.schema import Settings
 from shards.writer import ChunkWriter
-from tests.pipeline.extract.in_process import run_here
+from tests.pipeline.extract.in_process import InProcessRunner, run_here
 from tests.pipeline.extract.small_extraction import digests, make_videos, request, run
 
 
@@ -35,3 +39,23 @@ def test_only_so_many_shards_are_open_at_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(room, "FRAMES_MOST_BYTES", 16 * (64 * 64 + 5 * 32 * 32) * 3)
     run(request(videos, tmp_path / "narrow", passes=passes))
     assert digests(tmp_path / "narrow") == digests(tmp_path / "here")
+
+
+def test_what_is_done_is_counted_by_block_and_a_rejected_video_is_named_once(tmp_path: Path) -> None:
+    """It had said 3/3 videos and no time left after the first block."""
+    videos, passes = make_videos(tmp_path / "videos", 2), 2 * MOST_PASSES
+    (videos / "broken.mp4").write_bytes(b"")
+    stream = io.StringIO()
+    with ProgressDisplay("", "videos", console=Console(file=stream, width=200), plain_every_s=0.0) as display:
+        wanted = request(videos, tmp_path / "set", passes=passes, content={"chunk_videos": 3})
+        extract(
+            wanted,
+            InProcessRunner(wanted.estimator),
+            lambda event, tally: progress.happened(display, event, tally),
+            lambda plan, tally: progress.planned(display, plan, tally),
+        )
+    said = stream.getvalue().splitlines()
+    assert [line.split(":")[0] for line in said if "rejected broken" in line] == ["rejected broken"]
+    shown = [line.split(" ")[0] for line in said if "/3 videos" in line]
+    assert shown == ["0.5/3", "1/3", "1.5/3", "2/3", "2.5/3", *["3/3"] * 3], "six reports, the chunk, the index"
+    assert "rejected 1 (empty_file 1)" in said[-2] and "writing the index of up to 192 samples" in said[-1]

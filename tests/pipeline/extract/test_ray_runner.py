@@ -5,6 +5,7 @@ The cluster is started once, for the tests of this file.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,10 +159,13 @@ def test_a_node_that_dies_in_the_middle_changes_no_byte(
 
 
 class Killed:
-    """Stands for Ray where a test needs only that actors can be ended."""
+    """Stands for Ray where a test needs only that actors can be ended, and that none of them answers."""
 
     def kill(self, actor: object) -> None:
         assert actor is not None
+
+    def wait(self, calls: list[object], **_: object) -> tuple[list[object], list[object]]:
+        return [], calls
 
 
 @pytest.fixture
@@ -187,6 +191,25 @@ def test_a_chunk_that_ends_five_actors_counts_as_the_cause(
         assert seat not in runner._seats and len(runner._seats) == 1
     assert told == [ChunkFailed(0, "chunk 0: it has ended 5 Ray actors, the last by SIGKILL")]
     assert [job.chunk for job in waiting] == [1, 2]
+
+
+def test_an_actor_that_is_stopped_counts_as_gone_when_its_time_is_up(
+    videos: Path, tmp_path: Path, trouble: Trouble, runner: RayRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As by a debugger, or a batch system that suspends: Ray takes it for alive for ever."""
+    plan = asked(videos, tmp_path / "set", TroubledChoice(trouble)).plan()
+    job = ChunkJob(tmp_path / "set", plan.settings, 0, (0,), plan.chunk(0), 16, 60.0)
+    now, waiting = time.monotonic(), deque[ChunkJob]()
+    seats = [
+        module._Seat(object(), object(), now - module.ANSWER_S - 1, "far", ready=True, jobs=deque([job])),
+        module._Seat(object(), object(), now - module.ANSWER_S + 60, ready=True),
+        module._Seat(object(), object(), now - module.ANSWER_S - 1),
+    ]
+    runner._seats = list(seats)
+    runner._hear(lambda event: None, Counter(), waiting)
+    assert runner._seats[1:] == seats[1:], "who is about to answer, and who waits for a place"
+    assert runner._seats[0] is not seats[0] and list(waiting) == [job]
+    assert "a Ray actor on far is gone (no answer for 901 s); chunks that go to others: 1" in caplog.text
 
 
 def test_actors_that_die_before_they_begin_end_the_run(runner: RayRunner) -> None:

@@ -16,7 +16,7 @@ from pipeline.extract import run as run_module
 from pipeline.extract import stages
 from pipeline.extract.local import LocalRunner
 from pipeline.extract.run import ExtractionRequest, extract
-from pipeline.extract.runner import ChunkDone, Event, ExtractionError, disk_is_full
+from pipeline.extract.runner import ChunkDone, Event, ExtractionError, VideoReport, disk_is_full
 from pipeline.window import Window, WindowFlow
 from shards import schema
 from shards.reader import ShardSet
@@ -137,8 +137,8 @@ def test_rows_and_members_follow_the_plan_when_a_video_is_rejected_in_the_middle
         seen: list[str] = []
 
         def note(event: Event, seen: list[str] = seen) -> None:
-            if not isinstance(event, ChunkDone):
-                seen.append(event.video)  # type: ignore[union-attr]
+            if isinstance(event, VideoReport):
+                seen.append(event.video)
 
         out = tmp_path / f"batch-{batch}"
         run_here(request(videos, out, content={"chunk_videos": 8}, batch=batch), on_event=note)

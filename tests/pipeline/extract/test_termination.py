@@ -59,3 +59,20 @@ def test_a_run_without_standard_streams_makes_the_same_set(tmp_path: Path) -> No
     command = [sys.executable, "-m", "pipeline", "extract", *places, *sizes]
     ended = subprocess.run(["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *command], cwd=ROOT)
     assert ended.returncode == 0 and digests(tmp_path / "set") == digests(tmp_path / "straight")
+
+
+def test_a_run_that_nobody_listens_to_ends_as_its_outcome_says(tmp_path: Path) -> None:
+    """Words that are lost had been taken for a full disk, or for a failure of the run."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"")
+    places = ["--dataset", "folder", "--root", str(tmp_path / "videos"), "--out", str(tmp_path / "set")]
+    command = [sys.executable, "-m", "pipeline", "extract", *places, "--workers", "1"]
+    shell = ["sh", "-c", '{ "$0" "$@" 2>/dev/full; echo $? >&2; } | true', *command]
+    assert subprocess.run(shell, cwd=ROOT, capture_output=True, text=True).stderr == "3\n"
+    assert (tmp_path / "set" / "manifest.json").is_file()
+    full = subprocess.run(["sh", "-c", 'exec "$0" "$@" >/dev/full', *command], cwd=ROOT, capture_output=True, text=True)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1] == (
+        "Error: standard output takes no more: No space left on device; the run has come to its end, and what it made is in "
+        f"{tmp_path / 'set'}"
+    )
