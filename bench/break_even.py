@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.online_trainer import OnlineSource
 from bench.record import record
 from common.command import one_line_errors
+from common.freed_memory import OF_A_STEP, keep_freed_memory
 from pipeline.extract.run import ExtractionRequest, extract, stated
 from pipeline.extract.runner import ChunkJob, Event
 from pipeline.extract.stages import run_job
@@ -43,7 +44,7 @@ from shards.reader import ShardSet
 from shards.schema import Settings
 from trainer.batch import Plan
 from trainer.config import Config, load_config
-from trainer.device import keep_freed_memory, training_device
+from trainer.device import training_device
 from trainer.distributed import Place
 from trainer.feed import on_device
 from trainer.learner import Learner, check_sizes
@@ -96,7 +97,7 @@ def break_even(
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     if device.type == "cpu":
-        keep_freed_memory()
+        keep_freed_memory(OF_A_STEP)
     clock = _cpu_seconds if device.type == "cpu" else time.perf_counter
     results = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -31,11 +31,11 @@ def measure(threads: int, steps: int) -> None:
     import torch  # reads the environment that its parent has set
 
     from bench.train_step import resident_views
+    from common.freed_memory import OF_A_STEP, keep_freed_memory
     from trainer.config import load_config
-    from trainer.device import keep_freed_memory
     from trainer.learner import Learner
 
-    keep_freed_memory()
+    keep_freed_memory(OF_A_STEP)
     torch.set_num_threads(threads)
     config = load_config(None, SETTINGS)
     learner = Learner(config, torch.device("cpu"))

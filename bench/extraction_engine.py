@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from common.freed_memory import OF_A_VIDEO, keep_freed_memory
 from pipeline.extract.batches import windows_per_call
 from pipeline.extract.devices import devices_of, first_device
 from pipeline.extract.encode import encode_image
@@ -202,6 +203,7 @@ def run_alone(case: Case, windows: Sequence[Window], processes: int, seconds: fl
 
 def _estimate_for(case: Case, windows: list[Window], batch: int, seconds: float) -> tuple[int, float, float]:
     """(pairs, wall s, CPU s)."""
+    keep_freed_memory(OF_A_VIDEO)  # as the engine's workers do
     if case.flow not in ("dis", "truth"):
         import torch  # only where a network runs
 

@@ -14,16 +14,18 @@ import sys
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.record import record
+from common.freed_memory import OF_A_VIDEO, keep_freed_memory
 from pipeline.extract.encode import encode_image, encode_pair
 from pipeline.flow.estimator import EstimatorOptions, choose
 from pipeline.video.arena import Arena, write_at
@@ -44,11 +46,36 @@ def stage(used: dict[str, float], name: str) -> Iterator[None]:
     used[name] += time.process_time() - began
 
 
+def resized(
+    used: dict[str, float], source: DecordFrames, needed: Sequence[int], with_image: Set[int]
+) -> tuple[dict[int, NDArray[np.uint8]], dict[int, NDArray[np.uint8]]]:
+    """(images, flow squares) by frame, made in the order of the decoding process: the image of a neighbour is let go.
+
+    decord decodes in a thread of its own meanwhile, so its share is what the whole takes beside this thread's resizing.
+    """
+    images, squares = {}, {}
+    began, resizing_s = time.process_time(), 0.0
+    for index, frame_hwc in source.fetch(needed):
+        marks = [time.thread_time()]
+        image_hwc = centre_square(frame_hwc, 448)
+        marks.append(time.thread_time())
+        squares[index] = shrink_square(image_hwc, 224)
+        marks.append(time.thread_time())
+        if index in with_image:
+            images[index] = image_hwc
+        used["enlarge"] += marks[1] - marks[0]
+        used["halve"] += marks[2] - marks[1]
+        resizing_s += marks[2] - marks[0]
+    used["decode"] += time.process_time() - began - resizing_s
+    return images, squares
+
+
 @click.command()
 @click.option("--videos", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--passes", default=16, show_default=True)
 @click.option("--rounds", default=3, show_default=True, help="The least of so many, the first one left out.")
 def main(videos: Path, passes: int, rounds: int) -> None:
+    keep_freed_memory(OF_A_VIDEO)  # as decoders and workers do
     estimator, arena, found = choose("dis", EstimatorOptions(None, "cpu", "fp32")).build(), Arena(), []
     clips = list_videos("folder", videos)
     for _ in range(rounds + 1):
@@ -59,12 +86,7 @@ def main(videos: Path, passes: int, rounds: int) -> None:
                 anchors, neighbours = valid_anchors(source.times_s, OFFSETS)
                 drawn = [draw_anchor(0, clip.id, number, len(anchors)) for number in range(passes)]
                 needed = sorted({*anchors[drawn].tolist(), *neighbours[drawn].ravel().tolist()})
-            with stage(used, "decode"):
-                frames = dict(source.fetch(needed))
-            with stage(used, "enlarge"):
-                images = {index: centre_square(frame_hwc, 448) for index, frame_hwc in frames.items()}
-            with stage(used, "halve"):
-                squares = {index: shrink_square(image_hwc, 224) for index, image_hwc in images.items()}
+            images, squares = resized(used, source, needed, set(anchors[drawn].tolist()))
             with stage(used, "to_arena"):
                 place = 0
                 arena.grow(passes * (448 * 448 * 3 + 5 * 224 * 224 * 3))

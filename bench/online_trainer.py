@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.online_pairs import OnlinePairs
 from common.command import one_line_errors
+from common.freed_memory import OF_A_STEP, keep_freed_memory
 from pipeline.flow.estimator import EstimatorChoice, EstimatorOptions, choose
 from pipeline.flow.options import named_values
 from pipeline.video.datasets import DATASETS, Video, list_videos
@@ -30,7 +31,7 @@ from shards.reader import ShardSet
 from shards.schema import Settings
 from trainer.checkpoint import record_config
 from trainer.config import Config, flatten, load_config
-from trainer.device import keep_freed_memory, training_device
+from trainer.device import training_device
 from trainer.distributed import Place
 from trainer.learner import Learner, check_sizes
 from trainer.model_file import export_model
@@ -75,7 +76,7 @@ def train_online(config: Config, source: OnlineSource, run_dir: Path, *, console
         torch.set_num_threads(config.train.threads)
     device = training_device(config, Place())
     if device.type == "cpu":
-        keep_freed_memory()
+        keep_freed_memory(OF_A_STEP)
     began = time.monotonic()
     with source.pairs(config, device) as pairs:
         learner = Learner(config, device)

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.record import record
 from common.device import pick_device
+from common.freed_memory import OF_A_STEP, keep_freed_memory
 from trainer.config import load_config
-from trainer.device import keep_freed_memory
 from trainer.learner import Learner, check_sizes
 from trainer.views import Pixels, Views, cut_views, draw_boxes
 
@@ -53,7 +53,7 @@ def main(
         torch.set_num_threads(threads)
     where = pick_device(device)
     if where.type == "cpu":
-        keep_freed_memory()
+        keep_freed_memory(OF_A_STEP)
     learner = Learner(config, where)
     source = check_sizes(learner.model, config, STORED)
     draw = torch.Generator().manual_seed(0)

@@ -36,10 +36,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.record import record
 from bench.step_parts import PARTS, clock, flop_per_sample, matmul_flop_per_s, parts_ms, wait_for
 from common.device import pick_device
+from common.freed_memory import OF_A_STEP, keep_freed_memory
 from shards.reader import ShardSet
 from trainer.batch import Plan
 from trainer.config import Config, load_config
-from trainer.device import has_bf16, keep_freed_memory
+from trainer.device import has_bf16
 from trainer.feed import DataWait, on_device
 from trainer.learner import Learner, check_sizes
 from trainer.loader import Loader
@@ -180,7 +181,7 @@ def main(
     """Rates of the training step."""
     on_cuda = pick_device(device).type == "cuda"
     if not on_cuda and not return_memory:
-        keep_freed_memory()
+        keep_freed_memory(OF_A_STEP)
     if threads:
         torch.set_num_threads(threads)
     base = load_config(

@@ -108,13 +108,15 @@ def pair_exponent(flow_chw: NDArray[np.float32]) -> int:
     return quantum_exponent(float(channel_std_px(flow_chw).min()), float(np.abs(flow_chw).max()))
 
 
-def _residual_cwh(values_chw: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Plane residual v - left - up + upleft modulo 2^16, stored column by column: [2, W, H]."""
-    rows = values_chw.copy()
-    rows[:, 1:] -= values_chw[:, :-1]
-    columns = np.ascontiguousarray(rows.transpose(0, 2, 1))
-    residual = columns.copy()
-    residual[:, 1:] -= columns[:, :-1]
+def _residual(values_chw: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Plane residual v - left - up + upleft modulo 2^16, [2, H, W]."""
+    width = values_chw.shape[2]
+    across, residual = np.empty_like(values_chw), np.empty_like(values_chw)
+    values, steps = values_chw.reshape(-1), across.reshape(-1)
+    np.subtract(values[1:], values[:-1], out=steps[1:])  # in one run; what it finds at the left border is not used
+    across[..., 0] = values_chw[..., 0]
+    np.subtract(steps[width:], steps[:-width], out=residual.reshape(-1)[width:])
+    residual[:, 0] = across[:, 0]
     return residual
 
 
@@ -146,17 +148,18 @@ def _running_sum(values: NDArray[np.int16]) -> None:
 def pack(values_chw: NDArray[np.int16], exponent: int) -> bytes:
     """The payload before compression: header, one byte per pixel (dx residual low, dy high nibble), escapes."""
     _, height, width = values_chw.shape
-    residual = _residual_cwh(values_chw).reshape(2, -1)
-    narrow = residual.astype(np.int8)
+    residual = _residual(np.ascontiguousarray(values_chw))
+    narrow = residual.astype(np.int8).reshape(2, -1)
     # Below -7 or above 7 in one comparison: what is added wraps around.
     escaped = np.flatnonzero((residual + np.int16(7)).view(np.uint16) > 14)
-    escapes = residual.reshape(-1)[escaped]
     narrow.reshape(-1)[escaped] = ESCAPE
     nibbles = narrow[1] * np.int8(16)  # numpy multiplies bytes much faster than it shifts them left
     nibbles |= narrow[0] & 15
+    channel, row, column = np.unravel_index(escaped, residual.shape)
+    escapes = residual.reshape(-1)[escaped[np.lexsort((row, column, channel))]]
     header = HEADER.pack(MAGIC, height, width, exponent, 2, 0, escapes.size)
     low, high = (escapes & 255).astype(np.uint8), (escapes >> 8).astype(np.int8)
-    return b"".join((header, nibbles.tobytes(), high.tobytes(), low.tobytes()))
+    return b"".join((header, nibbles.reshape(height, width).T.tobytes(), high.tobytes(), low.tobytes()))
 
 
 class _Scratch(threading.local):

@@ -1,10 +1,8 @@
-"""The device that a run trains on: which one, with which arithmetic, with which memory manners."""
+"""The device that a run trains on: which one, with which arithmetic, how many threads."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -62,17 +60,3 @@ def cpu_threads(config: Config, place: Place, recorded: int | None) -> int:
     if said.isdecimal() and int(said) and not unsaid_by_torchrun:
         return int(said)
     return max(1, usable_cores() // place.local_count)
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep large freed blocks instead of handing them back.
-
-    On the CPU a step allocates the same hundreds of megabytes every time, and the system clears returned pages each time.
-    What that costs is in bench/results.csv: train_step, system_ms_per_step with and without returning_memory.
-    """
-    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of <malloc.h>
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "gnu_get_libc_version"):
-            libc.mallopt(mmap_threshold, 1 << 30)
-            libc.mallopt(trim_threshold, (1 << 31) - 1)

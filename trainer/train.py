@@ -19,12 +19,13 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from common.freed_memory import OF_A_STEP, keep_freed_memory
 from trainer import checkpoint
 from trainer.batch import Plan
 from trainer.config import Config
 from trainer.config_sections import LogConfig
 from trainer.curves import write_curves
-from trainer.device import cpu_threads, keep_freed_memory, training_device
+from trainer.device import cpu_threads, training_device
 from trainer.distributed import Place, Ranks, Stop, joined
 from trainer.feed import DataWait, on_device
 from trainer.holdout import HeldOut
@@ -72,7 +73,7 @@ def train(
     device = training_device(config, place)
     place.check_batch(config.train.batch_size, config.train.accumulate)
     if device.type == "cpu":
-        keep_freed_memory()
+        keep_freed_memory(OF_A_STEP)
     shards = open_sets(config.data)
     order = sample_order(shards, config, objective.members)
     plan = _plan(shards, order, config, objective, place)

@@ -6,6 +6,7 @@ before it is rounded to its quantum.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,9 +16,19 @@ from numpy.typing import NDArray
 from pipeline.video.decoder import DecodedAnchor
 from pipeline.window import WindowFlow
 from shards import schema
-from shards.codec import FlowRangeError, channel_mean_std_px, encode_at, quantum_exponent
+from shards.codec import (
+    QUANTUM_EXPONENT_MIN,
+    VALUE_MAX,
+    FlowRangeError,
+    channel_mean_std_px,
+    encode_at,
+    quantum_exponent,
+)
 from shards.schema import Settings
 from shards.writer import EncodedSample
+
+_FITS_PX = 0.99 * VALUE_MAX * 2.0**QUANTUM_EXPONENT_MIN
+"""Flow below this fits 16 bits at the finest quantum, with a margin for lengths in fp32."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,11 @@ def encode_pair(
     flow_chw: NDArray[np.float32], confidence_hw: NDArray[np.float32] | None, noise_floor_px: float
 ) -> tuple[bytes | None, PairStatistics]:
     """(member or None, its statistics) of one pair."""
-    peak_px = max(float(flow_chw.max()), -float(flow_chw.min()))
+    squares_hw = np.square(flow_chw[0])
+    squares_hw += np.square(flow_chw[1])
+    longest_px = math.sqrt(squares_hw.max())
+    # No component is longer than the vector, and short ones fit any quantum: then the exact peak is not needed.
+    peak_px = longest_px if longest_px < _FITS_PX else max(float(flow_chw.max()), -float(flow_chw.min()))
     if not np.isfinite(peak_px):  # NaN and infinity reach the maximum
         return None, PairStatistics(schema.NON_FINITE)
     mean, std = channel_mean_std_px(flow_chw)
@@ -83,15 +98,13 @@ def encode_pair(
         mean_dy_px=float(mean[1]),
         std_dx_px=float(std[0]),
         std_dy_px=float(std[1]),
-        max_px=_longest_px(flow_chw),
+        max_px=_longest_px(flow_chw, squares_hw),
         confidence=None if confidence_hw is None else float(confidence_hw.mean(dtype=np.float64)),
     )
 
 
-def _longest_px(flow_chw: NDArray[np.float32]) -> float:
-    """The length of the longest vector, in double precision of those that are as long as it in fp32."""
-    squares_hw = np.square(flow_chw[0])
-    squares_hw += np.square(flow_chw[1])
+def _longest_px(flow_chw: NDArray[np.float32], squares_hw: NDArray[np.float32]) -> float:
+    """The length of the longest vector, in double precision of those that are as long as it in fp32. squares_hw: of lengths, in fp32."""
     least = float(squares_hw.max()) * (1 - 1e-5) - 1e-30  # where squares of fp32 lose bits all vectors are taken
     candidates = flow_chw.reshape(2, -1)[:, np.flatnonzero(squares_hw >= least)]
     return float(np.sqrt(np.square(candidates, dtype=np.float64).sum(axis=0).max()))

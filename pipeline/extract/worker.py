@@ -23,6 +23,7 @@ from multiprocessing.reduction import recv_handle
 import numpy as np
 from numpy.typing import NDArray
 
+from common.freed_memory import OF_A_VIDEO, keep_freed_memory
 from common.memory import is_out_of_memory
 from common.parent_death import die_with
 from pipeline.extract.blame import CarefulEstimator, FlowFailure
@@ -112,6 +113,7 @@ def flow_bytes(settings: Settings) -> int:
 def work(connection: Connection, parent_pid: int, threads: int) -> None:
     """The whole life of a worker."""
     die_with(parent_pid)
+    keep_freed_memory(OF_A_VIDEO)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     os.environ["OMP_NUM_THREADS"] = str(threads)
     frames, flow = Arena(recv_handle(connection)), Arena(recv_handle(connection))

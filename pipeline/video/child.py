@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
+from common.freed_memory import OF_A_VIDEO, keep_freed_memory
 from common.parent_death import die_with
 from pipeline.video.arena import write_at
 from pipeline.video.decord_library import decord
@@ -67,6 +68,7 @@ def main() -> None:
     """python -m pipeline.video.child SOCKET PARENT_PID ARENA."""
     descriptor, parent_pid, arena = (int(argument) for argument in sys.argv[1:])
     die_with(parent_pid)
+    keep_freed_memory(OF_A_VIDEO)
     decord.logging.set_level(decord.logging.INFO)  # what `complaints` listens for
     serve(Connection(descriptor), arena)
 

@@ -61,15 +61,17 @@ class _Plan:
     edges: tuple[tuple[int, int], ...]
 
 
-def enlarged_rows(rows_nm: NDArray[np.uint8], size: int, first: int, count: int) -> NDArray[np.uint8]:
-    """Rows first ... first + count of [N, M] uint8 made `size` (at least N) rows: [count, M] uint8. N is at least 2."""
-    plan = _plan(rows_nm.shape[0], size, first, count)
-    return _sums(rows_nm, plan) if plan.phases is None else _phases(rows_nm, plan, plan.phases)
+def enlarge_rows(rows_nm: NDArray[np.uint8], size: int, first: int, made: NDArray[np.uint8]) -> None:
+    """Fill made [count, M] uint8 with rows first ... first + count of [N, M] uint8 made `size` (at least N) rows. N is at least 2."""
+    plan = _plan(rows_nm.shape[0], size, first, len(made))
+    if plan.phases is None:
+        _sums(rows_nm, plan, made)
+    else:
+        _phases(rows_nm, plan, plan.phases, made)
 
 
-def _sums(rows_nm: NDArray[np.uint8], plan: _Plan) -> NDArray[np.uint8]:
-    count, length = len(plan.above), rows_nm.shape[1]
-    made = np.empty((count, length), np.uint8)
+def _sums(rows_nm: NDArray[np.uint8], plan: _Plan, made: NDArray[np.uint8]) -> None:
+    count, length = made.shape
     lowest = plan.above[0]
     upper = rows_nm[lowest : plan.above[-1] + 2].astype(np.int32)
     steps = np.subtract(upper[1:], upper[:-1])
@@ -85,11 +87,9 @@ def _sums(rows_nm: NDArray[np.uint8], plan: _Plan) -> NDArray[np.uint8]:
         some += more
         some >>= _BITS
         np.copyto(made[start : start + _ROWS_AT_ONCE], some, casting="unsafe")
-    return made
 
 
-def _phases(rows_nm: NDArray[np.uint8], plan: _Plan, phases: tuple[_Phase, ...]) -> NDArray[np.uint8]:
-    made = np.empty((len(plan.above), rows_nm.shape[1]), np.uint8)
+def _phases(rows_nm: NDArray[np.uint8], plan: _Plan, phases: tuple[_Phase, ...], made: NDArray[np.uint8]) -> None:
     for phase in phases:
         last = phase.above + (phase.count - 1) * plan.stride
         above, below = rows_nm[phase.above : last + 1 : plan.stride], rows_nm[phase.above + 1 : last + 2 : plan.stride]
@@ -97,7 +97,6 @@ def _phases(rows_nm: NDArray[np.uint8], plan: _Plan, phases: tuple[_Phase, ...])
         cv2.addWeighted(above, 1.0 - phase.weight, below, phase.weight, phase.added, target)
     for edge, source in plan.edges:
         made[edge] = rows_nm[source]
-    return made
 
 
 @lru_cache(maxsize=16)

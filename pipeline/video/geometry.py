@@ -20,14 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.video.enlarging import enlarged_rows
+from pipeline.video.enlarging import enlarge_rows
 from pipeline.video.halving import SMALLEST_PX, halved
+from pipeline.video.reused_arrays import ReusedArrays
 
 MIN_SIDE_PX = 16
 """Frames with a shorter side than this are refused: enlarged 28 times they hold no texture that flow could follow."""
 
 MAX_ASPECT = 16.0
 """Frames longer than this many times their shorter side are refused: at 448 px the longer side would fill memory for nothing."""
+
+
+_reused = ReusedArrays()
 
 
 class FrameSizeError(ValueError):
@@ -84,13 +88,17 @@ def _enlarged_square(
     height, width = frame_hwc.shape[:2]
     (wide, high), (left, top) = enlarged, corner
     if wide == width:
-        square_hwc = frame_hwc[:, left : left + size]
+        narrow_hwc = frame_hwc[:, left : left + size]
     else:
-        columns_wm = cv2.transpose(frame_hwc).reshape(width, height * 3)
-        square_hwc = cv2.transpose(enlarged_rows(columns_wm, wide, left, size).reshape(size, height, 3))
+        turned_whc = cv2.transpose(frame_hwc, _reused.take("turned", (width, height, 3)))
+        columns_whc = _reused.take("columns", (size, height, 3))
+        enlarge_rows(turned_whc.reshape(width, height * 3), wide, left, columns_whc.reshape(size, height * 3))
+        narrow_hwc = cv2.transpose(columns_whc, _reused.take("turned", (height, size, 3)))
     if high == height:
-        return np.ascontiguousarray(square_hwc[top : top + size])
-    return enlarged_rows(square_hwc.reshape(height, size * 3), high, top, size).reshape(size, size, 3)
+        return narrow_hwc[top : top + size].copy()
+    square_hwc = np.empty((size, size, 3), np.uint8)
+    enlarge_rows(narrow_hwc.reshape(height, size * 3), high, top, square_hwc.reshape(size, size * 3))
+    return square_hwc
 
 
 def shrink_square(square_hwc: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

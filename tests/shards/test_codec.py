@@ -55,6 +55,22 @@ def test_any_int16_field_survives(values: int, side: int) -> None:
     assert np.array_equal(codec.unpack(codec.pack(field, -4)).values_chw, field)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (7, 5)])
+def test_residuals_and_escapes_are_where_the_specification_puts_them(height: int, width: int) -> None:
+    """Column by column, channel after channel, against the formula written out."""
+    field = np.random.default_rng(height).integers(-40, 40, (2, height, width)).astype(np.int16)
+    field[0, 0, 0], field[1, -1, -1] = -32768, 32767
+    padded = np.pad(field.astype(np.int64), ((0, 0), (1, 0), (1, 0)))
+    residual = padded[:, 1:, 1:] - padded[:, 1:, :-1] - padded[:, :-1, 1:] + padded[:, :-1, :-1]
+    residual = residual.astype(np.int16).transpose(0, 2, 1).reshape(2, -1)
+    escaped = abs(residual.astype(np.int64)) > 7
+    nibbles = np.where(escaped, codec.ESCAPE, residual) & 15
+    escapes = residual[escaped]
+    expected = (nibbles[1] << 4 | nibbles[0]).astype(np.uint8).tobytes()
+    expected += ((escapes >> 8) & 255).astype(np.uint8).tobytes() + (escapes & 255).astype(np.uint8).tobytes()
+    assert codec.pack(field, -4)[codec.HEADER.size :] == expected
+
+
 @pytest.mark.parametrize("value", [-400.0, 0.0, 1e-4, 400.0, 2047.9375, -2047.9375])
 def test_constant_flow(value: float) -> None:
     flow = np.full((2, 24, 40), value, np.float32)

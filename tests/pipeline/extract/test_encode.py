@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.extract.encode import encode_pair
 from shards import schema
+from shards.codec import encode_flow, pair_exponent
 
 
 def flow_of(kind: str) -> NDArray[np.float32]:
@@ -32,6 +33,15 @@ def test_statistics_are_numpys(kind: str) -> None:
     flat = flow_chw.reshape(2, -1)
     mean, std = flat.mean(axis=1, dtype=np.float64), flat.std(axis=1, dtype=np.float64)
     assert (found.mean_dx_px, found.mean_dy_px, found.std_dx_px, found.std_dy_px) == (*mean, *std)
+    assert found.max_px == np.sqrt(np.square(flow_chw, dtype=np.float64).sum(axis=0).max())
+
+
+@pytest.mark.parametrize("peak_px", [-63.3, 63.4, -63.9, 63.99, 64.1, 127.9, -128.2, 2047.9])
+def test_slow_flow_with_one_fast_vector_gets_the_quantum_that_holds_it(peak_px: float) -> None:
+    flow_chw = flow_of("any") * np.float32(0.01)
+    flow_chw[1, 100, 7] = peak_px
+    data, found = encode_pair(flow_chw, None, 0.1)
+    assert data == encode_flow(flow_chw) and found.quantum_exponent == pair_exponent(flow_chw)
     assert found.max_px == np.sqrt(np.square(flow_chw, dtype=np.float64).sum(axis=0).max())
 
 
