@@ -55,7 +55,7 @@ SWEEP_DATA    = $(strip $(if $(SWEEP_DAVIS),--davis $(SWEEP_DAVIS)) $(PROBE))
 # SHARDS_RAFT=dir names the set that rows with shards = "RAFT" want.
 SWEEP_SETS    = $(foreach each,$(filter SHARDS_%,$(.VARIABLES)),--set $(patsubst SHARDS_%,%,$(each))=$($(each)))
 
-.PHONY: help install demo demo-data test lint plan extract-flow train sweep probe probe-data probed-model probe-all report verify bench clean
+.PHONY: help install demo demo-data test lint plan extract-flow nothing-empty train sweep probe probe-data probed-model probe-all report verify bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -104,10 +104,16 @@ lint: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-plan: $(READY)
+# An empty one would leave an option without its value, which then takes the next option for it.
+EMPTY = $(firstword $(foreach each,DATASET ROOT SHARDS FLOW PASSES,$(if $(strip $($(each))),,$(each))))
+
+nothing-empty:
+	@test -z "$(EMPTY)" || { echo "Error: $(EMPTY) is empty: give it a value ($(EMPTY)=...), or leave it out for its default" >&2; exit 1; }
+
+plan: nothing-empty $(READY)
 	$(PY) -m pipeline plan --dataset $(DATASET) --root $(ROOT) --out $(SHARDS) --flow $(FLOW) $(if $(WEIGHTS),--weights $(WEIGHTS)) --passes $(PASSES) $(EXTRACT) $(PLAN)
 
-extract-flow: $(READY)
+extract-flow: nothing-empty $(READY)
 	$(PY) -m pipeline extract --dataset $(DATASET) --root $(ROOT) --out $(SHARDS) --flow $(FLOW) $(if $(WEIGHTS),--weights $(WEIGHTS)) --passes $(PASSES)$(if $(filter-out local,$(RUNNER)), --runner $(RUNNER))$(if $(PART), --part $(PART)) $(EXTRACT)
 
 verify: $(READY)

@@ -37,8 +37,10 @@ from pipeline.extract.plan import ChunkPlan
 from pipeline.extract.run import ExtractionRequest, extract, stated
 from pipeline.extract.runner import ChunkJob, Event
 from pipeline.flow.estimator import EstimatorOptions, choose
+from shards import schema
 from shards.finalize import finalize
 from shards.reader import ShardSet
+from shards.schema import Manifest, ShardInfo
 from shards.verify import verify
 
 PAUSE_S = 0.001
@@ -92,13 +94,18 @@ def requests(home: Path, videos: int) -> dict[str, ExtractionRequest]:
 
 
 def land(request: ExtractionRequest) -> None:
-    """Files of records and shards, empty, for all but a hundredth of the chunks."""
-    chunks = -(-len(request.plan().videos) // CHUNK_VIDEOS)
-    for folder, ending in ((request.out / "records", ".parquet"), (request.out, ".tar")):
-        for pass_index in range(request.passes):
-            (folder / f"pass-{pass_index:02d}").mkdir(parents=True)
-            for chunk in range(chunks - chunks // 100):
-                (folder / f"pass-{pass_index:02d}" / f"{chunk:06d}{ending}").touch()
+    """Files of records and shards, empty, for all but a hundredth of the chunks, and a manifest that says so."""
+    plan = request.plan()
+    chunks = range(plan.chunks - plan.chunks // 100)
+    infos = []
+    for pass_index in range(request.passes):
+        for path_of in (schema.record_path, schema.shard_path):
+            (request.out / path_of(0, pass_index)).parent.mkdir(parents=True)
+            for chunk in chunks:
+                (request.out / path_of(chunk, pass_index)).touch()
+        infos += [ShardInfo(schema.shard_path(chunk, pass_index), 0, 0, "") for chunk in chunks]
+    manifest = Manifest(plan.settings, False, plan.passes, plan.chunks, {}, infos)
+    (request.out / schema.MANIFEST).write_bytes(manifest.to_bytes())
 
 
 def longest_pause(step: Callable[[], object]) -> float:

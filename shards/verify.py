@@ -8,6 +8,7 @@ hashing cannot.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,10 +20,13 @@ from shards.counting import counted
 from shards.files import sha256_of
 from shards.index import check_table
 from shards.reader import ShardSet, read_table
+from shards.records import redo_chunk, video_rows
 from shards.schema import Manifest, ShardInfo, ShardSetError, read_manifest
 from shards.set_files import SetFiles, set_files
 from shards.storage import StorageError, is_url
 from shards.verify_samples import Checking, Problem
+
+_VIDEOS_OF_CHUNK = re.compile(rf"{schema.RECORDS}/videos/\d{{6}}\.json")
 
 
 def verify(
@@ -108,18 +112,29 @@ def _differs(files: SetFiles, info: ShardInfo, size: int) -> str | None:
 
 def _records(files: SetFiles, names: Collection[str]) -> list[Problem]:
     """Of a set that can be continued: a copy without records is whole as well, and cannot."""
-    landed = any(fnmatch(name, f"{schema.RECORDS}/pass-*/*.parquet") for name in names)
-    if not landed:
+    if not any(fnmatch(name, f"{schema.RECORDS}/pass-*/*.parquet") for name in names):
         return []
-    if schema.PLAN in names:
-        try:
-            json.loads(files.path(schema.PLAN).read_bytes())
-        except (ValueError, RecursionError) as error:
-            what = f"damaged ({error}): the set can be read, but extraction cannot continue it; restore the file"
-            return [Problem(schema.PLAN, what)]
-        return []
-    what = "missing: the set can be read, but extraction cannot continue it; restore the file"
-    return [Problem(schema.PLAN, what)]
+    problems = [_damaged_videos(files, name) for name in sorted(names) if _VIDEOS_OF_CHUNK.fullmatch(name)]
+    if schema.PLAN not in names:
+        what = "missing: the set can be read, but extraction cannot continue it; restore the file"
+        return [Problem(schema.PLAN, what), *filter(None, problems)]
+    try:
+        json.loads(files.path(schema.PLAN).read_bytes())
+    except (ValueError, RecursionError) as error:
+        what = f"damaged ({error}): the set can be read, but extraction cannot continue it; restore the file"
+        return [Problem(schema.PLAN, what), *filter(None, problems)]
+    return [*filter(None, problems)]
+
+
+def _damaged_videos(files: SetFiles, name: str) -> Problem | None:
+    """Whether a file that says what became of a chunk's videos can be read; tables are made from it when more lands."""
+    try:
+        video_rows(files.path(name).read_bytes())
+    except StorageError:
+        raise
+    except (OSError, ValueError) as error:
+        return Problem(name, f"damaged ({error}); {redo_chunk(int(name[-11:-5]))}")
+    return None
 
 
 def _verify_videos(root: Path | str, data: ShardSet) -> list[Problem]:

@@ -54,6 +54,17 @@ def test_extraction_is_shared_out_on_request() -> None:
     assert "--part 2/8 " in commands("extract-flow", "DATASET=folder", "PART=2/8", "RUNNER=local")
 
 
+@pytest.mark.parametrize("name", ["ROOT", "SHARDS", "PASSES", "FLOW", "DATASET"])
+def test_an_empty_variable_is_named_before_anything_is_made(name: str) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed here")
+    ready = ["--no-print-directory", "-o", "none/.ready", "VENV=none"]
+    for target in ("extract-flow", "plan"):
+        done = subprocess.run(["make", *ready, target, f"{name}="], cwd=ROOT, capture_output=True, text=True)
+        wanted = f"Error: {name} is empty: give it a value ({name}=...), or leave it out for its default\n"
+        assert done.returncode == 2 and done.stderr.startswith(wanted) and done.stdout == ""
+
+
 def test_plan_takes_what_extraction_takes() -> None:
     both = ("DATASET=ytvos", "ROOT=v", "PASSES=16", "EXTRACT=--workers 3")
     planned = commands("plan", *both, "PLAN=--gpus 8")

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import click
 
-from common.command import Suggesting, one_line_errors
+from common.command import INTERRUPTED, Suggesting, one_line_errors
 from common.cores import wait_without_spinning
 from trainer.features_command import features_command
 from trainer.onnx_command import onnx_command
 from trainer.sweep.command import sweep_command
 
-INTERRUPTED = 130
 OUT_OF_MEMORY = "use a smaller train.batch_size, a larger train.accumulate or a smaller views.image_size"
 
 

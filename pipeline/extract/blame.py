@@ -1,7 +1,8 @@
 """An estimator's exception → the windows that it cannot take, or the news that the estimator itself is broken.
 
 A batch that fails is run again in halves, and so on, until the windows at fault are alone. Then a window that is known to be good is
-run: if that fails as well (a defect, a device that has fallen over), no video is to blame. Memory that runs out is nobody's fault.
+run: if that fails as well (a defect, a device that has fallen over), no video is to blame. Where the estimator itself says that the video
+is unfit, nothing is asked. Memory that runs out is nobody's fault.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from common.memory import is_out_of_memory
-from pipeline.flow.estimator import FlowEstimator
+from pipeline.flow.estimator import FlowEstimator, UnfitVideo
 from pipeline.window import Window, WindowFlow
 
 
@@ -46,6 +47,8 @@ class CarefulEstimator:
         if len(windows) > 1:
             half = len(windows) // 2
             return self.estimate(windows[:half]) + self.estimate(windows[half:])
+        if isinstance(failed, UnfitVideo):
+            return [FlowFailure(str(failed))]
         self._check(windows[0], failed)
         return [FlowFailure(f"{type(failed).__name__}: {failed}")]
 

@@ -189,8 +189,8 @@ def _refuse_lost_videos(root: Path, plan: ChunkPlan, source_root: Path) -> None:
     vanished = [v.video.id for c in unfinished for v in plan.chunk(c) if v.video.id not in plan.listed]
     if vanished:
         raise PlanError(
-            f"{counted(len(vanished), 'video of the set is', 'videos of the set are')} no longer under {source_root}, for example "
-            f"{vanished[0]!r}; put them back (or give the --root that the set was begun with), or start a new set with another --out"
+            f"{counted(len(vanished), 'video of the set is', 'videos of the set are')} not under {source_root}: {_first_of(vanished)}; put "
+            "them back, or give a --root (or --list) with all videos of the set (links will do), or start a new set with another --out"
         )
     begun = [c for c in unfinished if c in landed]
     changed = [line for c in begun for line in changed_sources(root, c, [v.video for v in plan.chunk(c)])]
@@ -199,6 +199,11 @@ def _refuse_lost_videos(root: Path, plan: ChunkPlan, source_root: Path) -> None:
             f"{counted(len(changed), 'video has', 'videos have')} changed since the first passes of their chunk were made, "
             f"for example {changed[0]}; put the old ones back, or start a new set with another --out"
         )
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more
 
 
 class _Entry(NamedTuple):

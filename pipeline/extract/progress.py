@@ -16,7 +16,7 @@ def planned(display: ProgressDisplay, plan: ChunkPlan, tally: Tally) -> None:
     if plan.remark:
         display.say(plan.remark)
     if tally.lost:
-        gone = "shard that had landed is gone: it is", "shards that had landed are gone: they are"
+        gone = "shard that had landed is gone or damaged: it is", "shards that had landed are gone or damaged: they are"
         display.say(f"{counted(tally.lost, *gone)} made again")
     display.say(
         f"{counted(len(plan.current), 'video')} in {counted(plan.chunks, 'chunk')}, {counted(plan.passes, 'pass')}: {todo}"

@@ -2,7 +2,7 @@
 
     <scratch>/flowfeat-<digest of the address>-<process>/
       making/    a set of its own, in which a runner makes chunks; a chunk leaves it once it is in the bucket
-      set/       what the bucket holds: plan, records, tables, manifest; shards as empty files
+      set/       what the bucket holds: plan, records, tables, manifest; shards as files of their size without content
 
 `set/` is what an extraction plans by and finalizes, so it knows nothing of buckets. What is uploaded of a chunk, in this order: its
 shards, what became of its videos, its records. Tables and manifest follow, the manifest last: whenever the extraction has made them,
@@ -118,9 +118,9 @@ class RemoteSet:
             logs = {name: size for name, size in sizes.items() if _LOG.fullmatch(name)}
             self.bucket.get_all(logs, self.mirror)
             self._logs = {name: sha256_of(self.mirror / name) for name in logs}
-        for name in held:
+        for name, size in sizes.items():
             if _SHARD.fullmatch(name):
-                self._stand_in(name)
+                self._stand_in(name, size)
         # Tables last, as extraction writes them: what is older than the manifest need not be finalized again.
         for name in PUBLISHED:
             self.bucket.get_all({name: sizes[name]} if name in sizes else {}, self.mirror)
@@ -134,10 +134,12 @@ class RemoteSet:
         self._tables.fetched(held)
         self._uploaded = recorded(self.mirror)
 
-    def _stand_in(self, shard: str) -> None:
+    def _stand_in(self, shard: str, size: int) -> None:
+        """A file that has a size and takes no room."""
         path = self.mirror / shard
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+        os.truncate(path, size)
 
     def begin(self) -> None:
         """Bring the bucket up to what planning has changed: passes that were given up, then the plan. Before any chunk lands."""
@@ -183,9 +185,9 @@ class RemoteSet:
         # What became of its videos may be known from an earlier pass of the chunk.
         told = {f"{schema.RECORDS}/videos/{name[-14:-8]}.json" for name in records} & sizes.keys()
         self.bucket.get_all({name: sizes[name] for name in {*fresh, *told} - records}, self.mirror)
-        for name in sizes:
+        for name, size in sizes.items():
             if _SHARD.fullmatch(name):
-                self._stand_in(name)
+                self._stand_in(name, size)
         self.bucket.get_all({name: fresh[name] for name in records}, self.mirror)
         self._uploaded |= recorded(self.mirror)
         return listed
@@ -214,7 +216,7 @@ class RemoteSet:
         self.bucket.put(videos, self.mirror / videos)
         self.bucket.put_all((name, self.making / name) for name in records)
         for shard, record in zip(shards, records, strict=True):
-            self._stand_in(shard)
+            self._stand_in(shard, (self.making / shard).stat().st_size)
             (self.mirror / record).parent.mkdir(parents=True, exist_ok=True)
             os.replace(self.making / record, self.mirror / record)
             (self.making / shard).unlink()

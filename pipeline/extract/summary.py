@@ -57,7 +57,7 @@ def summarise(
         more = {"of_list": asdict(of_list)} if of_list else {}
         more |= {"forecast": asdict(compared)} if compared else {}
         body = {**counts, "bytes": size, "shards": len(manifest.shards), "complete": manifest.complete, **more}
-        tell(json.dumps(body))
+        tell(json.dumps(body, sort_keys=True))
         return
     if of_list:
         said = [f"{of_list.ok} ok", *(f"{reason} {n}" for reason, n in of_list.rejected.items())]
@@ -65,7 +65,8 @@ def summarise(
         gone = f"; {of_list.gone} of the set {plural(of_list.gone, 'is', 'are')} not in it" if of_list.gone else ""
         tell(f"list of {counted(of_list.listed, 'video')} = {' + '.join(said)}{gone}")
     rejected = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["rejected"].items())) or "none"
-    pairs = ", ".join(f"{status} {n}" for status, n in counts["pairs"].items() if n) or "none"
+    by_status = ((status, counts["pairs"].get(status)) for status in schema.PAIR_STATUS)
+    pairs = ", ".join(f"{status} {n}" for status, n in by_status if n) or "none"
     across = f", {counted(counts['across_cuts'], 'anchor')} across cuts" if counts.get("across_cuts") else ""
     tell(f"{out}: {counts['ok']} of {counted(counts['videos'], 'video')}, rejected: {rejected}{across}")
     shards = counted(len(manifest.shards), "shard")

@@ -32,6 +32,10 @@ class FlowEstimator(Protocol):
         ...
 
 
+class UnfitVideo(ValueError):
+    """Raised by an estimator for a window whose video lacks what others have: no fault of its own, whichever windows come first."""
+
+
 class EstimatorChoice(Protocol):
     """An estimator with all its settings, checked but not built: a frozen dataclass that can be pickled."""
 

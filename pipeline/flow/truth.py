@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.flow.estimator import EstimatorOptions
+from pipeline.flow.estimator import EstimatorOptions, UnfitVideo
 from pipeline.synth.scene import GENERATOR_VERSION, Scene, square_grid
 from pipeline.window import Window, WindowFlow
 from shards.schema import Statement
@@ -26,28 +26,41 @@ _SCENES_KEPT = 8  # windows of one video arrive together
 
 
 def scene_path(video: Path) -> Path:
-    """The scene record of a video file or frame folder. Raises ValueError naming the places that were looked at."""
+    """The scene record of a video file or frame folder. Raises ValueError naming the places that were looked at; UnfitVideo where other
+    videos of its folder have a record."""
     beside = video.with_name(f"{video.stem if video.is_file() else video.name}.{SCENE_ENDING}")
     candidates = [video / SCENE_ENDING, beside] if video.is_dir() else [beside]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     looked = " or ".join(str(c) for c in candidates)
+    if _holds_scenes(video.parent):
+        raise UnfitVideo(
+            f"{video}: its scene record is missing (there is no {looked}); put it back or generate the video again, then rerun with "
+            "--retry-rejected flow_failed"
+        )
     raise ValueError(
         f"{video}: exact flow exists only for synthetic videos, and there is no {looked}; "
         "choose another flow estimator, or make videos with `python -m pipeline synth`"
     )
 
 
+@lru_cache(_SCENES_KEPT)  # a folder may hold many videos without one
+def _holds_scenes(folder: Path) -> bool:
+    """Whether a folder of videos or frame folders has a scene record of any of them."""
+    return any(any(folder.glob(pattern)) for pattern in (f"*{SCENE_ENDING}", f"*/{SCENE_ENDING}"))
+
+
 def load_scene(video: Path) -> Scene:
-    """The scene that drew a video. Raises ValueError when there is no record or it cannot be used."""
+    """The scene that drew a video. Raises ValueError when there is no record or it cannot be used, UnfitVideo where that concerns the video
+    alone."""
     path = scene_path(video)
     try:
         record = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: the scene record cannot be read ({error}); generate the video again") from error
+        raise UnfitVideo(f"{path}: the scene record cannot be read ({error}); generate the video again") from error
     if not isinstance(record, dict):
-        raise ValueError(
+        raise UnfitVideo(
             f"{path}: a scene record is a JSON object, this is a {type(record).__name__}; generate the video again"
         )
     try:
@@ -83,14 +96,15 @@ class TruthEstimator:
         self._scene_of = lru_cache(maxsize=_SCENES_KEPT)(load_scene)
 
     def estimate(self, windows: Sequence[Window]) -> list[WindowFlow]:
-        """Exact flow in pixels of each window's square. Raises ValueError for a video without a usable scene record."""
+        """Exact flow in pixels of each window's square. Raises ValueError for a video without a usable scene record, UnfitVideo where
+        others have one."""
         return [self._exact(window) for window in windows]
 
     def _exact(self, window: Window) -> WindowFlow:
         scene = self._scene_of(window.path)
         for index in (window.anchor_index, *window.neighbour_indices):
             if not 0 <= index < scene.frames:
-                raise ValueError(
+                raise UnfitVideo(
                     f"{window.path}: frame {index} is asked for, its scene has {scene.frames}; the video and its record do not match"
                 )
         grid = square_grid(scene.width, scene.height, self.image_size, window.anchor_hwc.shape[0])

@@ -28,8 +28,10 @@ _CELL, _TEXT, _GAP = 224, 44, 6
 def sheet_path(shard_set: Path, wanted: Path | None) -> Path:
     """Where the sheet goes: beside the set unless told otherwise.
 
-    Raises ValueError for a path inside the set: nothing may lie there that its manifest does not list.
+    Raises ValueError for a path inside the set: nothing may lie there that its manifest does not list; and for a name that is no PNG's.
     """
+    if wanted is not None and wanted.suffix.lower() != ".png":
+        raise ValueError(f"--out is {wanted}, and a contact sheet is a PNG; give a name that ends in .png")
     inside = shard_set.resolve()
     path = wanted or inside.with_name(f"{inside.name}-contact-sheet.png")
     place_beside(str(shard_set), path, "--out")

@@ -25,8 +25,9 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from common.command import nearest
-from pipeline.video.list_files import read_list, select_kinetics
+from pipeline.video.list_files import plain_entries, read_list, select_kinetics
 from pipeline.video.video_ids import VIDEO_EXTENSIONS, ids_of, utf8_name
+from shards.counting import counted
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png"})
 
@@ -61,12 +62,12 @@ class Listing:
 
     def remark(self) -> str:
         """What was found and not taken, in one line; empty where everything was."""
-        parts = []
-        if self.ignored:
-            like = f" (such as {', '.join(map(utf8_name, self.examples))})" if self.examples else ""
-            parts.append(f"{self.ignored} files are no videos by their names and were ignored{like}")
+        like = f" (such as {', '.join(map(utf8_name, self.examples))})" if self.examples else ""
+        files = "file is no video by its name and was", "files are no videos by their names and were"
+        parts = [f"{counted(self.ignored, *files)} ignored{like}"] if self.ignored else []
         if self.unreadable:
-            parts.append(f"{len(self.unreadable)} directories could not be read, for example {self.unreadable[0]}")
+            folders = counted(len(self.unreadable), "directory", "directories")
+            parts.append(f"{folders} could not be read, for example {self.unreadable[0]}")
         return "; ".join(parts)
 
 
@@ -114,14 +115,13 @@ def _kinetics(root: Path, list_file: Path | None) -> Listing:
     found, names = _video_files(root)
     if list_file is None:
         return found
-    wanted = select_kinetics(read_list(list_file), names, _below(str(root)))
+    wanted = select_kinetics(plain_entries(read_list(list_file), root), names)
     present = [found.videos[place] for place in wanted.present]
-    missing = _with_ids([(root / entry, entry) for entry in wanted.missing], "file", None)
+    missing = _with_ids([(root / entry, entry.removeprefix("./")) for entry in wanted.missing], "file", None)
     taken = {video.id for video in present}
     for video in missing:  # every entry is accounted for, also one that differs from a file only in its extension
-        name = utf8_name(
-            video.path.relative_to(root).as_posix() if video.path.is_relative_to(root) else str(video.path)
-        )
+        inside = video.path.is_relative_to(root)
+        name = utf8_name(video.path.relative_to(root).as_posix() if inside else str(video.path))
         present.append(
             video if video.id not in taken else replace(video, id=name if name not in taken else f"{name} (missing)")
         )
@@ -207,7 +207,7 @@ def _list(root: Path, list_file: Path | None) -> Listing:
         if not root.is_file():
             raise ValueError(f"the list layout needs a list file, or a root that is one; {root} is a directory")
         list_file, root = root, root.parent
-    entries = list(dict.fromkeys(read_list(list_file)))
+    entries = plain_entries(read_list(list_file), root)
     paths = [root / entry for entry in entries]
     relative = {path for path, entry in zip(paths, entries, strict=True) if not os.path.isabs(entry)}
     files: list[tuple[Path, str]] = []

@@ -89,10 +89,33 @@ def _clip_name(line: str, columns: Sequence[str], where: str) -> str:
     return f"{row['youtube_id']}_{seconds[0]:06d}_{seconds[1]:06d}"
 
 
-def select_kinetics(entries: Sequence[str], files: Sequence[str], base: str = "") -> Selection:
-    """Match entries with files, given each file's path relative to the root, and what whole paths of files there begin with.
+def plain_entries(entries: Sequence[str], root: Path) -> list[str]:
+    """Each entry once. A path below `root` that is spelled otherwise than from there, such as `../vids/a.mp4`, becomes ./a.mp4."""
+    folders: dict[str, str] = {}  # entries of a list share them
+    return list(dict.fromkeys(_plain_entry(entry, root, folders) for entry in entries))
 
-    An entry may be that path, with or without the extension; a file name, with or without the extension; an absolute path; a YouTube id,
+
+def _plain_entry(entry: str, root: Path, folders: dict[str, str]) -> str:
+    if not {"", ".", ".."}.intersection(entry.split("/")):
+        return entry
+    folder, name = os.path.split(os.path.join(root, entry))
+    if name in ("", ".", ".."):
+        return entry
+    if folder not in folders:
+        plain = os.path.abspath(folder)  # of the words alone; behind a link to a folder, ".." is elsewhere
+        folders[folder] = plain if os.path.realpath(plain) == os.path.realpath(folder) else ""
+    if not folders[folder]:
+        return entry
+    path, home = os.path.join(folders[folder], name), os.path.abspath(root).rstrip("/") + "/"
+    if path.startswith(home):
+        return "./" + path[len(home) :]
+    return path if os.path.isabs(entry) else os.path.relpath(path, root)
+
+
+def select_kinetics(entries: Sequence[str], files: Sequence[str]) -> Selection:
+    """Match entries with files, given each file's path relative to the root.
+
+    An entry may be that path, with or without the extension, or behind "./"; a file name, with or without the extension; a YouTube id,
     which means every clip cut from that video; or a clip's full name where the mirror named the file by the YouTube id
     alone. A class number behind the entry, as some toolboxes write, is ignored.
     """
@@ -106,7 +129,7 @@ def select_kinetics(entries: Sequence[str], files: Sequence[str], base: str = ""
         stem, extension = os.path.splitext(name)
         stems.append(stem)
         clip = CLIP_NAME.fullmatch(stem)
-        keys = {path, base + path, path.removesuffix(extension), name, stem, clip["youtube_id"] if clip else stem}
+        keys = {path, f"./{path}", path.removesuffix(extension), name, stem, clip["youtube_id"] if clip else stem}
         for key in keys & wanted:
             files_of.setdefault(key, []).append(place)
 

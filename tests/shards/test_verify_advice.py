@@ -34,6 +34,19 @@ def test_a_damaged_plan_is_found_and_all_else_is_still_looked_at(tmp_path: Path)
     assert "extraction cannot continue it; restore the file" in problem.what
 
 
+def test_a_damaged_account_of_videos_is_found_and_its_way_out_works(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set")
+    account = root / "records" / "videos" / "000001.json"
+    os.truncate(account, account.stat().st_size // 2)
+    (problem,) = verify(root)
+    assert problem.where == "records/videos/000001.json"
+    assert problem.what.startswith("damaged (") and problem.what.endswith(
+        "; delete the chunk's records (records/pass-*/000001.parquet) and rerun the extraction command to make it again"
+    )
+    account.write_text("[" * 100_000)
+    assert len(verify(root)) == 1
+
+
 def test_a_shard_that_is_gone_names_the_command(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
     (root / schema.shard_path(0, 1)).unlink()

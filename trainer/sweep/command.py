@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from common.command import one_line_errors
+from common.command import INTERRUPTED, one_line_errors
 
-SOME_FAILED, INTERRUPTED = 3, 130
-"""Exit statuses besides 0 and 1: all is over but some runs failed; an end was asked for. (1: nothing was begun.)"""
+SOME_FAILED = 3
+"""Exit status besides 0, 1 (nothing was begun) and INTERRUPTED: all is over but some runs failed."""
 
 
 @click.command("sweep")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from common.children import Children, Ended, Task, slots, threads_each
+from common.command import INTERRUPTED
 from common.lock import directory_lock
 from shards.files import write_atomic
 from trainer.config import load_config, to_toml
@@ -23,8 +24,6 @@ from trainer.sweep.plan import Run, SweepPlan
 from trainer.sweep.record import RECORD, read_record, record_of, write_record
 
 LOOK_EVERY_S = 0.5
-INTERRUPTED = 130
-"""Exit status of a training that was asked to end, and has saved."""
 
 
 class Watcher(Protocol):

@@ -89,6 +89,15 @@ def test_inspect_of_the_working_directory_finds_the_sets_name(
     assert drawn.exit_code == 0 and str(shard_set.parent / "mine-contact-sheet.png") in drawn.output
 
 
+def test_a_contact_sheet_is_a_png_by_its_name_too(shard_set: Path, tmp_path: Path) -> None:
+    refused = invoke("inspect", shard_set, "--out", tmp_path / "x.jpg")
+    assert (
+        refused.exit_code == 1
+        and "x.jpg, and a contact sheet is a PNG; give a name that ends in .png" in refused.output
+    )
+    assert not list(tmp_path.iterdir()) and invoke("inspect", shard_set, "--out", tmp_path / "x.PNG").exit_code == 0
+
+
 def test_inspect_never_writes_into_the_set(shard_set: Path, tmp_path: Path) -> None:
     before = digests(shard_set)
     (tmp_path / "link").symlink_to(shard_set)

@@ -68,6 +68,80 @@ def test_a_shard_that_is_gone_is_made_again(videos: Path, begun: Path) -> None:
     assert digests(begun) == before
 
 
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_shard_that_is_cut_short_is_made_again(videos: Path, begun: Path, manifest: bool) -> None:
+    before = digests(begun)
+    os.truncate(begun / schema.shard_path(1, 0), 3000)
+    if not manifest:
+        (begun / schema.MANIFEST).unlink()
+    command = ["extract", "--dataset", "folder", "--root", str(videos), "--out", str(begun), "--passes", "1"]
+    command += ["--image-size", "64", "--flow-size", "32", "--chunk-videos", "2", "--workers", "1"]
+    rerun = CliRunner().invoke(main, command)
+    assert rerun.exit_code == 0, rerun.output
+    assert "1 shard that had landed is gone or damaged: it is made again" in rerun.output
+    assert digests(begun) == before
+    again = CliRunner().invoke(main, command)
+    assert "nothing left to do" in again.output and "made again" not in again.output
+
+
+def test_a_damaged_account_of_videos_names_itself_and_a_way_out_that_works(videos: Path, begun: Path) -> None:
+    run_here(request(videos, begun, passes=2))
+    before = digests(begun)
+    account = begun / "records" / "videos" / "000001.json"
+    os.truncate(account, account.stat().st_size // 2)
+    (begun / schema.MANIFEST).unlink()
+    with pytest.raises(schema.ShardSetError, match=r"videos/000001.json is damaged .*delete the chunk's records"):
+        run_here(request(videos, begun, passes=2))
+    for record in begun.glob("records/pass-*/000001.parquet"):
+        record.unlink()
+    run_here(request(videos, begun, passes=2))
+    assert digests(begun) == before and verify(begun, deep=True) == []
+
+
+def test_a_set_of_two_roots_says_which_videos_a_root_lacks_and_links_to_both_do(
+    videos: Path, begun: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for old, new in zip(sorted(videos.glob("*.mp4")), "uvwxy", strict=False):
+        shutil.copy(old, other / f"{new}.mp4")
+    run_here(request(other, begun, passes=1))
+    way_out = r"links will do\)"
+    with pytest.raises(
+        PlanError, match=rf"3 videos of the set are not under .*other: 'synth-00000', 'synth-0.*{way_out}"
+    ):
+        run_here(request(other, begun, passes=2))
+    (other / "x.mp4").write_bytes(b"")
+    with pytest.raises(PlanError, match=rf"3 videos of the set are not under .*videos: 'u', 'v', 'w'; .*{way_out}"):
+        run_here(request(videos, begun, passes=2))
+    (other / "x.mp4").unlink()
+    both = tmp_path / "both"
+    both.mkdir()
+    for path in (*videos.glob("*.mp4"), *other.iterdir()):
+        (both / path.name).symlink_to(path)
+    assert run_here(request(both, begun, passes=2)).complete and verify(begun, deep=True) == []
+
+
+def test_the_counts_of_a_run_that_has_nothing_to_do_read_like_those_of_the_first(videos: Path, tmp_path: Path) -> None:
+    command = ["extract", "--dataset", "folder", "--root", str(videos), "--out", str(tmp_path / "set"), "--passes", "1"]
+    command += ["--image-size", "64", "--flow-size", "32", "--workers", "1"]
+    for more in ([], ["--json"]):
+        first, again = (CliRunner().invoke(main, [*command, *more]).stdout.splitlines() for _ in range(2))
+        assert [line for line in first if "samples" in line] == [line for line in again if "samples" in line] != []
+        shutil.rmtree(tmp_path / "set")
+
+
+def test_the_record_and_not_an_older_manifest_says_what_has_landed(begun: Path) -> None:
+    """As a run leaves it that is killed after it has made a shard again, now of other bytes."""
+    place = begun / schema.record_path(1, 0)
+    table = pq.read_table(place)
+    note = json.loads(table.schema.metadata[b"flowfeat"])
+    os.truncate(begun / schema.shard_path(1, 0), 3000)
+    note["shard"]["bytes"] = 3000
+    pq.write_table(table.replace_schema_metadata({"flowfeat": json.dumps(note)}), place)
+    assert committed(begun) == {(0, 0), (1, 0)}
+
+
 @pytest.mark.parametrize("name", [".tmp", "holiday.jpg"])
 def test_a_directory_that_is_no_set_is_left_alone(videos: Path, tmp_path: Path, name: str) -> None:
     mine = tmp_path / "home" / name

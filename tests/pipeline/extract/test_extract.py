@@ -133,7 +133,7 @@ def test_vanished_videos_matter_only_while_their_chunk_is_unfinished(videos: Pat
     shutil.copytree(videos, few)
     (few / "synth-00004.mp4").unlink()
     assert run(request(few, whole)).counts["videos"] == 5
-    with pytest.raises(PlanError, match="1 video of the set is no longer under"):
+    with pytest.raises(PlanError, match="1 video of the set is not under"):
         make_plan(whole, list_videos("folder", few), few, ShardSet(whole).manifest.settings, 3)
 
 

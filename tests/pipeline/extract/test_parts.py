@@ -213,6 +213,7 @@ def test_the_first_part_says_meanwhile_what_has_landed(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.extract.run.PARTIAL_MANIFEST_EVERY_S", 0.0)
+    monkeypatch.setattr("pipeline.extract.run.PUBLISHING_WAIT_S", 30.0)  # however busy the machine
     for index, seen in ((2, [False, False]), (1, [True, True])):
         out, found = tmp_path / str(index), list[bool]()
 

@@ -128,3 +128,24 @@ def test_a_mistake_that_only_the_videos_show_does_not_bind_the_corrected_command
     assert verify(out, deep=True) == [] and ShardSet(out).manifest.settings.estimator["name"] == "dis"
     run_here(request(videos, tmp_path / "straight", passes=1, content={"chunk_videos": 256}))
     assert digests(out) == digests(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+@pytest.mark.parametrize("guilty", [0, 2])
+def test_a_video_without_its_scene_is_rejected_and_all_others_are_kept(
+    tmp_path: Path, guilty: int, damage: str
+) -> None:
+    videos, out = make_videos(tmp_path / "videos", 3), tmp_path / "set"
+    scene = videos / f"synth-{guilty:05d}.scene.json"
+    record = scene.read_text()
+    if damage == "missing":
+        scene.unlink()
+    else:
+        scene.write_text(record[:50])
+    done = invoke(videos, out, "--flow", "truth")
+    said = "its scene record is missing" if damage == "missing" else "the scene record cannot be read"
+    assert done.exit_code == 0 and f"rejected synth-{guilty:05d}: flow_failed: " in done.output, done.output
+    assert said in done.output and "list of 3 videos = 2 ok + flow_failed 1" in done.output
+    scene.write_text(record)
+    again = invoke(videos, out, "--flow", "truth", "--retry-rejected", "flow_failed")
+    assert again.exit_code == 0 and "list of 3 videos = 3 ok" in again.output and verify(out, deep=True) == []

@@ -70,6 +70,7 @@ def test_another_machine_goes_on_and_a_rerun_uploads_nothing(
     assert {name for name in put if not name.startswith("set/.log/")} == {"set/.lock"}
     assert not any(name.endswith(".tar") for _, name in store.calls), "shards are not read"
     (store.root / "set" / "pass-01" / "000000.tar").unlink()
+    os.truncate(store.root / "set" / "pass-00" / "000001.tar", 3000)
     extract_to(videos, "s3://bucket/set", tmp_path / "third", decoder)
     assert digests(store.root / "set") == whole
 

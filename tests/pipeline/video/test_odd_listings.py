@@ -30,7 +30,7 @@ def test_an_unreadable_directory_is_named_and_the_rest_listed(tmp_path: Path, mo
     refuse(monkeypatch, tmp_path / "locked")
     found = survey("folder", tmp_path)
     assert ids(found.videos) == ["a", "open/c"]
-    assert "1 directories could not be read" in found.remark()
+    assert "1 directory could not be read" in found.remark()
     assert "locked (Permission denied)" in found.remark()
 
 
@@ -51,8 +51,9 @@ def test_what_was_ignored_is_said(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "notes.txt", "b.jpg")
     said = survey("folder", tmp_path).remark()
     assert said.startswith("2 files are no videos by their names and were ignored") and "notes.txt" in said
-    for name in ("notes.txt", "b.jpg"):
-        (tmp_path / name).unlink()
+    (tmp_path / "b.jpg").unlink()
+    assert survey("folder", tmp_path).remark() == "1 file is no video by its name and was ignored (such as notes.txt)"
+    (tmp_path / "notes.txt").unlink()
     assert survey("folder", tmp_path).remark() == ""
 
 
@@ -101,3 +102,35 @@ def test_a_list_names_files_whatever_they_are_called(tmp_path: Path) -> None:
     listed.write_text(f"{odd}\na\0b.mp4\n")
     with pytest.raises(ValueError, match=r"videos.txt, line 2: a zero byte"):
         list_videos("list", tmp_path, list_file=listed)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("dataset", ["list", "kinetics"])
+def test_a_file_that_is_listed_in_two_spellings_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, relative: bool
+) -> None:
+    root = touch(tmp_path / "vids", "a.mp4", "deep/b.mp4")
+    touch(tmp_path / "other", "c.mp4")
+    spellings = ["a.mp4", "../vids/a.mp4", "./a.mp4", "deep/../a.mp4", str(root / "deep" / ".." / "a.mp4")]
+    spellings += ["deep/../deep/b.mp4", "../other/c.mp4", "../vids/../other/c.mp4"]
+    (tmp_path / "list.txt").write_text("\n".join(spellings))
+    if relative:
+        monkeypatch.chdir(tmp_path)
+    home = Path("vids") if relative else root
+    found = list_videos(dataset, home, list_file=tmp_path / "list.txt")
+    assert sorted(video.path.resolve().relative_to(tmp_path).as_posix() for video in found) == [
+        "other/c.mp4",
+        "vids/a.mp4",
+        "vids/deep/b.mp4",
+    ]
+    assert ids(found) == ["../other/c", "a", "deep/b"]
+
+
+def test_two_dots_behind_a_link_lead_elsewhere(tmp_path: Path) -> None:
+    root = touch(tmp_path / "vids", "a.mp4")
+    touch(tmp_path / "far" / "vids", "a.mp4")
+    (tmp_path / "far" / "deep").mkdir()
+    (root / "link").symlink_to(tmp_path / "far" / "deep")
+    (tmp_path / "list.txt").write_text("a.mp4\nlink/../vids/a.mp4")
+    found = list_videos("list", root, list_file=tmp_path / "list.txt")
+    assert [video.path.resolve().parent.parent.name for video in found] == [tmp_path.name, "far"]
