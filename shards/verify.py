@@ -105,9 +105,10 @@ def _differs(files: SetFiles, info: ShardInfo, size: int) -> str | None:
         raise
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
+    if size != info.bytes:  # which a rerun sees
+        return f"{size} of {info.bytes} bytes; rerun the extraction command to make it again"
     record = schema.record_path(*schema.shard_place(info.path))
-    what = f"SHA-256 or size ({size} of {info.bytes} bytes) differs from the manifest"
-    return f"{what}; delete {record} and rerun the extraction command to make it again"
+    return f"SHA-256 differs from the manifest; delete {record} and rerun the extraction command to make it again"
 
 
 def _records(files: SetFiles, names: Collection[str]) -> list[Problem]:

@@ -53,6 +53,16 @@ def test_a_shard_that_is_gone_names_the_command(tmp_path: Path) -> None:
     assert [problem.what for problem in verify(root)] == ["missing; rerun the extraction command to make it again"]
 
 
+def test_a_shard_that_was_cut_short_needs_no_more_than_a_rerun(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set")
+    shard = root / schema.shard_path(0, 1)
+    whole = shard.stat().st_size
+    os.truncate(shard, 3000)
+    assert f"3000 of {whole} bytes; rerun the extraction command to make it again" in [
+        problem.what for problem in verify(root)
+    ]
+
+
 def test_a_manifest_of_a_hundred_thousand_brackets_is_no_traceback(tmp_path: Path) -> None:
     root = write_set(tmp_path / "set")
     (root / schema.MANIFEST).write_text("[" * 100_000)

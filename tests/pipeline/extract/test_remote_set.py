@@ -162,7 +162,7 @@ def test_damage_in_a_bucket_is_found(videos: Path, store: BucketStore, tmp_path:
     shard.write_bytes(data)
     (store.root / "set" / "pass-00" / "000009.tar").write_bytes(b"left over")
     found = [str(problem) for problem in verify("s3://bucket/set")]
-    assert any("pass-00/000000.tar: SHA-256 or size" in line for line in found)
+    assert any("pass-00/000000.tar: SHA-256 differs" in line for line in found)
     assert any("000000-00-0000.jpg in pass-00/000000.tar is damaged" in line for line in found)
     assert any("pass-00/000009.tar: not in the manifest" in line for line in found)
     shard.unlink()
