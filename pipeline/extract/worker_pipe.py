@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import os
 import select
-import struct
 from multiprocessing.connection import Connection
 
-from pipeline.video.messages import framed
+from pipeline.video.messages import LENGTH, framed
 
-_LENGTH = struct.Struct("!i")
-"""How a `Connection` marks the length of a message. A batch of encoded samples is one; beyond 2 GiB it would be marked otherwise."""
 _REST_MS = 2
 """How long the next piece of a message may take, where the first has come. Without it each piece is another turn of the parent's loop."""
 
@@ -28,7 +25,7 @@ class WorkerPipe:
         self._more = select.poll()
         self._more.register(connection.fileno(), select.POLLIN)
         self._unsent = bytearray()
-        self._expect(_LENGTH.size, is_length=True)
+        self._expect(LENGTH.size, is_length=True)
 
     def _expect(self, size: int, *, is_length: bool) -> None:
         self._arriving, self._arrived, self._is_length = bytearray(size), 0, is_length
@@ -63,9 +60,9 @@ class WorkerPipe:
         while self._fill():
             whole = self._arriving
             if not self._is_length:
-                self._expect(_LENGTH.size, is_length=True)
+                self._expect(LENGTH.size, is_length=True)
                 return whole
-            (length,) = _LENGTH.unpack(whole)
+            (length,) = LENGTH.unpack(whole)
             if length < 0:
                 raise EOFError(f"a message of {length} bytes was announced")
             self._expect(length, is_length=False)

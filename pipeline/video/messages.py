@@ -19,8 +19,8 @@ import numpy as np
 from pipeline.video.cut_rule import CutRule
 
 LONGEST_MESSAGE = 1 << 26
-_LENGTH = struct.Struct("!i")
-"""How `multiprocessing.connection.Connection`, which the child uses, marks the length of a message."""
+LENGTH = struct.Struct("!i")
+"""How `multiprocessing.connection.Connection`, which decoders and workers use, marks the length of a message of less than 2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -163,18 +163,18 @@ class MessageBuffer:
         """The messages that this piece completes. Raises EOFError for a length that no message has: the sender has lost its mind."""
         self._bytes += piece
         whole = []
-        while len(self._bytes) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._bytes)
+        while len(self._bytes) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._bytes)
             if not 0 <= length <= LONGEST_MESSAGE:
                 raise EOFError(f"a message of {length} bytes was announced")
-            end = _LENGTH.size + length
+            end = LENGTH.size + length
             if len(self._bytes) < end:
                 break
-            whole.append(bytes(self._bytes[_LENGTH.size : end]))
+            whole.append(bytes(self._bytes[LENGTH.size : end]))
             del self._bytes[:end]
         return whole
 
 
 def framed(message: bytes) -> bytes:
     """A message as it goes over the socket."""
-    return _LENGTH.pack(len(message)) + message
+    return LENGTH.pack(len(message)) + message
